@@ -1,0 +1,14 @@
+"""Select: who is chosen, with what weight? `(scores_TE, context, bias_E) -> Route`, one idea a file.
+
+`bias_E` steers who is chosen but not with what weight (loss-free balancing); a part that cannot honour it says so
+with `reads_bias = False`, and `Router` refuses the combination.
+"""
+
+from roster.select.all import All
+from roster.select.present import Present
+from roster.select.relu import ReLU
+from roster.select.soft import Soft
+from roster.select.top_k import TopK
+from roster.select.top_p import TopP
+
+__all__ = ["All", "Present", "ReLU", "Soft", "TopK", "TopP"]

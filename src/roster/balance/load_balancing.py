@@ -1,0 +1,39 @@
+"""Load-balancing loss of the Switch Transformer (Fedus, Zoph and Shazeer, 2021, arXiv:2101.03961, eq. 4).
+
+Shape legend: T tokens, E experts.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from roster.context import Context
+from roster.route import AnyRoute
+
+
+class LoadBalancing(nn.Module):
+    """`coefficient * E * sum_e f_e P_e`, which is `coefficient * (experts per token)` when all is even.
+
+    `f_e` is the share of tokens that expert e serves, `P_e` its mean router probability; padding is in neither.
+    With more than one expert per token `f` sums to that number, as in transformers' `load_balancing_loss_func`.
+
+    Args:
+        coefficient: weight of the loss.
+    """
+
+    def __init__(self, coefficient: float = 0.01):
+        super().__init__()
+        self.coefficient = coefficient
+
+    def forward(self, route: AnyRoute, context: Context) -> Tensor:
+        """A scalar."""
+        prob_TE = route.scores_TE.float().softmax(1)
+        E = prob_TE.shape[1]
+        mask_T = context.mask_T
+        if mask_T is None:
+            tokens, prob_E = prob_TE.shape[0], prob_TE.mean(0)
+        else:
+            weight_T1 = mask_T[:, None].to(prob_TE)
+            tokens = weight_T1.sum().clamp_min(1.0)
+            prob_E = (prob_TE * weight_T1).sum(0) / tokens
+        return self.coefficient * E * (route.counts_E.to(prob_E) / tokens * prob_E).sum()

@@ -1,0 +1,43 @@
+"""Loss-free balancing: a bias on who is chosen, moved against the load after every step (Wang et al., 2024,
+arXiv:2408.15664; used by DeepSeek-V3).
+
+Shape legend: E experts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from roster.context import Context
+from roster.route import AnyRoute
+
+
+class LossFreeBias(nn.Module):
+    """`bias_e += rate * sign(mean load - load_e)` after every optimiser step; gradients never see it.
+
+    In training every forward call adds to `load_E`; whoever runs the optimiser calls `step()` once per step
+    (`roster.train` does). Activation recomputation counts a call twice for all experts alike, which no sign sees.
+
+    Args:
+        num_experts: E.
+        rate: how far the bias moves per step.
+    """
+
+    def __init__(self, num_experts: int, rate: float = 1e-3):
+        super().__init__()
+        self.rate = rate
+        self.register_buffer("bias_E", torch.zeros(num_experts))
+        self.register_buffer("load_E", torch.zeros(num_experts), persistent=False)
+
+    def forward(self, route: AnyRoute, context: Context) -> None:
+        """Counts the load; adds no loss."""
+        if self.training:
+            self.load_E += route.counts_E.to(self.load_E)
+
+    @torch.no_grad()
+    def step(self) -> Tensor:
+        """Moves the bias, forgets the load, and returns the bias [E]."""
+        self.bias_E += self.rate * torch.sign(self.load_E.mean() - self.load_E)
+        self.load_E.zero_()
+        return self.bias_E

@@ -1,0 +1,33 @@
+"""Router z-loss: keeps scores small (Zoph et al., 2022, ST-MoE, arXiv:2202.08906, eq. 5).
+
+Shape legend: T tokens, E experts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from roster.context import Context
+from roster.route import AnyRoute
+
+
+class ZLoss(nn.Module):
+    """`coefficient * mean over real tokens of logsumexp(scores)^2`.
+
+    Args:
+        coefficient: weight of the loss.
+    """
+
+    def __init__(self, coefficient: float = 1e-3):
+        super().__init__()
+        self.coefficient = coefficient
+
+    def forward(self, route: AnyRoute, context: Context) -> Tensor:
+        """A scalar."""
+        z_T = torch.logsumexp(route.scores_TE.float(), dim=1).square()
+        mask_T = context.mask_T
+        if mask_T is None:
+            return self.coefficient * z_T.mean()
+        mask_T = mask_T.to(z_T)
+        return self.coefficient * (z_T * mask_T).sum() / mask_T.sum().clamp_min(1.0)

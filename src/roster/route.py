@@ -1,0 +1,258 @@
+"""Route: who is on duty for which token, and with what weight. The one structure that all parts share.
+
+Shape legend: T tokens, E experts, K chosen per token, R routed (token, expert) pairs, D model width.
+
+Two kinds with the same methods, so that nothing downstream asks which method made them: a sparse `Route` is a list
+of pairs, a `SoftRoute` has dense dispatch and combine weights.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+
+class Route:
+    """A sparse route: triples (token, expert, weight), of which those with expert == E stand for "nobody".
+
+    Nobody-pairs keep every shape static (no host synchronisation, no recompilation): they sort behind all
+    experts, count in no load and carry weight zero.
+
+    Args:
+        token_R: token of each pair, int64.
+        expert_R: expert of each pair, int64 in [0, E].
+        weight_R: combine weight of each pair.
+        num_tokens, num_experts: T and E.
+        scores_TE: the scores that led here, for losses and pictures; may be None.
+    """
+
+    def __init__(
+        self,
+        token_R: Tensor,
+        expert_R: Tensor,
+        weight_R: Tensor,
+        num_tokens: int,
+        num_experts: int,
+        scores_TE: Tensor | None = None,
+    ):
+        self.token_R, self.expert_R, self.weight_R = token_R, expert_R, weight_R
+        self.num_tokens, self.num_experts = num_tokens, num_experts
+        self.scores_TE = scores_TE
+        self._order_R: Tensor | None = None
+
+    @classmethod
+    def slots(cls, expert_TK: Tensor, weight_TK: Tensor, num_experts: int) -> Route:
+        """K choices for every token; an unused slot has expert == E and weight zero."""
+        return _SlotRoute(expert_TK, weight_TK, num_experts)
+
+    @classmethod
+    def from_gates(cls, gate_TE: Tensor, chosen_TE: Tensor | None = None) -> Route:
+        """Any dense gate; `chosen_TE` (default: where the gate is not zero) says who is on duty."""
+        return _GateRoute(gate_TE, gate_TE != 0 if chosen_TE is None else chosen_TE)
+
+    def keep(self, mask_T: Tensor) -> Route:
+        """The same route with nobody on duty where the mask is False."""
+        mask_R = mask_T[self.token_R]
+        return Route(
+            self.token_R,
+            torch.where(mask_R, self.expert_R, self.num_experts),
+            self.weight_R.masked_fill(~mask_R, 0.0),
+            self.num_tokens,
+            self.num_experts,
+            self.scores_TE,
+        )
+
+    @property
+    def counts_E(self) -> Tensor:
+        """Tokens per expert, int64 [E]."""
+        return torch.bincount(self.expert_R, minlength=self.num_experts + 1)[: self.num_experts]
+
+    @property
+    def order_R(self) -> Tensor:
+        """The permutation that groups the pairs by expert, nobody last; stable in the order of tokens."""
+        if self._order_R is None:
+            self._order_R = torch.argsort(self.expert_R, stable=True)
+        return self._order_R
+
+    def triples(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(token_R, expert_R, weight_R) sorted by expert."""
+        order = self.order_R
+        return self.token_R[order], self.expert_R[order], self.weight_R[order]
+
+    def dispatch(self, x_TD: Tensor) -> Tensor:
+        """The rows that the experts read, grouped by expert: [R, D]; nobody's rows come last."""
+        return x_TD[self.token_R[self.order_R]]
+
+    def combine(self, rows_RD: Tensor) -> Tensor:
+        """Weighted sum of the experts' rows per token, [T, D]; zero for a token that nobody serves."""
+        token_R, expert_R, weight_R = self.triples()
+        # Nobody's rows may hold anything, NaN included, and NaN * 0 is NaN.
+        rows_RD = rows_RD.masked_fill((expert_R == self.num_experts)[:, None], 0.0)
+        out_TD = rows_RD.new_zeros(self.num_tokens, rows_RD.shape[1])
+        return out_TD.index_add(0, token_R, rows_RD * weight_R[:, None].to(rows_RD.dtype))
+
+    def dense(self) -> Tensor:
+        """Combine weights as a matrix [T, E]."""
+        E = self.num_experts
+        gate = self.weight_R.new_zeros(self.num_tokens * (E + 1))
+        gate = gate.index_add(0, self.token_R * (E + 1) + self.expert_R, self.weight_R)
+        return gate.view(self.num_tokens, E + 1)[:, :E]
+
+    def chosen(self) -> Tensor:
+        """Who is on duty, bool [T, E]; an expert with weight zero can still be on duty."""
+        E = self.num_experts
+        on_duty = torch.zeros(self.num_tokens * (E + 1), dtype=torch.bool, device=self.expert_R.device)
+        on_duty = on_duty.index_fill(0, self.token_R * (E + 1) + self.expert_R, True)
+        return on_duty.view(self.num_tokens, E + 1)[:, :E]
+
+
+class _SlotRoute(Route):
+    """A sparse route that began as K slots per token: the pairs are only listed when somebody asks for them."""
+
+    def __init__(
+        self, expert_TK: Tensor, weight_TK: Tensor, num_experts: int, scores_TE: Tensor | None = None
+    ):
+        self.expert_TK, self.weight_TK = expert_TK, weight_TK
+        self.num_tokens, self.num_experts = expert_TK.shape[0], num_experts
+        self.scores_TE = scores_TE
+        self._order_R = None
+
+    @property
+    def token_R(self) -> Tensor:  # type: ignore[override]
+        token_T = torch.arange(self.num_tokens, device=self.expert_TK.device)
+        return token_T.repeat_interleave(self.expert_TK.shape[1])
+
+    @property
+    def expert_R(self) -> Tensor:  # type: ignore[override]
+        return self.expert_TK.reshape(-1)
+
+    @property
+    def weight_R(self) -> Tensor:  # type: ignore[override]
+        return self.weight_TK.reshape(-1)
+
+    def keep(self, mask_T: Tensor) -> Route:
+        off_T1 = ~mask_T[:, None]
+        return _SlotRoute(
+            self.expert_TK.masked_fill(off_T1, self.num_experts),
+            self.weight_TK.masked_fill(off_T1, 0.0),
+            self.num_experts,
+            self.scores_TE,
+        )
+
+    def dense(self) -> Tensor:
+        gate = self.weight_TK.new_zeros(self.num_tokens, self.num_experts + 1)
+        return gate.scatter(1, self.expert_TK, self.weight_TK)[:, : self.num_experts]
+
+
+class _GateRoute(Route):
+    """A sparse route that began as a gate [T, E]: the pairs are only listed when somebody asks for them."""
+
+    def __init__(self, gate_TE: Tensor, chosen_TE: Tensor, scores_TE: Tensor | None = None):
+        self.gate_TE, self.chosen_TE = gate_TE, chosen_TE
+        self.num_tokens, self.num_experts = gate_TE.shape
+        self.scores_TE = scores_TE
+        self._order_R = None
+
+    @property
+    def token_R(self) -> Tensor:  # type: ignore[override]
+        return torch.arange(self.num_tokens, device=self.gate_TE.device).repeat_interleave(self.num_experts)
+
+    @property
+    def expert_R(self) -> Tensor:  # type: ignore[override]
+        expert_E = torch.arange(self.num_experts, device=self.gate_TE.device)
+        return torch.where(self.chosen_TE, expert_E, self.num_experts).reshape(-1)
+
+    @property
+    def weight_R(self) -> Tensor:  # type: ignore[override]
+        return self.dense().reshape(-1)
+
+    @property
+    def counts_E(self) -> Tensor:
+        return self.chosen_TE.sum(0)
+
+    def keep(self, mask_T: Tensor) -> Route:
+        return _GateRoute(
+            self.gate_TE.masked_fill(~mask_T[:, None], 0.0), self.chosen_TE & mask_T[:, None], self.scores_TE
+        )
+
+    def dense(self) -> Tensor:
+        return self.gate_TE
+
+    def chosen(self) -> Tensor:
+        return self.chosen_TE
+
+
+class SoftRoute:
+    """A soft route: every row that an expert reads is a weighted mean of tokens (Soft MoE, SMEAR).
+
+    Args:
+        dispatch_TR: weight of each token in each row; rows are grouped by expert.
+        combine_TR: weight of each row in each token's output.
+        num_experts: E; it divides R, and every expert owns R / E rows.
+    """
+
+    def __init__(
+        self, dispatch_TR: Tensor, combine_TR: Tensor, num_experts: int, scores_TE: Tensor | None = None
+    ):
+        self.dispatch_TR, self.combine_TR, self.num_experts = dispatch_TR, combine_TR, num_experts
+        self.num_tokens = dispatch_TR.shape[0]
+        self.scores_TE = scores_TE
+
+    def keep(self, mask_T: Tensor) -> SoftRoute:
+        """The same route with masked tokens in no row and served by nobody."""
+        off = ~mask_T[:, None]
+        return SoftRoute(
+            self.dispatch_TR.masked_fill(off, 0.0),
+            self.combine_TR.masked_fill(off, 0.0),
+            self.num_experts,
+            self.scores_TE,
+        )
+
+    @property
+    def counts_E(self) -> Tensor:
+        """Rows per expert, int64 [E]."""
+        R = self.dispatch_TR.shape[1]
+        return torch.full((self.num_experts,), R // self.num_experts, device=self.dispatch_TR.device)
+
+    def dispatch(self, x_TD: Tensor) -> Tensor:
+        """The rows that the experts read, grouped by expert: [R, D]."""
+        return self.dispatch_TR.T.to(x_TD.dtype) @ x_TD
+
+    def combine(self, rows_RD: Tensor) -> Tensor:
+        """Weighted sum of all rows per token, [T, D]."""
+        return self.combine_TR.to(rows_RD.dtype) @ rows_RD
+
+    def dense(self) -> Tensor:
+        """Combine weights summed per expert, [T, E]."""
+        return self.combine_TR.view(self.num_tokens, self.num_experts, -1).sum(-1)
+
+    def chosen(self) -> Tensor:
+        """Every expert serves every token that has any weight, bool [T, E]."""
+        return self.dense() != 0
+
+
+AnyRoute = Route | SoftRoute
+
+
+# Routes cross activation checkpoints as explicit tensors (see mixture/checkpoint.py), hence pytrees.
+pytree.register_pytree_node(
+    Route,
+    lambda r: ([r.token_R, r.expert_R, r.weight_R, r.scores_TE], (r.num_tokens, r.num_experts)),
+    lambda leaves, sizes: Route(leaves[0], leaves[1], leaves[2], *sizes, leaves[3]),
+)
+pytree.register_pytree_node(
+    _SlotRoute,
+    lambda r: ([r.expert_TK, r.weight_TK, r.scores_TE], r.num_experts),
+    lambda leaves, E: _SlotRoute(leaves[0], leaves[1], E, leaves[2]),
+)
+pytree.register_pytree_node(
+    _GateRoute,
+    lambda r: ([r.gate_TE, r.chosen_TE, r.scores_TE], None),
+    lambda leaves, _: _GateRoute(*leaves),
+)
+pytree.register_pytree_node(
+    SoftRoute,
+    lambda r: ([r.dispatch_TR, r.combine_TR, r.scores_TE], r.num_experts),
+    lambda leaves, E: SoftRoute(leaves[0], leaves[1], E, leaves[2]),
+)

@@ -1,0 +1,73 @@
+"""Router: score, select, balance. The three choices in which published routing methods differ, wired in one place.
+
+Shape legend: T tokens, D width of what the router reads, E experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from roster.context import Context
+from roster.errors import RosterError
+from roster.route import AnyRoute
+
+
+class Router(nn.Module):
+    """Decides for every token who is on duty.
+
+    Args:
+        score: `(x_TD, context) -> scores_TE`.
+        select: `(scores_TE, context, bias_E) -> route`.
+        balance: parts `(route, context) -> loss or None`; at most one may carry a `bias_E` for `select` to read.
+        site: the name under which routes are traced and losses are collected.
+    """
+
+    def __init__(
+        self, score: nn.Module, select: nn.Module, balance: Sequence[nn.Module] = (), site: str = "router"
+    ):
+        super().__init__()
+        self.score, self.select, self.balance = score, select, nn.ModuleList(balance)
+        self.site = site
+        biased = [part for part in balance if hasattr(part, "bias_E")]
+        if len(biased) > 1:
+            raise RosterError(
+                f"router {site!r}: {len(biased)} balance parts carry a bias; select can read one"
+            )
+        if biased and not getattr(select, "reads_bias", False):
+            raise RosterError(
+                f"router {site!r}: {type(biased[0]).__name__} steers by a bias, but {type(select).__name__} reads none"
+            )
+        self._bias_index = list(balance).index(biased[0]) if biased else None
+
+    def forward(self, x_TD: Tensor, context: Context) -> AnyRoute:
+        """Routes tokens.
+
+        Args:
+            x_TD: what the router reads of each token; D may be 0 when the score needs only the context.
+            context: see `Context`; its batch * length equals T.
+
+        Returns:
+            A route over T tokens in which padding has nobody.
+        """
+        scores_TE = self.score(x_TD, context)
+        bias_E = None if self._bias_index is None else self.balance[self._bias_index].bias_E
+        route = self.select(scores_TE, context, bias_E)
+        mask_T = context.mask_T
+        if mask_T is not None:
+            route = route.keep(mask_T.to(scores_TE.device))
+        route.scores_TE = scores_TE
+        for part in self.balance:
+            loss = part(route, context)
+            if loss is not None:
+                context.losses[self.site] = context.losses.get(self.site, 0.0) + loss
+        if context.recorder is not None:
+            self._record(route, context)
+        return route
+
+    @torch.compiler.disable
+    def _record(self, route: AnyRoute, context: Context) -> None:
+        gates_BSE = route.dense().detach().view(context.batch, context.length, -1)
+        context.recorder.record(self.site, gates_BSE, context.mask_BS, context.input_ids_BS)
