@@ -1,0 +1,1 @@
+"""What routers did: traces of their choices, statistics over them, and pictures."""
