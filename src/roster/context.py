@@ -8,7 +8,7 @@ flattened tokens, D width. This file does not say how a context is made from a m
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -29,9 +29,17 @@ class History(Protocol):
         """Adds this call's values and returns all so far, [B, L, D]; positions not yet written are zero."""
         ...
 
+    def since_first(self, key: str, make: Callable[[], Tensor]) -> Tensor:
+        """What was remembered of a row's first token, [B, D]; `make` is asked for it when there is none yet."""
+        ...
+
 
 class Recorder(Protocol):
     """Receives every route that is decided while it is attached (see `roster.trace`)."""
+
+    def begin(self, input_ids: Tensor | None, mask: Tensor | None, *, continues: bool) -> None:
+        """Announces a forward call; `continues` says that it extends the one before it."""
+        ...
 
     def record(self, site: str, gates_BSE: Tensor, mask_BS: Tensor | None, tokens: Tensor | None) -> None:
         """Takes the dense combine weights of one site, [B, S, E]."""
@@ -50,7 +58,6 @@ class Context:
         task_ids_B: a task per row, -1 for "none of the known ones"; None when not given.
         history: per-token memory across decode steps; None outside cached generation.
         memory: what lives across the layers of this one call, by name (tensors and routes).
-        losses: what the balance parts ask to add to the training loss, by site.
         recorder: where routes are traced to; None costs nothing.
         off: True while the base must answer alone (the first of two passes).
     """
@@ -63,7 +70,6 @@ class Context:
     task_ids_B: Tensor | None = None
     history: History | None = None
     memory: dict[str, Any] = field(default_factory=dict)
-    losses: dict[str, Tensor] = field(default_factory=dict)
     recorder: Recorder | None = None
     off: bool = False
 
@@ -77,6 +83,16 @@ class Context:
     def mask_T(self) -> Tensor | None:
         """`mask_BS` flattened to [T]."""
         return None if self.mask_BS is None else self.mask_BS.reshape(-1)
+
+    def add_loss(self, site: str, loss: Tensor) -> None:
+        """Asks to add `loss` to the training loss. It is kept in memory, so that it survives recomputation."""
+        key = f"loss/{site}"
+        self.memory[key] = self.memory.get(key, 0.0) + loss
+
+    @property
+    def losses(self) -> dict[str, Tensor]:
+        """What the balance parts ask to add to the training loss, by site."""
+        return {key[5:]: value for key, value in self.memory.items() if key.startswith("loss/")}
 
     def per_token(self, value_BX: Tensor) -> Tensor:
         """Repeats one value per row for each of its tokens: [B, X] -> [T, X]."""

@@ -110,9 +110,7 @@ class Route:
 class _SlotRoute(Route):
     """A sparse route that began as K slots per token: the pairs are only listed when somebody asks for them."""
 
-    def __init__(
-        self, expert_TK: Tensor, weight_TK: Tensor, num_experts: int, scores_TE: Tensor | None = None
-    ):
+    def __init__(self, expert_TK: Tensor, weight_TK: Tensor, num_experts: int, scores_TE: Tensor | None = None):
         self.expert_TK, self.weight_TK = expert_TK, weight_TK
         self.num_tokens, self.num_experts = expert_TK.shape[0], num_experts
         self.scores_TE = scores_TE
@@ -192,9 +190,7 @@ class SoftRoute:
         num_experts: E; it divides R, and every expert owns R / E rows.
     """
 
-    def __init__(
-        self, dispatch_TR: Tensor, combine_TR: Tensor, num_experts: int, scores_TE: Tensor | None = None
-    ):
+    def __init__(self, dispatch_TR: Tensor, combine_TR: Tensor, num_experts: int, scores_TE: Tensor | None = None):
         self.dispatch_TR, self.combine_TR, self.num_experts = dispatch_TR, combine_TR, num_experts
         self.num_tokens = dispatch_TR.shape[0]
         self.scores_TE = scores_TE

@@ -25,17 +25,13 @@ class Router(nn.Module):
         site: the name under which routes are traced and losses are collected.
     """
 
-    def __init__(
-        self, score: nn.Module, select: nn.Module, balance: Sequence[nn.Module] = (), site: str = "router"
-    ):
+    def __init__(self, score: nn.Module, select: nn.Module, balance: Sequence[nn.Module] = (), site: str = "router"):
         super().__init__()
         self.score, self.select, self.balance = score, select, nn.ModuleList(balance)
         self.site = site
         biased = [part for part in balance if hasattr(part, "bias_E")]
         if len(biased) > 1:
-            raise RosterError(
-                f"router {site!r}: {len(biased)} balance parts carry a bias; select can read one"
-            )
+            raise RosterError(f"router {site!r}: {len(biased)} balance parts carry a bias; select can read one")
         if biased and not getattr(select, "reads_bias", False):
             raise RosterError(
                 f"router {site!r}: {type(biased[0]).__name__} steers by a bias, but {type(select).__name__} reads none"
@@ -62,7 +58,7 @@ class Router(nn.Module):
         for part in self.balance:
             loss = part(route, context)
             if loss is not None:
-                context.losses[self.site] = context.losses.get(self.site, 0.0) + loss
+                context.add_loss(self.site, loss)
         if context.recorder is not None:
             self._record(route, context)
         return route

@@ -1,0 +1,7 @@
+"""Experts: what do they compute? One kind a file."""
+
+from roster.experts.low_rank import LowRankExperts
+from roster.experts.scaling import ScalingExperts
+from roster.experts.swiglu import SwiGLU
+
+__all__ = ["LowRankExperts", "ScalingExperts", "SwiGLU"]

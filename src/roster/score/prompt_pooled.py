@@ -33,13 +33,13 @@ class PromptPooled(nn.Module):
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E]."""
         history = context.history
-        scores_BE = self._pooled(x_TD, context)
-        scores_BSE = scores_BE[:, None].expand(-1, context.length, -1)
-        if history is not None:
-            # Every token carries the scores along, so that cropping or reordering the cache keeps them right;
-            # the first entry of a row is the one that its prompt decided.
-            scores_BSE = history.append(self.key, scores_BSE)[:, :1].expand(-1, context.length, -1)
-        return scores_BSE.reshape(context.batch * context.length, -1)
+        if history is None:
+            scores_BE = self._pooled(x_TD, context)
+        else:
+            # Every token carries its row's scores along, so that cropping or reordering the cache keeps them right.
+            scores_BE = history.since_first(self.key, lambda: self._pooled(x_TD, context))
+            history.append(self.key, scores_BE[:, None].expand(-1, context.length, -1))
+        return context.per_token(scores_BE)
 
     def _pooled(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores of the mean prompt token of this call, [B, E]."""

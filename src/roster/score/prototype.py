@@ -5,6 +5,7 @@ Shape legend: T tokens, D width, E experts.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,3 +26,19 @@ class Prototype(nn.Module):
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E], not negative."""
         return F.linear(x_TD, self.vectors_ED.to(x_TD.dtype)).abs()
+
+
+def top_input_direction(A_RD: Tensor, B_OR: Tensor) -> Tensor:
+    """The input direction that the update B A answers most: its first right singular vector, [D].
+
+    Exact, and never forms the O x D product: with A^T = Q_A R_A and B = Q_B R_B it is Q_A times the first right
+    singular vector of the small matrix R_B R_A^T. The sign is the SVD's and means nothing. An update that is all
+    zero answers nothing, and its direction is zero.
+
+    Shape legend: R rank, O out_features.
+    """
+    Q_DR, R_A = torch.linalg.qr(A_RD.double().T)
+    _, R_B = torch.linalg.qr(B_OR.double())
+    _, size_R, right_RR = torch.linalg.svd(R_B @ R_A.T)
+    direction_D = Q_DR @ right_RR[0]
+    return (direction_D * (size_R[0] > 0)).to(A_RD.dtype)

@@ -39,16 +39,12 @@ class TaskTable(nn.Module):
     def check(self, task_ids_B: Tensor | None) -> None:
         """Raises RosterError when ids are missing or out of range; called once per batch, before any layer."""
         if task_ids_B is None:
-            raise RosterError(
-                f"{self.needed_by} needs to know the task of every row: pass task_ids= or tasks="
-            )
+            raise RosterError(f"{self.needed_by} needs to know the task of every row: pass task_ids= or tasks=")
         lowest = 0 if self.unknown_E is None else -1
         outside = (task_ids_B < lowest) | (task_ids_B >= len(self.table_NE))
         if bool(outside.any()):
             bad = int(task_ids_B[outside][0])
-            raise RosterError(
-                f"{self.needed_by}: task id {bad} is outside {lowest}..{len(self.table_NE) - 1}"
-            )
+            raise RosterError(f"{self.needed_by}: task id {bad} is outside {lowest}..{len(self.table_NE) - 1}")
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E]."""

@@ -6,9 +6,10 @@ with `reads_bias = False`, and `Router` refuses the combination.
 
 from roster.select.all import All
 from roster.select.present import Present
+from roster.select.relaxed_bernoulli import RelaxedBernoulli
 from roster.select.relu import ReLU
 from roster.select.soft import Soft
 from roster.select.top_k import TopK
 from roster.select.top_p import TopP
 
-__all__ = ["All", "Present", "ReLU", "Soft", "TopK", "TopP"]
+__all__ = ["All", "Present", "ReLU", "RelaxedBernoulli", "Soft", "TopK", "TopP"]

@@ -34,9 +34,7 @@ class Soft(nn.Module):
         """A soft route; slots of different batch rows are different rows, so rows never mix."""
         B, S, P = context.batch, context.length, self.slots
         if scores_TE.shape[1] % P:
-            raise RosterError(
-                f"soft: {scores_TE.shape[1]} scores per token do not divide into {P} slots per expert"
-            )
+            raise RosterError(f"soft: {scores_TE.shape[1]} scores per token do not divide into {P} slots per expert")
         E = scores_TE.shape[1] // P
         scores_BSN = scores_TE.float().view(B, S, E * P)
         if context.mask_BS is not None:

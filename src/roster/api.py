@@ -1,0 +1,90 @@
+"""The two functions that most users need: `load` a routed model, `trace` what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from roster.analyze.trace import Trace
+from roster.errors import RosterError
+from roster.library import Library
+from roster.mixture.attach import attach
+from roster.mixture.base import load_base, load_tokenizer
+from roster.mixture.folder import MANIFEST
+from roster.mixture.folder import load as load_folder
+from roster.recipes import find
+
+
+def load(
+    base: str | Path | nn.Module,
+    *,
+    experts: str | Path | Library | None = None,
+    router: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    tokenizer: Any = None,
+    **kwargs: Any,
+) -> Any:
+    """A model that routes among experts.
+
+    Two ways to call it: `load(base, experts=FOLDER, router=NAME)` builds one from a base and a folder of PEFT
+    adapters; `load(FOLDER)` reads back what `save_pretrained` or `roster build` wrote (`load(FOLDER, base=...)` is
+    spelled `load(..., experts=FOLDER_WRITTEN_BY_SAVE)` with the base first).
+
+    Args:
+        base: the base (a folder, a name on the Hugging Face hub, "pocket", or a loaded transformers model), or the
+            folder of a saved mixture.
+        experts: a folder of adapters, a `Library`, or the folder of a saved mixture for this base.
+        router: a recipe's name; see `roster methods`.
+        options: the recipe's options.
+        tokenizer: the base's tokenizer; found beside the base by default.
+        kwargs: for transformers' `from_pretrained` (dtype, device_map, quantization_config, ...).
+
+    Returns:
+        A transformers model: everything that its class can do, and `save_pretrained`, `merge`, `task_ids`.
+
+    Raises:
+        RosterError: anything that does not fit, before any work starts.
+    """
+    if experts is None:
+        if router is not None or not isinstance(base, (str, Path)) or not (Path(base) / MANIFEST).is_file():
+            raise RosterError(
+                f"{str(base)[:80]!r} is not a saved mixture: give experts= (a folder of adapters) and router= "
+                "(see `roster methods`) to build one"
+            )
+        return load_folder(Path(base), **kwargs)
+    if isinstance(experts, (str, Path)) and (Path(experts) / MANIFEST).is_file():
+        if router is not None:
+            raise RosterError(f"{str(experts)!r} is a saved mixture and has its router; leave router= out")
+        return load_folder(Path(experts), base=base, **kwargs)
+    if router is None:
+        raise RosterError("which router? give router=, for example 'arrow-mbc'; see `roster methods`")
+    recipe = find(router)
+    mixing = recipe(options)
+    library = experts if isinstance(experts, Library) else Library.read(Path(experts))
+    if isinstance(base, nn.Module):
+        model, name = base, None
+    else:
+        model, name = load_base(base, **kwargs)
+        tokenizer = load_tokenizer(base) if tokenizer is None else tokenizer
+    attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=tokenizer)
+    model.roster.base_name = name
+    return model
+
+
+@contextmanager
+def trace(model: Any) -> Iterator[Trace]:
+    """Records every route that a routed model decides inside the with-block; calls outside cost nothing more."""
+    if not hasattr(model, "roster"):
+        raise RosterError("this model routes nothing: trace what `roster.load` returned")
+    mixture = model.roster
+    if mixture.recorder is not None:
+        raise RosterError("this model is being traced already")
+    mixture.recorder = Trace(mixture.experts, mixture.tokenizer)
+    try:
+        yield mixture.recorder
+    finally:
+        mixture.recorder = None

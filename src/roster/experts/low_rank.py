@@ -1,0 +1,143 @@
+"""LoRA experts of one linear layer (Hu et al., 2021, arXiv:2106.09685), mixed by a route.
+
+E experts of rank r are one low-rank pair of rank R = E * r with a gate on its middle: two matmuls and one multiply,
+no loop over experts. When only a few of many ranks are on duty, the tokens are sorted by expert instead and meet
+only the factors they need. `_reference` says the same as plainly as possible; the tests hold the fast paths to it.
+
+Shape legend: T tokens, E experts, r rank of one expert, R all ranks together, I in_features, O out_features,
+P routed (token, expert) pairs, K chosen per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from roster.errors import RosterError
+from roster.route import AnyRoute
+
+# Below this many ranks in all, multiplying every one of them costs less than sorting (measured on CPU:
+# benchmarks/mixture.py).
+GROUPED_FROM_RANKS = 512
+
+
+class LowRankExperts(nn.Module):
+    """`y += sum_e g_e * scale_e * B_e A_e x`, with the gate g_e of the route.
+
+    Args:
+        factors: per expert (A [r, I], B [O, r], scale), or None for an expert without an update here.
+        average: what a gate weighs. "updates": the products B_e A_e, which is a mixture of the experts' functions.
+            "factors": A and B separately, `(sum g_e B_e)(sum g_e A_e)`, as Polytropon does; it needs equal ranks.
+        trains: whether the factors get gradients.
+    """
+
+    def __init__(
+        self,
+        factors: Sequence[tuple[Tensor, Tensor, float] | None],
+        average: Literal["updates", "factors"] = "updates",
+        trains: bool = False,
+    ):
+        super().__init__()
+        present = [each for each in factors if each is not None]
+        self.ranks = [0 if each is None else each[0].shape[0] for each in factors]
+        self.scales = [0.0 if each is None else float(each[2]) for each in factors]
+        self.average = average
+        self.A_RI = nn.Parameter(torch.cat([A for A, _, _ in present]).contiguous(), requires_grad=trains)
+        # B is kept transposed: an expert's rows are then contiguous, for gathering and for sorted groups.
+        self.B_RO = nn.Parameter(torch.cat([B.T for _, B, _ in present]).contiguous(), requires_grad=trains)
+        self.rank = self.ranks[0] if len(set(self.ranks)) == 1 else None
+        if average == "factors" and self.rank is None:
+            raise RosterError(f"averaging factors needs the same rank for every expert, not {self.ranks}")
+        self.scale = self.scales[0] if len(set(self.scales)) == 1 else None
+        owner_R = torch.arange(len(self.ranks)).repeat_interleave(torch.tensor(self.ranks))
+        self.register_buffer("owner_R", owner_R, persistent=False)
+        self.register_buffer("scale_E", torch.tensor(self.scales), persistent=False)
+
+    @property
+    def num_experts(self) -> int:
+        """E."""
+        return len(self.ranks)
+
+    def expert(self, index: int) -> tuple[Tensor, Tensor, float] | None:
+        """(A [r, I], B [O, r], scale) of one expert as it is now, or None where it has no update."""
+        if not self.ranks[index]:
+            return None
+        start = sum(self.ranks[:index])
+        rows = slice(start, start + self.ranks[index])
+        return self.A_RI[rows], self.B_RO[rows].T, self.scales[index]
+
+    def forward(self, x_TI: Tensor, y_TO: Tensor, route: AnyRoute) -> Tensor:
+        """Adds the experts' updates to the base layer's output.
+
+        Args:
+            x_TI: the layer's input.
+            y_TO: the layer's output; written to in place when no gradients are recorded.
+            route: over the same T tokens.
+
+        Returns:
+            [T, O]
+        """
+        chosen = getattr(route, "expert_TK", None)
+        if (
+            chosen is not None
+            and self.rank
+            and self.average == "updates"
+            and len(self.owner_R) >= GROUPED_FROM_RANKS
+            and 4 * chosen.shape[1] <= self.num_experts
+        ):
+            return self._grouped(x_TI, y_TO, route)
+        return self._dense(x_TI, y_TO, route.dense())
+
+    def _dense(self, x_TI: Tensor, y_TO: Tensor, gate_TE: Tensor) -> Tensor:
+        """Multiplies all ranks and lets the gate silence those off duty."""
+        dtype, T = x_TI.dtype, x_TI.shape[0]
+        middle_TR = F.linear(x_TI, self.A_RI.to(dtype))
+        gate_TE = gate_TE.to(device=x_TI.device, dtype=dtype)
+        if self.average == "factors":
+            middle_TEr = middle_TR.view(T, -1, self.rank)
+            middle_TR = (middle_TEr * gate_TE[:, :, None]).sum(1, keepdim=True).expand_as(middle_TEr).reshape(T, -1)
+        scale = self.scale
+        if scale is None:
+            gate_TE, scale = gate_TE * self.scale_E.to(dtype), 1.0
+        if self.rank:
+            middle_TR = (middle_TR.view(T, -1, self.rank) * gate_TE[:, :, None]).view(T, -1)
+        else:
+            middle_TR = middle_TR * gate_TE[:, self.owner_R]
+        B_RO = self.B_RO.to(dtype)
+        if torch.is_grad_enabled():
+            return torch.addmm(y_TO, middle_TR, B_RO, alpha=scale)
+        return y_TO.addmm_(middle_TR, B_RO, alpha=scale)
+
+    def _grouped(self, x_TI: Tensor, y_TO: Tensor, route: AnyRoute) -> Tensor:
+        """Sorts the (token, expert) pairs by expert; each group meets one expert's factors."""
+        dtype, E, r = x_TI.dtype, self.num_experts, self.rank
+        token_P, expert_P, weight_P = route.triples()
+        ends_E = route.counts_E.cumsum(0).to(torch.int32)
+        A_EIr = self.A_RI.to(dtype).view(E, r, -1).transpose(1, 2)
+        B_ErO = self.B_RO.to(dtype).view(E, r, -1)
+        middle_Pr = F.grouped_mm(x_TI.index_select(0, token_P), A_EIr, offs=ends_E)
+        weight_P = weight_P * (self.scale if self.scale is not None else self.scale_E[expert_P.clamp_max(E - 1)])
+        middle_Pr = middle_Pr * weight_P[:, None].to(dtype)
+        # Pairs of nobody lie behind the last group, where grouped_mm leaves what it finds.
+        nobody_P1 = (expert_P == E)[:, None]
+        update_PO = F.grouped_mm(middle_Pr.masked_fill(nobody_P1, 0.0), B_ErO, offs=ends_E)
+        update_PO = update_PO.masked_fill(nobody_P1, 0.0)
+        if torch.is_grad_enabled():
+            return y_TO.index_add(0, token_P, update_PO)
+        return y_TO.index_add_(0, token_P, update_PO)
+
+    def _reference(self, x_TI: Tensor, y_TO: Tensor, route: AnyRoute) -> Tensor:
+        """One expert after the other."""
+        gate_TE = route.dense()
+        experts = [(e, factors) for e in range(self.num_experts) if (factors := self.expert(e)) is not None]
+        if self.average == "factors":
+            A_TrI = sum(gate_TE[:, e, None, None] * A for e, (A, _, _) in experts)
+            B_TOr = sum(gate_TE[:, e, None, None] * B * scale for e, (_, B, scale) in experts)
+            return y_TO + torch.einsum("tor,tri,ti->to", B_TOr, A_TrI, x_TI)
+        for e, (A, B, scale) in experts:
+            y_TO = y_TO + gate_TE[:, e, None] * scale * (x_TI @ A.T @ B.T)
+        return y_TO

@@ -1,0 +1,55 @@
+"""From a model's inputs to a `Context`.
+
+Shape legend: B batch rows, S tokens of this call, L tokens so far.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from roster.context import Context
+from roster.errors import RosterError
+
+
+def context_of(inputs: dict[str, Any], token_mask: Tensor | None, prompt_mask: Tensor | None) -> Context:
+    """Reads what a router may know off the keyword arguments of a transformers model.
+
+    Args:
+        inputs: keyword arguments of the model's forward.
+        token_mask: True for real tokens of this call, [B, S]; read off the attention mask when None.
+        prompt_mask: True for prompt tokens, [B, S]; when None, read off the labels where there are any.
+    """
+    input_ids = inputs.get("input_ids")
+    tokens = input_ids if input_ids is not None else inputs.get("inputs_embeds")
+    if tokens is None:
+        raise RosterError("a routed model needs input_ids or inputs_embeds")
+    B, S = tokens.shape[:2]
+    if S == 0:
+        raise RosterError("the prompt is empty: a routed model needs at least one token")
+    mask_BS = token_mask if token_mask is not None else _real_tokens(inputs.get("attention_mask"), S)
+    if mask_BS is not None:
+        mask_BS = mask_BS.to(torch.bool)
+        # On a CPU it costs nothing to find out that there is no padding; on a device it would mean waiting for it.
+        if mask_BS.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask_BS.all()):
+            mask_BS = None
+    labels = inputs.get("labels")
+    if prompt_mask is None and labels is not None and labels.shape == (B, S):
+        prompt_mask = (labels != -100).cumsum(1) == 0
+    return Context(B, S, mask_BS, input_ids, prompt_mask)
+
+
+def _real_tokens(attention_mask: Any, S: int) -> Tensor | None:
+    """[B, S] from a mask in any of the forms that transformers passes around."""
+    if isinstance(attention_mask, dict):
+        attention_mask = next((mask for mask in attention_mask.values() if mask is not None), None)
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() == 2:
+        return attention_mask[:, -S:]
+    raise RosterError(
+        f"the attention mask has {attention_mask.dim()} dimensions, which does not tell which tokens are padding: "
+        "pass token_mask= ([batch, tokens], True for real tokens) along with it"
+    )

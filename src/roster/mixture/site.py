@@ -1,0 +1,83 @@
+"""Where a mixture meets the base model: the modules that become children of its linear layers and blocks.
+
+Nothing of the base is replaced: a linear layer keeps its class, its weights and their names, and gets one child,
+`roster`, and one forward hook that adds what the child computes. So quantised layers, offloading hooks, sharding per
+block and other people's code that reads `layer.weight` all go on working.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from roster.context import Context, ContextSlot
+from roster.errors import RosterError
+from roster.router import Router
+
+CHILD = "roster"
+
+
+class RoutedLinear(nn.Module):
+    """The experts of one linear layer, and its own router if routes are decided here.
+
+    Args:
+        experts: `(x_TI, y_TO, route) -> y_TO`.
+        router: this layer's own router; None when the route is decided once per block or model.
+        slot: where the context of the running call is found.
+        route_key: where in the context's memory the route lies that others have decided.
+    """
+
+    def __init__(self, experts: nn.Module, router: Router | None, slot: ContextSlot, route_key: str):
+        super().__init__()
+        self.experts, self.router = experts, router
+        self.slot, self.route_key = slot, route_key
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Adds the experts' part to y, the layer's output for x."""
+        context = running(self.slot)
+        if context.off:
+            return y
+        x_TI = x.reshape(-1, x.shape[-1])
+        if x_TI.shape[0] != context.batch * context.length:
+            raise RosterError(
+                f"a routed layer ({self.route_key}) was called with {x_TI.shape[0]} rows of tokens, but the model with "
+                f"{context.batch} x {context.length}: leave layers that see only some tokens (poolers, output layers) "
+                "out of the adapters' target_modules"
+            )
+        route = context.memory[self.route_key] if self.router is None else self.router(x_TI, context)
+        return self.experts(x_TI, y.reshape(-1, y.shape[-1]), route).view(y.shape)
+
+
+class BlockRouter(nn.Module):
+    """Decides one route for all routed layers of a block, from the block's input."""
+
+    def __init__(self, router: Router, slot: ContextSlot, route_key: str):
+        super().__init__()
+        self.router, self.slot, self.route_key = router, slot, route_key
+
+    def forward(self, hidden_BSD: Tensor) -> None:
+        """Leaves the route in the context's memory."""
+        context = running(self.slot)
+        if not context.off:
+            context.memory[self.route_key] = self.router(hidden_BSD.reshape(-1, hidden_BSD.shape[-1]), context)
+
+
+def running(slot: ContextSlot) -> Context:
+    """The context of the running call; an error when a part of the model was called on its own."""
+    if slot.current is None:
+        raise RosterError(
+            "a routed layer ran outside its model's forward: call the model itself, not one of its parts "
+            "(it would answer as the base, without a word)"
+        )
+    return slot.current
+
+
+def add_experts(linear: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    """Forward hook of a routed linear layer."""
+    return linear.roster(args[0], output)
+
+
+def decide_route(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Forward pre-hook of a block with its own router."""
+    block.roster(args[0] if args else kwargs["hidden_states"])

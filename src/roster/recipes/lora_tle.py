@@ -1,0 +1,123 @@
+"""Token-level adaptation: at every token, experts weigh in by how much the text so far resembles their data.
+
+Equation: q_t = mean embedding of tokens 1..t; w = softmax(scale * cos(q_t - m, d_e - m)), with d_e the mean embedding
+    of expert e's example prompts and m the mean of all d_e; one set of weights for all layers.
+Shapes: d is [E, D].
+Trains: nothing; the examples are those on the experts' cards.
+Siblings: MiLoRA decides once per prompt, Arrow per token and layer.
+Source: Belofsky, 2023, "Token-Level Adaptation of LoRA Adapters for Downstream Task Generalization",
+    arXiv:2311.10847.
+Differences: the source embeds with a sentence encoder of its own and may recompute only at every other token; here
+    the base model's own token embeddings are averaged, at every token. Such means share a large common part, so the
+    mean of the experts' vectors is taken off first. `window` limits the mean to the last tokens, so that a text that
+    changes its topic is followed sooner.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from roster.context import Context
+from roster.errors import RosterError
+from roster.mixture.mixing import Mixing, Site, Surroundings
+from roster.recipes.recipe import Recipe
+from roster.router import Router
+from roster.score import Cosine
+from roster.select import All
+
+
+class PrefixMean(nn.Module):
+    """The mean embedding of the tokens so far, less a fixed centre.
+
+    Shape legend: B batch rows, S tokens of this call, L tokens so far, D width.
+    """
+
+    def __init__(self, width: int, window: int | None):
+        super().__init__()
+        self.window = window
+        self.register_buffer("center_D", torch.zeros(width))
+
+    def forward(self, hidden_BSD: Tensor, context: Context) -> Tensor:
+        """[B, S, D]; a token's mean covers itself and what came before it."""
+        x_BSD = hidden_BSD.float()
+        mask_BS1 = torch.ones_like(x_BSD[..., :1])
+        if context.mask_BS is not None:
+            mask_BS1 = context.mask_BS[..., None].to(x_BSD)
+        # The count rides along as one more column, so that padding and empty cache slots count as nothing.
+        row_BSN = torch.cat([x_BSD * mask_BS1, mask_BS1], dim=-1)
+        sum_BSN = self._so_far(row_BSN, context)
+        return sum_BSN[..., :-1] / sum_BSN[..., -1:].clamp_min(1.0) - self.center_D
+
+    def _so_far(self, row_BSN: Tensor, context: Context) -> Tensor:
+        """Sums over each token's prefix (or its window of it)."""
+        S = row_BSN.shape[1]
+        if context.history is None:
+            all_BLN, before = row_BSN, 0
+        else:
+            before = context.history.length
+            all_BLN = context.history.append("lora-tle", row_BSN)
+        sum_BLN = all_BLN.cumsum(1)
+        end_S = torch.arange(S, device=row_BSN.device) + before
+        sum_BSN = sum_BLN[:, end_S]
+        if self.window is not None:
+            start_S = end_S - self.window
+            earlier_BSN = sum_BLN[:, start_S.clamp_min(0)]
+            sum_BSN = sum_BSN - earlier_BSN * (start_S >= 0)[None, :, None]
+        return sum_BSN
+
+
+def lora_tle(scale: float = 10.0, window: int | None = None) -> Mixing:
+    """Token-level adaptation.
+
+    Args:
+        scale: inverse temperature of the softmax over cosines.
+        window: how many of the last tokens are averaged; None averages all.
+    """
+    if window is not None and window < 1:
+        raise RosterError(f"lora-tle: window must be at least 1 token, not {window}")
+
+    def head(whole: Site) -> PrefixMean:
+        return PrefixMean(whole.width, window)
+
+    def router(site: Site) -> Router:
+        return Router(Cosine(torch.zeros(site.num_experts, site.width), scale=scale), All())
+
+    def prepare(part: nn.Module, site: Site, surroundings: Surroundings) -> None:
+        vectors_ED = _example_means(surroundings)
+        if isinstance(part, PrefixMean):
+            part.center_D.copy_(vectors_ED.mean(0))
+        else:
+            part.score.vectors_ED.copy_(vectors_ED - vectors_ED.mean(0))
+
+    return Mixing(router, at="model", head=head, head_reads="embeddings", prepare=prepare, remembers=True)
+
+
+def _example_means(surroundings: Surroundings) -> Tensor:
+    """Mean token embedding of each expert's example prompts, [E, D]."""
+    if surroundings.tokenizer is None:
+        raise RosterError("lora-tle reads the experts' example prompts and needs the base's tokenizer: pass tokenizer=")
+    embedding = surroundings.model.get_input_embeddings()
+    means = []
+    for name in surroundings.library.names:
+        examples = surroundings.library[name].card.examples
+        if not examples:
+            raise RosterError(f"lora-tle needs example prompts on every card; the card of expert {name!r} has none")
+        ids = [token for text in examples for token in surroundings.tokenizer(text)["input_ids"]]
+        means.append(embedding(torch.tensor(ids, device=embedding.weight.device)).float().mean(0).cpu())
+    return torch.stack(means)
+
+
+RECIPE = Recipe(
+    slug="lora-tle",
+    title="Token-level adaptation",
+    source="Belofsky, 2023, Token-Level Adaptation of LoRA Adapters for Downstream Task Generalization, "
+    "arXiv:2311.10847",
+    compose=lora_tle,
+    trains="nothing",
+    batch_invariant=True,
+    claim="Per-token weights follow a text that changes its task, and beat prompt-level weights and single adapters.",
+    claim_shown=None,
+    evidence="docs/results/checks.md",
+    needs=("examples",),
+)

@@ -1,0 +1,58 @@
+"""Recipe: the record of a published method. The method itself is a function that returns a composition."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from roster.errors import RosterError, nearest
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method as the catalogue knows it.
+
+    Attributes:
+        slug: its name everywhere.
+        title: the name that people say.
+        source: authors, year, title and arXiv number, or "roster" for a yardstick that nobody has published.
+        compose: returns the composition; its keyword arguments are the method's options, read from its signature.
+        trains: what has to be trained before the method is any good: "nothing", "router", or "router and experts".
+        batch_invariant: whether a row's output is independent of its batch-mates at evaluation.
+        claim: what the source says of it, in one sentence; None for a yardstick.
+        claim_shown: whether `evidence` shows the claim here; None where there is no claim.
+        evidence: the test or result file, relative to the repository.
+        needs: what a caller must bring: "tasks" (task of each row), "examples" (prompts on the experts' cards),
+            "gates" (trained beside each adapter), "training" (a router trained on data).
+        kind: the arena it competes in.
+    """
+
+    slug: str
+    title: str
+    source: str
+    compose: Callable[..., Any]
+    trains: Literal["nothing", "router", "router and experts"]
+    batch_invariant: bool
+    claim: str | None
+    claim_shown: bool | None
+    evidence: str
+    needs: tuple[str, ...] = ()
+    kind: Literal["mixture", "moe", "lm"] = "mixture"
+
+    def options(self) -> dict[str, Any]:
+        """Every option with its default."""
+        return {name: p.default for name, p in inspect.signature(self.compose).parameters.items()}
+
+    def __call__(self, options: Mapping[str, Any] | None = None) -> Any:
+        """The composition for these options.
+
+        Raises:
+            RosterError: an option that the method does not have, with the nearest that it has.
+        """
+        known = self.options()
+        for name in options or {}:
+            if name not in known:
+                raise RosterError(f"recipe {self.slug!r} has no option {name!r}: {nearest(name, known)}")
+        return self.compose(**dict(options or {}))
