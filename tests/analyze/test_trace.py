@@ -177,7 +177,7 @@ def test_print_is_a_table_of_layers():
     many = Trace([f"expert[{i}]" for i in range(14)])
     many.begin(torch.tensor([[1]]))
     many.record(UP, torch.ones(1, 1, 14))
-    many.print(Console(file=out, width=140))
+    many.print(Console(file=out, width=160))
     assert "4 others" in out.getvalue()
     assert "expert[3]" in out.getvalue()
     Trace(["a"]).print(Console(file=out, width=100))

@@ -13,7 +13,7 @@ from roster.analyze.statistics import Tally, empty
 if TYPE_CHECKING:
     from roster.analyze.trace import Trace
 
-_MARGIN, _COLUMN = 40, 10
+_MARGIN, _COLUMN = 40, 12
 """Characters taken by the layer, entropy and others columns, and by one expert."""
 
 
@@ -38,7 +38,7 @@ def print_trace(trace: Trace, console: Console | None = None) -> None:
     for index in shown:
         table.add_column(escape(trace.experts[index]), justify="right", overflow="fold", min_width=6)
     if rest:
-        table.add_column(f"{rest} others", justify="right")
+        table.add_column(f"{rest} others", justify="right", no_wrap=True)
     table.add_column("entropy", justify="right", min_width=7)
     for layer, each in tallies.items():
         table.add_row(escape(layer), *_cells(each, shown, bool(rest)))
