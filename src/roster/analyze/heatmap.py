@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 from torch import Tensor
 
-from roster.analyze._files import write_whole
+from roster.analyze.files import write_whole
 from roster.analyze.palette import mark_of
 from roster.analyze.texts import visible, visible_parts
 from roster.analyze.trace import Trace
