@@ -1,0 +1,23 @@
+"""Library: experts on disk. Read, write, describe, compare and search folders of PEFT adapters."""
+
+from roster.library.adapter import Adapter, LowRank
+from roster.library.card import Card
+from roster.library.fingerprint import check_same_base, digest, fingerprint
+from roster.library.fits import check_fits
+from roster.library.folder import Library
+from roster.library.reading import read_adapter
+from roster.library.writing import make_adapter, write_adapter
+
+__all__ = [
+    "Adapter",
+    "Card",
+    "Library",
+    "LowRank",
+    "check_fits",
+    "check_same_base",
+    "digest",
+    "fingerprint",
+    "make_adapter",
+    "read_adapter",
+    "write_adapter",
+]

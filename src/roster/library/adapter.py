@@ -1,0 +1,67 @@
+"""What an expert is in memory: the low-rank updates of a base's linear layers, and where they came from.
+
+Reading and writing are in `reading.py` and `writing.py`, fitting to a model in `fits.py`.
+
+Shape legend: R rank, I in_features, O out_features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import peft
+import torch
+from torch import Tensor
+
+from roster.library.card import Card
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The update of one linear layer, `delta W = scale * B A`.
+
+    Attributes:
+        A_RD: [R, I].
+        B_OR: [O, R].
+        scale: alpha / R, or alpha / sqrt(R) for rsLoRA; patterns resolved.
+    """
+
+    A_RD: Tensor
+    B_OR: Tensor
+    scale: float
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One expert.
+
+    Attributes:
+        name: of its folder.
+        path: its folder; None for one that was made in memory.
+        modules: updates by the name of the base's module, e.g. "model.layers.0.self_attn.q_proj".
+        card: what it is for.
+        config: PEFT's own.
+        weights_hash: SHA-256 of the updates' content, whatever the file's layout.
+    """
+
+    name: str
+    path: Path | None
+    modules: Mapping[str, LowRank]
+    card: Card
+    config: peft.LoraConfig
+    weights_hash: str
+
+
+def hash_modules(modules: Mapping[str, LowRank]) -> str:
+    """SHA-256 over names, shapes, types, values and scales of all updates, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(modules):
+        update = modules[name]
+        digest.update(f"{name} {update.scale!r}".encode())
+        for tensor in (update.A_RD, update.B_OR):
+            digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
