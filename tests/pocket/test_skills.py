@@ -61,7 +61,17 @@ def _slowly(skill, text):
 
 
 CHECKED = (
-    "sort reverse shift swap dedupe rotate digits vowels initials double alternate".split()  # noqa: SIM905
+    "sort",
+    "reverse",
+    "shift",
+    "swap",
+    "dedupe",
+    "rotate",
+    "digits",
+    "vowels",
+    "initials",
+    "double",
+    "alternate",
 )
 
 

@@ -1,0 +1,127 @@
+"""The LoRA experts, one held-in skill each, and the one multi-task LoRA of the same total size.
+
+An expert sees its own skill and copying, nothing else: two questions in three stand alone, the rest are two-part
+prompts in which its skill comes first or second and the other part is a copy. So it learns its operation without
+unlearning the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from roster.pocket import BASE_NAME
+from roster.pocket.base import draw_copy
+from roster.pocket.contents import below, digest
+from roster.pocket.skills import HELD_IN, SKILLS, Skill, examples, two_part
+from roster.pocket.training import BATCH, Pair
+
+TWO_PART_SHARE = 1 / 3
+CARD_PROMPTS = 12
+MULTITASK_LEARNING_RATE = 1e-3
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The LoRA settings of one expert.
+
+    Args:
+        rank: of the update matrices.
+        alpha: scale; the update is multiplied by ``alpha / rank`` (by ``alpha / sqrt(rank)`` with ``rslora``).
+        targets: as in PEFT.
+        rslora: whether the scale is that of rank-stabilised LoRA.
+        alpha_pattern: other alphas for some modules, as in PEFT.
+        steps: of training, ``BATCH`` examples each.
+        learning_rate: peak.
+    """
+
+    rank: int = 8
+    alpha: int = 16
+    targets: str | tuple[str, ...] = "all-linear"
+    rslora: bool = False
+    alpha_pattern: dict[str, int] = field(default_factory=dict)
+    steps: int = 150
+    learning_rate: float = 4e-3
+
+
+SHAPES: dict[str, Shape] = {name: Shape() for name in HELD_IN} | {
+    # Unlike the others on purpose: what reads a folder of adapters must cope with mixed shapes.
+    "upper": Shape(rank=4, alpha=8, targets=ATTENTION, rslora=True),
+    "rotate": Shape(rank=16, alpha=32, targets=ATTENTION, alpha_pattern={"v_proj": 16}),
+}
+
+
+def lora_config(shape: Shape) -> Any:
+    """The PEFT configuration of ``shape``, with the base named by its public name."""
+    from peft import LoraConfig
+
+    targets = shape.targets if isinstance(shape.targets, str) else list(shape.targets)
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=BASE_NAME,
+        r=shape.rank,
+        lora_alpha=shape.alpha,
+        target_modules=targets,
+        use_rslora=shape.rslora,
+        alpha_pattern=dict(shape.alpha_pattern),
+    )
+
+
+def multitask_shape(model: Any) -> Shape:
+    """One all-linear LoRA for ``model`` with as many parameters as all experts together, to half a rank, and as
+    many training examples."""
+    from torch import nn
+
+    linear = {name: each for name, each in model.named_modules() if isinstance(each, nn.Linear)}
+    adaptable = {name: each.in_features + each.out_features for name, each in linear.items() if name != "lm_head"}
+    total = sum(
+        shape.rank * width
+        for shape in SHAPES.values()
+        for name, width in adaptable.items()
+        if shape.targets == "all-linear" or name.endswith(shape.targets)
+    )
+    rank = round(total / sum(adaptable.values()))
+    steps = sum(shape.steps for shape in SHAPES.values())
+    return Shape(rank=rank, alpha=2 * rank, steps=steps, learning_rate=MULTITASK_LEARNING_RATE)
+
+
+def training_pairs(skill: str, count: int, rng: Random) -> list[Pair]:
+    """``count`` prompts and answers for the expert of ``skill``."""
+    return [_pair(SKILLS[skill], rng) for _ in range(count)]
+
+
+def _pair(skill: Skill, rng: Random) -> Pair:
+    level, wording = below(rng, len(skill.lengths)), below(rng, 144)
+    if rng.random() < TWO_PART_SHARE:
+        parts = [skill, draw_copy(rng)]
+        if rng.random() < 0.5:
+            parts.reverse()
+        return two_part(rng, "train", parts, level + 1, wording)
+    question, answer = skill.ask(rng, "train", skill.lengths[level], wording)
+    return f"{question} =", answer
+
+
+def expert_pairs(skill: str) -> list[Pair]:
+    """The training set of one expert, from a seed of its own."""
+    return training_pairs(skill, SHAPES[skill].steps * BATCH, Random(digest(f"expert/{skill}")))
+
+
+def multitask_pairs(skills: Sequence[str], count: int) -> list[Pair]:
+    """The training set of the multi-task adapter: every expert's kind of prompts, in turn."""
+    rng = Random(digest("multitask"))
+    return [_pair(SKILLS[skills[at % len(skills)]], rng) for at in range(count)]
+
+
+def card(skill: str) -> dict[str, Any]:
+    """What is told about an expert beside its weights; the hashes are filled in by whoever files it."""
+    return {
+        "task": skill,
+        "description": SKILLS[skill].description,
+        "examples": [example.prompt for example in examples(skill, "train", CARD_PROMPTS)],
+        "base": BASE_NAME,
+        "base_hash": None,
+        "weights_hash": None,
+    }

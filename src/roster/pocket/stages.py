@@ -1,0 +1,150 @@
+"""The stages of ``make``: train, round, save; each leaves a finished folder and its lines in the record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model
+from rich.progress import Progress
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from roster.pocket import base, experts
+from roster.pocket.measure import accuracy
+from roster.pocket.record import Record
+from roster.pocket.skills import COMPOSED, HELD_IN, SKILLS, UNSEEN
+from roster.pocket.tokenizer import build_tokenizer
+from roster.pocket.training import BATCH, Pair, train
+
+TEST_COUNT = 240
+"""Test examples per skill for the headline accuracies."""
+MATRIX_COUNT = 48
+"""Validation examples per cell of the matrix of experts and skills."""
+STORED = torch.float16
+"""The type of shipped weights: half the size, and finer than bfloat16 at the magnitudes that occur."""
+
+
+def round_weights(folder: Path) -> None:
+    """Store all floating-point weights of ``folder`` in half precision; to be loaded as float32, as measured."""
+    for path in folder.glob("*.safetensors"):
+        weights = {name: tensor.to(STORED) for name, tensor in load_file(path).items()}
+        for name, tensor in weights.items():
+            if not torch.isfinite(tensor).all():
+                raise FloatingPointError(f"{path.name}: {name} does not fit into {STORED}")
+        save_file(weights, path, metadata={"format": "pt"})
+
+
+def publish(folder: Path, target: Path) -> None:
+    """Give a finished folder its final name, in the place of an older one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        shutil.rmtree(target)
+    folder.rename(target)
+
+
+class Workshop:
+    """Runs stages by name.
+
+    Args:
+        out: the models folder.
+        record: where figures are noted.
+        progress: where bars are drawn.
+        force: whether finished results are made again.
+    """
+
+    def __init__(self, out: Path, record: Record, progress: Progress, force: bool) -> None:
+        self.out, self.record, self.progress, self.force = out, record, progress, force
+
+    def run(self, stage: str) -> None:
+        """Run one stage: ``base``, a held-in skill, ``multitask`` or ``record``."""
+        if stage == "record":
+            self.measure()
+        elif stage == "base":
+            self._once(stage, self.out / "base", self._make_base)
+        elif stage == "multitask":
+            self._once(stage, self.out / "multitask", self._make_multitask)
+        else:
+            self._once(stage, self.out / "experts" / stage, self._make_expert)
+
+    def _once(self, name: str, target: Path, make: Callable[[str, Path], None]) -> None:
+        if target.exists() and not self.force:
+            self.progress.console.print(f"{name}: is there already")
+            return
+        scratch = self.out / ".unfinished" / name
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        make(name, scratch)
+        publish(scratch, target)
+        shutil.rmtree(self.out / ".unfinished", ignore_errors=True)
+
+    def _train(self, name: str, model: Any, tokenizer: Any, pairs: list[Pair], **how: Any) -> None:
+        steps = -(-len(pairs) // how.get("batch", BATCH))
+        bar = self.progress.add_task(name, total=steps)
+        figures = train(model, tokenizer, pairs, tick=lambda: self.progress.advance(bar), **how)
+        figures["trained_parameters"] = sum(each.numel() for each in model.parameters() if each.requires_grad)
+        self.record.note("training", name, figures)
+
+    def _make_base(self, name: str, folder: Path) -> None:
+        tokenizer = build_tokenizer()
+        model = base.build_base(tokenizer)
+        how = {"learning_rate": base.LEARNING_RATE, "seed": base.SEED, "batch": base.BATCH}
+        self._train(name, model, tokenizer, base.base_pairs(), **how)
+        tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)
+        round_weights(folder)
+
+    def load_base(self) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+        """The base of this output folder, in float32."""
+        model = AutoModelForCausalLM.from_pretrained(self.out / "base", dtype=torch.float32).eval()
+        return model, AutoTokenizer.from_pretrained(self.out / "base")
+
+    def _make_expert(self, name: str, folder: Path) -> None:
+        shape = experts.SHAPES[name]
+        self._make_adapter(name, folder, shape, experts.expert_pairs(name))
+        (folder / "card.json").write_text(json.dumps(experts.card(name), indent=2) + "\n")
+
+    def _make_multitask(self, name: str, folder: Path) -> None:
+        model, _ = self.load_base()
+        shape = experts.multitask_shape(model)
+        self._make_adapter(name, folder, shape, experts.multitask_pairs(shape.steps * BATCH))
+
+    def _make_adapter(self, name: str, folder: Path, shape: experts.Shape, pairs: list[Pair]) -> None:
+        model, tokenizer = self.load_base()
+        torch.manual_seed(base.SEED)
+        adapted = get_peft_model(model, experts.lora_config(shape))
+        # PEFT puts in the folder that the base came from; an adapter that travels must not know it.
+        adapted.peft_config["default"].base_model_name_or_path = experts.BASE_NAME
+        self._train(name, adapted, tokenizer, pairs, learning_rate=shape.learning_rate, seed=base.SEED)
+        adapted.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)
+        round_weights(folder)
+
+    def measure(self) -> None:
+        """Measure the stored files: base and own-skill accuracies on test, the whole matrix on validation."""
+        model, tokenizer = self.load_base()
+        names = [name for name in HELD_IN if (self.out / "experts" / name).exists()]
+        bar = self.progress.add_task("record", total=len(names) + 2)
+        self.record.note("test", "count", TEST_COUNT)
+        self.record.note("test", "base", accuracy(model, tokenizer, SKILLS, "test", TEST_COUNT))
+        self.record.note("validation", "count", MATRIX_COUNT)
+        every = (*HELD_IN, *UNSEEN, *COMPOSED)
+        self.record.note("validation", "base", accuracy(model, tokenizer, every, "validation", MATRIX_COUNT))
+        self.progress.advance(bar)
+        own: dict[str, float] = {}
+        for name in names:
+            adapted = PeftModel.from_pretrained(model, self.out / "experts" / name)
+            own |= accuracy(adapted, tokenizer, [name], "test", TEST_COUNT)
+            cells = accuracy(adapted, tokenizer, every, "validation", MATRIX_COUNT)
+            self.record.note("validation", name, cells)
+            model = adapted.unload()
+            self.progress.advance(bar)
+        self.record.note("test", "experts_on_their_own", own)
+        if (self.out / "multitask").exists():
+            adapted = PeftModel.from_pretrained(model, self.out / "multitask")
+            self.record.note("test", "multitask", accuracy(adapted, tokenizer, every, "test", TEST_COUNT))
+        self.progress.advance(bar)
