@@ -226,12 +226,13 @@ def test_save_and_load_give_the_same_bits(models, slug, options, tmp_path):
     """Invariant 8."""
     model = models(slug, options)
     given = inputs(model, tiny.tokens(5, 3), "left")
+    model.roster.tokenizer = None  # the stand-in cannot be saved
     model.save_pretrained(tmp_path / "saved", include_base=True)
     again = roster.load(tmp_path / "saved")
     assert isinstance(again, nn.Module)
-    assert torch.equal(logits(again, **given), logits(model, **given))
     state = again.state_dict()
     for name, tensor in model.state_dict().items():
         assert torch.equal(state[name], tensor), name
+    assert torch.equal(logits(again, **given), logits(model, **given))
     assert again.roster.tasks == model.roster.tasks
     assert [site for site, _ in routers(again)] == [site for site, _ in routers(model)]

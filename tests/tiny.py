@@ -39,7 +39,7 @@ def base(architecture: str = "llama", seed: int = 0) -> Any:
     torch.manual_seed(seed)
     name, arguments, _ = ARCHITECTURES[architecture]
     config = getattr(transformers, name)(**arguments, **_IDS)
-    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
 def library(

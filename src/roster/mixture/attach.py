@@ -76,7 +76,7 @@ def attach(
         # The base never trains; what does is the recipe's word.
         if f"{CHILD}." not in name:
             parameter.requires_grad_(False)
-    return model
+    return model.train(model.training)  # what was added is in the mode of the rest
 
 
 def linear_sites(model: nn.Module, library: Library, tasks: tuple[str, ...] = ()) -> list[Site]:
