@@ -98,5 +98,3 @@ def _plain(config: peft.LoraConfig) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         config.save_pretrained(scratch)
         return json.loads((Path(scratch) / CONFIG).read_text(encoding="utf-8"))
-
-

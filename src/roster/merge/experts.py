@@ -17,8 +17,7 @@ from roster.context import Context
 from roster.errors import RosterError
 from roster.experts import LowRankExperts
 from roster.library import LowRank, make_adapter, write_adapter
-from roster.mixture.attach import routed_linears
-from roster.mixture.site import CHILD, add_experts, decide_route
+from roster.mixture.attach import detach, routed_linears
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Merged:
     def plain_model(self) -> nn.Module:
         """A copy of the base with the merged update added to its weights, and no trace of roster."""
         model = copy.deepcopy(self.model)
-        _detach(model)
+        detach(model)
         for name, update in self.adapter.modules.items():
             linear = model.get_submodule(name)
             if not linear.weight.dtype.is_floating_point:
@@ -136,16 +135,3 @@ def _merge_layer(name: str, experts: nn.Module, gate_E: Tensor) -> LowRank | Non
         return LowRank(A_rI, B_Or, 1.0)
     B_OR = torch.cat([g * scale * each for (g, (_, _, scale)), each in zip(on_duty, B, strict=True)], dim=1)
     return LowRank(torch.cat(A), B_OR, 1.0)
-
-
-def _detach(model: Any) -> None:
-    """Takes everything that roster added off a model again."""
-    for _, module in list(model.named_modules()):
-        if CHILD not in module._modules:
-            continue
-        del module._modules[CHILD]
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            for key, hook in list(hooks.items()):
-                if hook in (add_experts, decide_route):
-                    del hooks[key]
-    model.__class__ = type(model).base_class

@@ -190,6 +190,21 @@ def _become(model: nn.Module, cls: type, mixture: Mixture) -> None:
         add_hook_to_module(model, hook)
 
 
+def detach(model: Any) -> nn.Module:
+    """Takes everything that `attach` added off the model again; returns it as the plain base that it was."""
+    for _, module in list(model.named_modules()):
+        if CHILD not in module._modules:
+            continue
+        del module._modules[CHILD]
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key, hook in list(hooks.items()):
+                if hook in (add_experts, decide_route):
+                    hooks.pop(key)
+                    module._forward_pre_hooks_with_kwargs.pop(key, None)
+    model.__class__ = type(model).base_class
+    return model
+
+
 def routed_linears(model: nn.Module) -> Iterator[tuple[str, RoutedLinear]]:
     """(name of the base's layer, its routed child) for every routed linear layer."""
     for name, module in model.named_modules():

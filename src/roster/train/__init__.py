@@ -1,0 +1,7 @@
+"""Training of routers and experts, on transformers' `Trainer`. Start reading at `build.py`."""
+
+from roster.train.build import build
+from roster.train.data import Row, read_rows
+from roster.train.fit import Settings, fit
+
+__all__ = ["Row", "Settings", "build", "fit", "read_rows"]

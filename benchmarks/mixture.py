@@ -1,0 +1,234 @@
+"""What routing costs: roster beside the plain base and PEFT, in one process, on the same inputs and adapters.
+
+    python benchmarks/mixture.py                 # every row, several minutes
+    python benchmarks/mixture.py --rows small    # only rows whose name contains "small"
+
+Random-weight Llamas (the ratio does not depend on what the weights say), LoRA experts of rank 8 on q, k, v, o, gate,
+up and down, batch 4 x 128 tokens, one thread. Every contender runs in turn, round after round; figures are medians
+over the rounds, divided by the base's. Results go to benchmarks/results/mixture.json with versions and machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import XLoraConfig, get_peft_model
+from peft.tuners.lora import ArrowConfig, create_arrow_model
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import roster
+from roster.library import Library, LowRank, make_adapter, write_adapter
+
+RESULTS = Path(__file__).parent / "results" / "mixture.json"
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+BATCH, LENGTH, NEW_TOKENS = 4, 128, 32
+
+SIZES = {
+    "small": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4},
+    "large": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 8, "num_attention_heads": 16},
+}
+
+
+def base_model(size: str) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(vocab_size=32000, max_position_embeddings=512, **SIZES[size])).eval()
+
+
+def adapters(model: LlamaForCausalLM, count: int, rank: int = 8) -> Library:
+    """Random adapters, the same for every contender."""
+    generator = torch.Generator().manual_seed(1)
+    linears = {n: m for n, m in model.named_modules() if n.rsplit(".", 1)[-1] in TARGETS}
+    library = {}
+    for index in range(count):
+        modules = {
+            name: LowRank(
+                torch.randn(rank, m.in_features, generator=generator) * m.in_features**-0.5,
+                torch.randn(m.out_features, rank, generator=generator) * 0.02,
+                2.0,
+            )
+            for name, m in linears.items()
+        }
+        library[f"expert{index}"] = make_adapter(f"expert{index}", modules, base="bench/base")
+    return Library(library)
+
+
+def on_disk(library: Library, folder: Path) -> list[str]:
+    return [str(write_adapter(folder, library[name])) for name in library.names]
+
+
+def peft_arrow(size: str, library: Library, folder: Path) -> Any:
+    paths = on_disk(library, folder)
+    return create_arrow_model(base_model(size), paths, ArrowConfig(top_k=2, router_temperature=1.0)).eval()
+
+
+def peft_xlora(size: str, library: Library, folder: Path) -> Any:
+    model = base_model(size)
+    paths = dict(zip(library.names, on_disk(library, folder), strict=True))
+    config = XLoraConfig(task_type="CAUSAL_LM", hidden_size=model.config.hidden_size, xlora_depth=1, adapters=paths)
+    model.config.use_cache = False
+    return get_peft_model(model, config).eval()
+
+
+def forward(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> None:
+    with torch.no_grad():
+        model(input_ids=ids, attention_mask=mask)
+
+
+def generate(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> None:
+    with torch.no_grad():
+        model.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False,
+            pad_token_id=0,
+        )  # fmt: skip
+
+
+def race(
+    contenders: dict[str, Any], work: Callable, rounds: int, slow: dict[str, int] | None = None
+) -> dict[str, float]:
+    """Median seconds of each contender; the slow ones may sit out all but their first rounds."""
+    generator = torch.Generator().manual_seed(2)
+    ids = torch.randint(5, 32000, (BATCH, LENGTH), generator=generator)
+    mask = torch.ones_like(ids)
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in track(range(-1, rounds), description=work.__name__, transient=True):
+        for name, model in contenders.items():
+            if turn >= (slow or {}).get(name, rounds):
+                continue
+            start = time.perf_counter()
+            work(model, ids, mask)
+            if turn >= 0:  # the first turn warms up
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def saved_bytes(model: Any, trainable: Callable[[str], bool]) -> int:
+    """Bytes that one training forward keeps for the backward pass, parameters not counted."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trainable(name))
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = torch.randint(5, 32000, (BATCH, LENGTH), generator=torch.Generator().manual_seed(2))
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids)
+    del out
+    model.eval()
+    return sum(kept.values())
+
+
+def arrow_row(size: str, experts: int, rounds: int, with_generate: bool = True, peft_rounds: int | None = None) -> dict:
+    base = base_model(size)
+    library = adapters(base, experts)
+    with tempfile.TemporaryDirectory() as scratch:
+        contenders = {
+            "base": base,
+            "PEFT Arrow": peft_arrow(size, library, Path(scratch)),
+            "roster Arrow": roster.load(base_model(size), experts=library, router="arrow-mbc", options={"top_k": 2}),
+        }
+        slow = None if peft_rounds is None else {"PEFT Arrow": peft_rounds}
+        row = {"forward": race(contenders, forward, rounds, slow)}
+        if with_generate:
+            row["generate"] = race(contenders, generate, max(3, rounds // 3))
+    return row
+
+
+def xlora_row(size: str, experts: int, rounds: int) -> dict:
+    base = base_model(size)
+    library = adapters(base, experts)
+    with tempfile.TemporaryDirectory() as scratch:
+        contenders = {
+            "base": base,
+            "PEFT X-LoRA": peft_xlora(size, library, Path(scratch)),
+            "roster X-LoRA": roster.load(base_model(size), experts=library, router="x-lora"),
+        }
+        row = {"forward": race(contenders, forward, rounds)}
+        row["generate"] = race(contenders, generate, max(3, rounds // 3), slow={"PEFT X-LoRA": 1})
+    return row
+
+
+def memory_row(size: str, experts: int) -> dict:
+    base = base_model(size)
+    library = adapters(base, experts)
+    with tempfile.TemporaryDirectory() as scratch:
+        peft = saved_bytes(peft_arrow(size, library, Path(scratch)), lambda name: "lora_" in name)
+    ours = roster.load(base_model(size), experts=library, router="arrow-mbc", options={"top_k": 2})
+    return {
+        "kept for backward, bytes": {
+            "base": saved_bytes(base, lambda name: "embed" in name),
+            "PEFT Arrow": peft,
+            "roster Arrow": saved_bytes(ours, lambda name: ".experts." in name),
+        }
+    }
+
+
+ROWS: dict[str, Callable[[], dict]] = {
+    "small: 8 experts, top-2, hidden 256": lambda: arrow_row("small", 8, 15),
+    "large: 8 experts, top-2, hidden 1024": lambda: arrow_row("large", 8, 9),
+    "large: X-LoRA, two passes": lambda: xlora_row("large", 8, 7),
+    "large: 256 experts, top-2": lambda: arrow_row("large", 256, 7, with_generate=False, peft_rounds=1),
+    "memory, small: 8 experts": lambda: memory_row("small", 8),
+    "memory, small: 32 experts": lambda: memory_row("small", 32),
+}
+
+
+def show(results: dict[str, dict]) -> None:
+    table = Table(title="relative to the base = 1.00 (median of rounds)")
+    for column in ("row", "what", "base", "PEFT", "roster"):
+        table.add_column(column, justify="left" if column in ("row", "what") else "right")
+    for row, works in results.items():
+        for work, figures in works.items():
+            base, peft, ours = figures.values()
+            unit = f"{base * 1e3:.0f} ms" if base < 1000 else f"{base / 2**20:.0f} MiB"
+            table.add_row(row, work, unit, f"{peft / base:.2f}", f"{ours / base:.2f}")
+    Console().print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="", help="only rows whose name contains this")
+    parser.add_argument("--no-write", action="store_true", help="do not update the results file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
+    results = {}
+    for name, row in ROWS.items():
+        if arguments.rows in name:
+            results[name] = row()
+            gc.collect()
+            show({name: results[name]})
+    stored["rows"].update(results)
+    stored["about"] = {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {platform.system()}, 1 thread",
+        "versions": {package: version(package) for package in ("torch", "transformers", "peft")},
+    }
+    if not arguments.no_write:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+    show(stored["rows"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Building a mixture: base and experts in, a folder that `roster.load` reads out, trained where the recipe says so."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from roster.errors import RosterError
+from roster.library import Library
+from roster.mixture.attach import attach
+from roster.mixture.base import load_base, load_tokenizer
+from roster.mixture.folder import MANIFEST, save
+from roster.recipes import find
+from roster.train.data import Row
+from roster.train.fit import Settings, fit
+from roster.train.gates import train_gates
+
+
+def build(
+    base: str | Path,
+    experts: str | Path,
+    router: str,
+    out: str | Path,
+    *,
+    rows: Sequence[Row] | None = None,
+    options: Mapping[str, Any] | None = None,
+    settings: Settings = Settings(),  # noqa: B008
+    include_base: bool | None = None,
+) -> dict:
+    """Builds, trains where needed, and saves a mixture.
+
+    Args:
+        base: a folder, a name on the hub, or "pocket".
+        experts: a folder of PEFT adapters.
+        router: a recipe's name.
+        out: the folder to write; an interrupted training leaves `OUT.training`, from which it is taken up again.
+        rows: training data, for recipes that train; refused by those that do not.
+        options: the recipe's options.
+        settings: of the training.
+        include_base: whether the base's files go into the folder; by default when it has no public name.
+
+    Returns:
+        The training record; empty when nothing was trained.
+
+    Raises:
+        RosterError: anything that does not fit, before any work starts.
+    """
+    out = Path(out)
+    recipe = find(router)
+    mixing = recipe(options)
+    if out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
+        raise RosterError(f"{str(out)!r} is not empty and not a mixture; choose another folder")
+    trains = recipe.trains != "nothing"
+    if trains and rows is None:
+        raise RosterError(f"recipe {router!r} trains its {recipe.trains}: give it data (--data FILE.jsonl)")
+    if not trains and rows is not None:
+        raise RosterError(f"recipe {router!r} trains nothing, so it has no use for data")
+    library = Library.read(experts)
+    model, name = load_base(base)
+    library.check(model)
+    tokenizer = load_tokenizer(base)
+    if trains and tokenizer is None:
+        raise RosterError(f"there is no tokenizer beside {str(base)!r}, which training needs")
+    torch.manual_seed(settings.seed)
+    scratch = out.with_name(out.name + ".training")
+    record: dict = {}
+    if "gates" in recipe.needs:
+        record = train_gates(model, library, rows or (), tokenizer, scratch, settings)
+    attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=tokenizer)
+    model.roster.base_name = name
+    if mixing.trains:
+        record = fit(model, rows or (), tokenizer, scratch, settings)
+    save(model, out, include_base)
+    if scratch.exists():
+        shutil.rmtree(scratch)
+    return record

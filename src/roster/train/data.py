@@ -1,0 +1,121 @@
+"""Rows of training and evaluation data: a prompt, the answer wanted, and the task it belongs to.
+
+Shape legend: B rows of a batch, S tokens of its longest row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import torch
+from torch import Tensor
+
+from roster.errors import RosterError, nearest
+
+IGNORED = -100
+
+
+class Row(pydantic.BaseModel, extra="forbid", strict=True):
+    """One line of a data file.
+
+    Attributes:
+        prompt: what the model is asked.
+        answer: what it should say.
+        task: for recipes that route by task, and for tables that group by it.
+    """
+
+    prompt: str = pydantic.Field(min_length=1)
+    answer: str
+    task: str | None = None
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """Reads a JSONL file; blank lines are skipped.
+
+    Raises:
+        RosterError: no such file, no rows, or a malformed line, with its number.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RosterError(f"there is no data file {str(path)!r}")
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise RosterError(f"{str(path)!r} is not UTF-8 text: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            rows.append(_row(line, f"{path}, line {number}"))
+    if not rows:
+        raise RosterError(f"{str(path)!r} holds no rows")
+    return rows
+
+
+def _row(line: str, where: str) -> Row:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise RosterError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
+    if not isinstance(fields, dict):
+        raise RosterError(f"{where}: must be an object with prompt and answer, not a {type(fields).__name__}")
+    for name in fields.keys() - Row.model_fields.keys():
+        raise RosterError(f"{where}: unknown field {name!r}: {nearest(name, Row.model_fields)}")
+    try:
+        return Row(**fields)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise RosterError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+class Encoded(torch.utils.data.Dataset):
+    """Rows as tokens: the prompt is read, the answer and the end of the sequence are learned.
+
+    Args:
+        rows: the data.
+        tokenizer: of the base; must know an end of the sequence.
+        limit: tokens that the model's context holds.
+        task_ids: index of each known task, for recipes that route by task; -1 for the others.
+    """
+
+    def __init__(self, rows: Sequence[Row], tokenizer: Any, limit: int | None, task_ids: dict[str, int] | None = None):
+        if tokenizer.eos_token_id is None:
+            raise RosterError("the tokenizer has no end-of-sequence token, so answers could not be seen to end")
+        self.items = []
+        for number, row in enumerate(rows, 1):
+            asked = tokenizer(row.prompt)["input_ids"]
+            told = tokenizer(row.answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+            if limit is not None and len(asked) + len(told) > limit:
+                raise RosterError(
+                    f"row {number} of the data has {len(asked) + len(told)} tokens; the model's context holds {limit}"
+                )
+            item = {"input_ids": asked + told, "labels": [IGNORED] * len(asked) + told}
+            if task_ids is not None:
+                item["task_ids"] = task_ids.get(row.task, -1)
+            self.items.append(item)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.items[index]
+
+
+def collate(items: Sequence[dict[str, Any]], pad: int) -> dict[str, Tensor]:
+    """Pads rows on the right: ids, mask and labels [B, S], task ids [B] where there are any."""
+    S = max(len(item["input_ids"]) for item in items)
+    ids_BS = torch.full((len(items), S), pad)
+    labels_BS = torch.full((len(items), S), IGNORED)
+    mask_BS = torch.zeros(len(items), S, dtype=torch.long)
+    for row, item in enumerate(items):
+        length = len(item["input_ids"])
+        ids_BS[row, :length] = torch.tensor(item["input_ids"])
+        labels_BS[row, :length] = torch.tensor(item["labels"])
+        mask_BS[row, :length] = 1
+    batch = {"input_ids": ids_BS, "attention_mask": mask_BS, "labels": labels_BS}
+    if "task_ids" in items[0]:
+        batch["task_ids"] = torch.tensor([item["task_ids"] for item in items])
+    return batch

@@ -1,0 +1,112 @@
+"""Fitting what a recipe trains on rows of data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from roster.errors import RosterError
+from roster.train.data import Encoded, Row, collate
+from roster.train.trainer import RoutedTrainer, StepBias, last_checkpoint
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: rows per step.
+        learning_rate: peak of a linear schedule with a tenth of warm-up.
+        seed: of the order of the rows, and of what the recipe draws.
+        save_every: steps between checkpoints.
+        progress: whether to show a progress bar.
+    """
+
+    steps: int = 200
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    seed: int = 0
+    save_every: int = 100
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "save_every"):
+            if getattr(self, name) < 1:
+                raise RosterError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise RosterError(f"learning_rate must be above 0, not {self.learning_rate}")
+
+
+def fit(model: Any, rows: Sequence[Row], tokenizer: Any, folder: Path, settings: Settings = Settings()) -> dict:
+    """Trains what the recipe says is trained; the base stays as it is.
+
+    Args:
+        model: a routed model.
+        rows: the data; recipes that route by task read each row's task.
+        tokenizer: of the base.
+        folder: for checkpoints; a run that was cut off there is taken up where it stopped.
+        settings: steps, batch, rate, seed.
+
+    Returns:
+        A record: settings, losses by step, seconds.
+    """
+    mixture = model.roster
+    if not mixture.mixing.trains:
+        raise RosterError(f"recipe {mixture.recipe!r} has nothing to train")
+    task_ids = None
+    if mixture.mixing.tasks is not None:
+        task_ids = {name: index for index, name in enumerate(mixture.tasks)}
+        if not any(row.task in task_ids for row in rows):
+            raise RosterError(
+                f"recipe {mixture.recipe!r} learns by task, but no row of the data names one of {list(task_ids)}"
+            )
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    data = Encoded(rows, tokenizer, limit, task_ids)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    trainer = RoutedTrainer(
+        model=model,
+        args=_arguments(folder, settings),
+        train_dataset=data,
+        data_collator=partial(collate, pad=pad),
+        callbacks=[StepBias()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = last_checkpoint(folder)
+    start = time.monotonic()
+    was_training = model.training
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        model.train(was_training)
+    losses = {entry["step"]: round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry}
+    return {"settings": asdict(settings), "losses": losses, "seconds": round(time.monotonic() - start, 1)}
+
+
+def _arguments(folder: Path, settings: Settings) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=max(1, settings.steps // 10),
+        lr_scheduler_type="linear",
+        weight_decay=0.0,
+        logging_steps=max(1, settings.steps // 10),
+        save_steps=settings.save_every,
+        save_total_limit=2,
+        seed=settings.seed,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=not settings.progress,
+        remove_unused_columns=False,
+        report_to=[],
+    )

@@ -1,0 +1,42 @@
+"""transformers' `Trainer` for routed models: checkpoints hold the mixture, not the base, and can be resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import Trainer, TrainerCallback
+
+from roster.balance import LossFreeBias
+from roster.mixture.folder import MANIFEST, load_experts, load_router, save
+
+_STATE = "trainer_state.json"
+
+
+class RoutedTrainer(Trainer):
+    """Saves and reloads routers and experts; the frozen base stays where it is."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        save(self.model, Path(output_dir or self.args.output_dir), include_base=False)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        model = self.model if model is None else model
+        load_router(model, Path(resume_from_checkpoint))
+        load_experts(model, Path(resume_from_checkpoint))
+
+
+class StepBias(TrainerCallback):
+    """Moves the biases of loss-free balancing after every optimiser step."""
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Called by the trainer."""
+        for module in model.modules():
+            if isinstance(module, LossFreeBias):
+                module.step()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end, or None."""
+    whole = [p for p in folder.glob("checkpoint-*") if (p / MANIFEST).exists() and (p / _STATE).exists()]
+    return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
