@@ -51,3 +51,30 @@ def accuracy(
     for example, text in zip(flat, told, strict=True):
         right[example.skill] += is_correct(example, text)
     return {skill: round(right[skill] / len(asked[skill]), 4) for skill in asked}
+
+
+def relay_accuracy(
+    adapted: Any, tokenizer: PreTrainedTokenizerFast, skills: Iterable[str], split: str, count: int
+) -> dict[str, float]:
+    """The bound for composed skills: the first part's expert writes up to the ``&``, the second's goes on from there.
+
+    Args:
+        adapted: a PEFT model that holds an adapter for each part, under the part's name.
+        skills: composed skills.
+        split: as in ``examples``.
+        count: examples per skill.
+
+    Returns:
+        The share of right answers in ``[0, 1]`` for each skill.
+    """
+    shares = {}
+    for skill in skills:
+        asked = examples(skill, split, count)
+        first, second = asked[0].parts
+        adapted.set_adapter(first)
+        begun = [text.split(" & ")[0] + " & " for text in complete(adapted, tokenizer, [each.prompt for each in asked])]
+        adapted.set_adapter(second)
+        ended = complete(adapted, tokenizer, [each.prompt + start for each, start in zip(asked, begun, strict=True)])
+        right = [is_correct(each, start + end) for each, start, end in zip(asked, begun, ended, strict=True)]
+        shares[skill] = round(sum(right) / count, 4)
+    return shares

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from roster.pocket import base, experts
-from roster.pocket.measure import accuracy
+from roster.pocket.measure import accuracy, relay_accuracy
 from roster.pocket.record import Record
-from roster.pocket.skills import COMPOSED, HELD_IN, SKILLS, UNSEEN
+from roster.pocket.skills import COMPOSED, HELD_IN, SKILLS
 from roster.pocket.tokenizer import build_tokenizer
 from roster.pocket.training import BATCH, Pair, train
 
@@ -85,9 +86,16 @@ class Workshop:
     def _train(self, name: str, model: Any, tokenizer: Any, pairs: list[Pair], **how: Any) -> None:
         steps = -(-len(pairs) // how.get("batch", BATCH))
         bar = self.progress.add_task(name, total=steps)
-        figures = train(model, tokenizer, pairs, tick=lambda: self.progress.advance(bar), **how)
+        figures = train(model, tokenizer, pairs, tick=partial(self._tick, bar), **how)
         figures["trained_parameters"] = sum(each.numel() for each in model.parameters() if each.requires_grad)
         self.record.note("training", name, figures)
+
+    def _tick(self, bar: TaskID, loss: float | None) -> None:
+        self.progress.advance(bar)
+        task = self.progress.tasks[bar]
+        if loss is not None and not self.progress.console.is_terminal and task.completed % 100 < 2:
+            # A log file shows no bars: a line now and then instead.
+            self.progress.console.print(f"{task.description} {task.completed:.0f}/{task.total:.0f} loss {loss:.3f}")
 
     def _make_base(self, name: str, folder: Path) -> None:
         tokenizer = build_tokenizer()
@@ -120,7 +128,7 @@ class Workshop:
         # PEFT puts in the folder that the base came from; an adapter that travels must not know it.
         adapted.peft_config["default"].base_model_name_or_path = experts.BASE_NAME
         self._train(name, adapted, tokenizer, pairs, learning_rate=shape.learning_rate, seed=base.SEED)
-        adapted.save_pretrained(folder)
+        adapted.save_pretrained(folder, save_embedding_layers=False)  # "auto" would ask the network about the base
         (folder / "README.md").unlink(missing_ok=True)
         round_weights(folder)
 
@@ -128,23 +136,35 @@ class Workshop:
         """Measure the stored files: base and own-skill accuracies on test, the whole matrix on validation."""
         model, tokenizer = self.load_base()
         names = [name for name in HELD_IN if (self.out / "experts" / name).exists()]
-        bar = self.progress.add_task("record", total=len(names) + 2)
-        self.record.note("test", "count", TEST_COUNT)
-        self.record.note("test", "base", accuracy(model, tokenizer, SKILLS, "test", TEST_COUNT))
-        self.record.note("validation", "count", MATRIX_COUNT)
-        every = (*HELD_IN, *UNSEEN, *COMPOSED)
-        self.record.note("validation", "base", accuracy(model, tokenizer, every, "validation", MATRIX_COUNT))
-        self.progress.advance(bar)
-        own: dict[str, float] = {}
-        for name in names:
-            adapted = PeftModel.from_pretrained(model, self.out / "experts" / name)
-            own |= accuracy(adapted, tokenizer, [name], "test", TEST_COUNT)
-            cells = accuracy(adapted, tokenizer, every, "validation", MATRIX_COUNT)
-            self.record.note("validation", name, cells)
-            model = adapted.unload()
+        bar = self.progress.add_task("record", total=len(names) + 3)
+
+        def note(section: str, name: str, value: Any) -> None:
+            self.record.note(section, name, value)
             self.progress.advance(bar)
+
+        self.record.note("test", "examples_per_skill", TEST_COUNT)
+        self.record.note("validation", "examples_per_skill", MATRIX_COUNT)
+        note("test", "base", accuracy(model, tokenizer, SKILLS, "test", TEST_COUNT))
+        self.record.note("validation", "base", accuracy(model, tokenizer, SKILLS, "validation", MATRIX_COUNT))
+        own: dict[str, float] = {}
+        adapted = load_adapters(model, {name: self.out / "experts" / name for name in names})
+        for name in names:
+            adapted.set_adapter(name)
+            own |= accuracy(adapted, tokenizer, [name], "test", TEST_COUNT)
+            note("validation", name, accuracy(adapted, tokenizer, SKILLS, "validation", MATRIX_COUNT))
         self.record.note("test", "experts_on_their_own", own)
+        pairs = [name for name in COMPOSED if set(SKILLS[name].parts) <= set(names)]
+        note("test", "experts_in_relay", relay_accuracy(adapted, tokenizer, pairs, "test", TEST_COUNT // 2))
         if (self.out / "multitask").exists():
-            adapted = PeftModel.from_pretrained(model, self.out / "multitask")
-            self.record.note("test", "multitask", accuracy(adapted, tokenizer, every, "test", TEST_COUNT))
+            adapted = PeftModel.from_pretrained(adapted.unload(), self.out / "multitask")
+            note("test", "multitask", accuracy(adapted, tokenizer, SKILLS, "test", TEST_COUNT))
         self.progress.advance(bar)
+
+
+def load_adapters(model: PreTrainedModel, folders: Mapping[str, Path]) -> PeftModel:
+    """One PEFT model that holds the adapter of each folder under its name."""
+    (first, folder), *others = folders.items()
+    adapted = PeftModel.from_pretrained(model, folder, adapter_name=first)
+    for name, other in others:
+        adapted.load_adapter(other, adapter_name=name)
+    return adapted.eval()
