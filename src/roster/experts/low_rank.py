@@ -119,13 +119,16 @@ class LowRankExperts(nn.Module):
         ends_E = route.counts_E.cumsum(0).to(torch.int32)
         A_EIr = self.A_RI.to(dtype).view(E, r, -1).transpose(1, 2)
         B_ErO = self.B_RO.to(dtype).view(E, r, -1)
-        middle_Pr = F.grouped_mm(x_TI.index_select(0, token_P), A_EIr, offs=ends_E)
-        weight_P = weight_P * (self.scale if self.scale is not None else self.scale_E[expert_P.clamp_max(E - 1)])
-        middle_Pr = middle_Pr * weight_P[:, None].to(dtype)
-        # Pairs of nobody lie behind the last group, where grouped_mm leaves what it finds.
+        # Pairs of nobody lie behind the last group, where grouped_mm leaves what it finds in its output, and in the
+        # gradient of its input: both sides of both products are masked.
         nobody_P1 = (expert_P == E)[:, None]
-        update_PO = F.grouped_mm(middle_Pr.masked_fill(nobody_P1, 0.0), B_ErO, offs=ends_E)
-        update_PO = update_PO.masked_fill(nobody_P1, 0.0)
+        x_PI = x_TI.index_select(0, token_P)
+        if torch.is_grad_enabled():
+            x_PI = x_PI.masked_fill(nobody_P1, 0.0)
+        middle_Pr = F.grouped_mm(x_PI, A_EIr, offs=ends_E).masked_fill(nobody_P1, 0.0)
+        weight_P = weight_P * (self.scale if self.scale is not None else self.scale_E[expert_P.clamp_max(E - 1)])
+        middle_Pr = (middle_Pr * weight_P[:, None].to(dtype)).masked_fill(nobody_P1, 0.0)
+        update_PO = F.grouped_mm(middle_Pr, B_ErO, offs=ends_E).masked_fill(nobody_P1, 0.0)
         if torch.is_grad_enabled():
             return y_TO.index_add(0, token_P, update_PO)
         return y_TO.index_add_(0, token_P, update_PO)
