@@ -82,7 +82,11 @@ class Route:
 
     def dispatch(self, x_TD: Tensor) -> Tensor:
         """The rows that the experts read, grouped by expert: [R, D]; nobody's rows come last."""
-        return x_TD[self.token_R[self.order_R]]
+        rows_RD = x_TD[self.token_R[self.order_R]]
+        if not torch.is_grad_enabled():
+            return rows_RD
+        # A grouped matmul leaves the gradient of nobody's rows undefined; it must not reach their tokens.
+        return rows_RD.masked_fill((self.expert_R[self.order_R] == self.num_experts)[:, None], 0.0)
 
     def combine(self, rows_RD: Tensor) -> Tensor:
         """Weighted sum of the experts' rows per token, [T, D]; zero for a token that nobody serves."""
