@@ -83,7 +83,7 @@ class Route:
     def dispatch(self, x_TD: Tensor) -> Tensor:
         """The rows that the experts read, grouped by expert: [R, D]; nobody's rows come last."""
         rows_RD = x_TD[self.token_R[self.order_R]]
-        if not torch.is_grad_enabled():
+        if not rows_RD.requires_grad:
             return rows_RD
         # A grouped matmul leaves the gradient of nobody's rows undefined; it must not reach their tokens.
         return rows_RD.masked_fill((self.expert_R[self.order_R] == self.num_experts)[:, None], 0.0)
