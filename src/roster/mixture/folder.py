@@ -32,7 +32,7 @@ from roster.mixture.site import CHILD
 from roster.recipes import find
 
 MANIFEST = "roster.json"
-_ROUTER = "router.safetensors"
+ROUTER = "router.safetensors"
 
 
 class Expert(pydantic.BaseModel, extra="forbid"):
@@ -78,7 +78,7 @@ def save(model: Any, folder: Path, include_base: bool | None = None) -> None:
         new = Path(scratch) / "new"
         new.mkdir()
         experts = _write_experts(model, new / "experts")
-        save_file({k: v.contiguous() for k, v in router_state(model).items()}, new / _ROUTER)
+        save_file({k: v.contiguous() for k, v in router_state(model).items()}, new / ROUTER)
         if include_base:
             _write_base(model, new / "base")
         base = Base(
@@ -152,7 +152,7 @@ def router_state(model: nn.Module) -> dict[str, Tensor]:
 
 def load_router(model: nn.Module, folder: Path) -> None:
     """Fills the routers from a folder; every tensor must be there and fit, none may be left over."""
-    path = folder / _ROUTER
+    path = folder / ROUTER
     try:
         stored = load_file(path)
     except (OSError, SafetensorError) as error:

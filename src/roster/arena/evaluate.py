@@ -1,0 +1,101 @@
+"""Measuring a model on prompts with known answers: greedy answers in batches, and intervals for the figures.
+
+Shape legend: N examples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from roster.errors import RosterError
+
+
+@torch.inference_mode()
+def answers(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    *,
+    tasks: Sequence[str | None] | None = None,
+    batch_size: int = 64,
+    max_new_tokens: int = 32,
+    progress: Callable[[int], None] | None = None,
+) -> list[str]:
+    """What a model says greedily to each prompt, in their order.
+
+    Args:
+        model: any causal LM.
+        tokenizer: of the model.
+        prompts: any lengths; those of like length share a batch, padded on the left.
+        tasks: of each prompt, for models that route by task.
+        batch_size: prompts per batch.
+        max_new_tokens: where an answer is cut off.
+        progress: called with the number of prompts that have just been answered.
+
+    Raises:
+        RosterError: an empty prompt, or one that leaves no room for an answer; says which.
+    """
+    check_lengths(model, tokenizer, prompts, max_new_tokens)
+    told = [""] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        inputs = tokenizer(
+            [prompts[at] for at in batch], return_tensors="pt", padding=len(batch) > 1, padding_side="left"
+        )
+        ids = inputs["input_ids"].to(model.device)
+        extra = {} if tasks is None else {"tasks": [tasks[at] for at in batch]}
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=inputs["attention_mask"].to(model.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=pad,
+            **extra,
+        )
+        for at, text in zip(
+            batch, tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True), strict=True
+        ):
+            told[at] = text
+        if progress is not None:
+            progress(len(batch))
+    return told
+
+
+def check_lengths(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> None:
+    """Raises RosterError for the first prompt that is empty or too long for the model's context."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for number, prompt in enumerate(prompts, 1):
+        if not prompt:
+            raise RosterError(f"prompt {number} is empty")
+        length = len(tokenizer(prompt)["input_ids"])
+        if limit is not None and length + max_new_tokens > limit:
+            raise RosterError(
+                f"prompt {number} has {length} tokens, which with an answer of {max_new_tokens} "
+                f"is more than the model's context of {limit}"
+            )
+
+
+def wilson(correct: int, total: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a share (Wilson, 1927)."""
+    if total == 0:
+        return 0.0, 1.0
+    z = 1.959964
+    share = correct / total
+    center = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def paired_difference(a_N: Sequence[bool], b_N: Sequence[bool], seed: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high) of a - b over the same examples, with a 95 % bootstrap interval (2,000 resamples)."""
+    difference_N = np.asarray(a_N, dtype=float) - np.asarray(b_N, dtype=float)
+    picks = np.random.default_rng(seed).integers(0, len(difference_N), size=(2000, len(difference_N)))
+    low, high = np.quantile(difference_N[picks].mean(1), [0.025, 0.975])
+    return float(difference_N.mean()), float(low), float(high)
