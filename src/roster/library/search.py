@@ -1,0 +1,27 @@
+"""Finding an expert by what its card says."""
+
+from __future__ import annotations
+
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from roster.library.folder import Library
+
+
+def find(library: Library, text: str, count: int = 5) -> list[tuple[str, float]]:
+    """The experts whose task, description and examples are most like a text.
+
+    Args:
+        library: experts with cards.
+        text: a task in words, or a prompt.
+        count: how many at most.
+
+    Returns:
+        (name, TF-IDF cosine), best first; experts with nothing in common are left out.
+    """
+    cards = [library[name].card for name in library.names]
+    described = [" ".join([card.task, card.description, *card.examples]) for card in cards]
+    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4))
+    known = vectorizer.fit_transform(described)
+    scores = (known @ vectorizer.transform([text]).T).toarray().ravel()
+    ranked = sorted(zip(library.names, scores.tolist(), strict=True), key=lambda pair: -pair[1])
+    return [(name, score) for name, score in ranked[:count] if score > 0]
