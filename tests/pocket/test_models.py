@@ -13,6 +13,8 @@ from roster.pocket.measure import accuracy
 from roster.pocket.skills import HELD_IN, SKILLS, examples
 from roster.pocket.stages import load_adapters
 
+# PEFT asks transformers for a property by the name it had before.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 COUNT = 40
 MOST_BYTES = 20e6
 KEYS = {"task", "description", "examples", "base", "base_hash", "weights_hash"}

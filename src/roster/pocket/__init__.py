@@ -14,7 +14,7 @@ run on real models without a download.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -50,4 +50,4 @@ def load_base() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(base_path(), dtype=torch.float32).eval()
-    return model, AutoTokenizer.from_pretrained(base_path())
+    return model, cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(base_path()))

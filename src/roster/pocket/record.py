@@ -36,21 +36,23 @@ def _processor() -> str:
 class Record:
     """Notes by section and name, kept in ``path``; an existing file is carried on.
 
+    The file is read again before each note: one run may train while another measures.
+
     Args:
         path: of the JSON file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
     def note(self, section: str, name: str, value: Any) -> None:
         """Write ``value`` under ``section`` and ``name``, replacing what was there."""
-        self.content["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
-        self.content["machine"] = machine()
-        self.content.setdefault(section, {})[name] = value
+        content: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        content["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
+        content["machine"] = machine()
+        content.setdefault(section, {})[name] = value
         unfinished = self.path.with_suffix(".tmp")
-        unfinished.write_text(_compact(self.content) + "\n")
+        unfinished.write_text(_compact(content) + "\n")
         unfinished.replace(self.path)
 
 

@@ -13,14 +13,14 @@ import torch
 from peft import PeftModel, get_peft_model
 from rich.progress import Progress, TaskID
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from roster.pocket import base, experts
 from roster.pocket.measure import accuracy, relay_accuracy
 from roster.pocket.record import Record
 from roster.pocket.skills import COMPOSED, HELD_IN, SKILLS
 from roster.pocket.tokenizer import build_tokenizer
-from roster.pocket.training import BATCH, Pair, train
+from roster.pocket.training import Pair, train
 
 TEST_COUNT = 240
 """Test examples per skill for the headline accuracies."""
@@ -38,6 +38,7 @@ def round_weights(folder: Path) -> None:
             if not torch.isfinite(tensor).all():
                 raise FloatingPointError(f"{path.name}: {name} does not fit into {STORED}")
         save_file(weights, path, metadata={"format": "pt"})
+        path.chmod(0o644)
 
 
 def publish(folder: Path, target: Path) -> None:
@@ -84,7 +85,7 @@ class Workshop:
         shutil.rmtree(self.out / ".unfinished", ignore_errors=True)
 
     def _train(self, name: str, model: Any, tokenizer: Any, pairs: list[Pair], **how: Any) -> None:
-        steps = -(-len(pairs) // how.get("batch", BATCH))
+        steps = -(-len(pairs) // how["batch"])
         bar = self.progress.add_task(name, total=steps)
         figures = train(model, tokenizer, pairs, tick=partial(self._tick, bar), **how)
         figures["trained_parameters"] = sum(each.numel() for each in model.parameters() if each.requires_grad)
@@ -102,12 +103,13 @@ class Workshop:
         model = base.build_base(tokenizer)
         how = {"learning_rate": base.LEARNING_RATE, "seed": base.SEED, "batch": base.BATCH}
         self._train(name, model, tokenizer, base.base_pairs(), **how)
+        model.config.use_cache = model.generation_config.use_cache = True  # training had turned it off
         tokenizer.save_pretrained(folder)
         model.save_pretrained(folder)
         round_weights(folder)
 
-    def load_base(self) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-        """The base of this output folder, in float32."""
+    def load_base(self) -> tuple[Any, Any]:
+        """The base of this output folder, in float32, and its tokenizer."""
         model = AutoModelForCausalLM.from_pretrained(self.out / "base", dtype=torch.float32).eval()
         return model, AutoTokenizer.from_pretrained(self.out / "base")
 
@@ -119,15 +121,18 @@ class Workshop:
     def _make_multitask(self, name: str, folder: Path) -> None:
         model, _ = self.load_base()
         shape = experts.multitask_shape(model)
-        self._make_adapter(name, folder, shape, experts.multitask_pairs(shape.steps * BATCH))
+        self._make_adapter(name, folder, shape, experts.multitask_pairs(shape.steps * shape.batch))
 
     def _make_adapter(self, name: str, folder: Path, shape: experts.Shape, pairs: list[Pair]) -> None:
         model, tokenizer = self.load_base()
         torch.manual_seed(base.SEED)
         adapted = get_peft_model(model, experts.lora_config(shape))
         # PEFT puts in the folder that the base came from; an adapter that travels must not know it.
-        adapted.peft_config["default"].base_model_name_or_path = experts.BASE_NAME
-        self._train(name, adapted, tokenizer, pairs, learning_rate=shape.learning_rate, seed=base.SEED)
+        config = adapted.peft_config["default"]
+        config.base_model_name_or_path = experts.BASE_NAME
+        config.target_modules = sorted(config.target_modules)  # a set's order changes from run to run
+        how = {"learning_rate": shape.learning_rate, "seed": base.SEED, "batch": shape.batch}
+        self._train(name, adapted, tokenizer, pairs, **how)
         adapted.save_pretrained(folder, save_embedding_layers=False)  # "auto" would ask the network about the base
         (folder / "README.md").unlink(missing_ok=True)
         round_weights(folder)

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -22,7 +22,6 @@ from transformers.trainer_callback import PrinterCallback
 
 Pair = tuple[str, str]
 """A prompt and its answer."""
-BATCH = 64
 WINDOW = 4
 """So many batches' pairs are sorted by length together."""
 LOG_EVERY = 20
@@ -72,8 +71,8 @@ class Batches(Dataset):
 class _InOrder(Trainer):
     """Takes the batches in their order: a curriculum has one, and random examples need no second shuffle."""
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        return SequentialSampler(train_dataset or self.train_dataset)
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+        return SequentialSampler(cast(Batches, train_dataset or self.train_dataset))
 
 
 Tick = Callable[[float | None], None]
@@ -98,7 +97,7 @@ def train(
     pairs: Sequence[Pair],
     learning_rate: float,
     seed: int,
-    batch: int = BATCH,
+    batch: int,
     tick: Tick = lambda loss: None,
 ) -> dict[str, Any]:
     """Train ``model`` in place, one pass over ``pairs``.
