@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from roster.context import Context, ContextSlot
 from roster.errors import RosterError, nearest
 from roster.mixture.checkpoint import carry_context
+from roster.mixture.generation import Generation
 from roster.mixture.history import history_of, new_cache
 from roster.mixture.inputs import context_of
 from roster.mixture.mixing import Mixing
 from roster.router import Router
-from roster.score import TaskTable
+from roster.score import PromptPooled, TaskTable
 
 _OWN_INPUTS = ("token_mask", "prompt_mask", "task_ids")
 
@@ -50,6 +51,7 @@ class Mixture(nn.Module):
         self.adapters: dict[str, Any] = {}
         self.base_name: str | None = None
         self.slot = ContextSlot()
+        self.generation = Generation()
         self.recorder: Any = None
         self.head: nn.Module | None = None
         self.router: Router | None = None
@@ -163,23 +165,39 @@ class RoutedModel:
         """transformers' `generate`; `tasks=` names the task of each row for recipes that route by task."""
         if tasks is not None:
             kwargs["task_ids"] = self.task_ids(tasks)
-        self._check_length(args, kwargs)
-        return super().generate(*args, **kwargs)
+        self._check_prompt(args, kwargs)
+        with self.roster.generation.of(args, kwargs):
+            return super().generate(*args, **kwargs)
 
-    def _check_length(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _check_prompt(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
         limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         if isinstance(ids, Tensor) and limit is not None and ids.shape[-1] > limit:
             raise RosterError(f"the prompt has {ids.shape[-1]} tokens, but the model's context holds {limit}")
+        config = kwargs.get("generation_config") or getattr(self, "generation_config", None)
+        chunk = kwargs.get("prefill_chunk_size") or getattr(config, "prefill_chunk_size", None)
+        if chunk and any(isinstance(module, PromptPooled) for module in self.modules()):
+            raise RosterError(
+                f"recipe {self.roster.recipe!r} decides by the whole prompt at once; leave prefill_chunk_size out"
+            )
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As the base prepares them, with the mask of real tokens beside the mask that attention wants."""
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, *args: Any, inputs_embeds: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """As the base prepares them, with what roster wants to know beside what attention wants."""
         mask_BL = kwargs.get("attention_mask")
-        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        # transformers reads this signature, too: without `inputs_embeds` it would refuse to generate from them.
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
         tokens = inputs.get("input_ids")
         tokens = inputs.get("inputs_embeds") if tokens is None else tokens
+        B, S = tokens.shape[:2]
         if isinstance(mask_BL, Tensor) and mask_BL.dim() == 2:
-            inputs["token_mask"] = mask_BL[:, -tokens.shape[1] :]
+            inputs["token_mask"] = mask_BL[:, -S:]
+        elif mask_BL is None and inputs.get("attention_mask") is not None:
+            # transformers drops a mask without padding, and makes one of 4 dimensions for a static cache.
+            inputs["token_mask"] = torch.ones(B, S, dtype=torch.bool, device=tokens.device)
+        if self.roster.mixing.remembers or self.roster.mixing.tasks is not None:
+            inputs.update(self.roster.generation.inputs(input_ids, B, S))
         return inputs
 
     def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func: Any = None, **kw: Any):

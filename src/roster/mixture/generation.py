@@ -1,0 +1,58 @@
+"""What is known of the rows of a running `generate`: their tasks, and how much of them is prompt.
+
+It does not travel among the keyword arguments of transformers' `generate`, because transformers hands those to a
+draft model too, which refuses what it does not know; and the first call of an assisted generation already holds
+drafts, so that the prompt cannot be read off the call.
+
+Shape legend: B batch rows, P prompt tokens, L tokens so far, S tokens of one call.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Generation(threading.local):
+    """One per routed model and thread; all None while nothing is generated."""
+
+    task_ids_B: Tensor | None = None
+    prompt_BP: Tensor | None = None
+    embedded: int = 0
+
+    @contextmanager
+    def of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
+        """Takes what roster wants to know out of the arguments of `generate`, for the duration of a with-block."""
+        before = self.task_ids_B, self.prompt_BP, self.embedded
+        ids_BP = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+        prompt_BP, self.embedded = kwargs.pop("prompt_mask", None), 0
+        if ids_BP is None and (embeds := kwargs.get("inputs_embeds")) is not None:
+            ids_BP, self.embedded = embeds[..., 0], embeds.shape[1]
+        if prompt_BP is None and isinstance(ids_BP, Tensor):
+            prompt_BP = torch.ones_like(ids_BP, dtype=torch.bool)
+        self.prompt_BP, self.task_ids_B = prompt_BP, kwargs.pop("task_ids", None)
+        try:
+            yield
+        finally:
+            self.task_ids_B, self.prompt_BP, self.embedded = before
+
+    def inputs(self, input_ids_BL: Tensor, batch: int, length: int) -> dict[str, Tensor]:
+        """Arguments of one forward call over the last `length` tokens; rows are repeated as beams are."""
+        given = {}
+        if self.task_ids_B is not None:
+            given["task_ids"] = self.task_ids_B.repeat_interleave(batch // len(self.task_ids_B))
+        if self.prompt_BP is not None:
+            new = self.embedded + input_ids_BL.shape[1] - self.prompt_BP.shape[1]
+            prompt_BS = F.pad(self.prompt_BP, (0, new))[:, -length:]
+            given["prompt_mask"] = prompt_BS.repeat_interleave(batch // len(prompt_BS), dim=0)
+        return given
+
+    def __reduce__(self) -> tuple[type[Generation], tuple[()]]:
+        # A copy of a model generates nothing yet.
+        return (Generation, ())
