@@ -23,15 +23,20 @@ def grouped_matmul(rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor) -> Ten
     Returns:
         [R, F]; undefined for rows of nobody.
     """
+    if not fits_grouped_mm(rows_RD, weight_EDF):
+        return _reference(rows_RD, weight_EDF, counts_E)
     return F.grouped_mm(rows_RD, weight_EDF, offs=counts_E.cumsum(0).to(torch.int32))
+
+
+def fits_grouped_mm(rows_RD: Tensor, weight_EDF: Tensor) -> bool:
+    """Whether torch's grouped matmul takes these: it wants every row to begin at a multiple of 16 bytes."""
+    widths = (rows_RD.shape[1], weight_EDF.shape[1], weight_EDF.shape[2])
+    return all(width * rows_RD.element_size() % 16 == 0 for width in widths)
 
 
 def _reference(rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor) -> Tensor:
     """The same, one expert after the other; zero for rows of nobody."""
-    out_RF = rows_RD.new_zeros(rows_RD.shape[0], weight_EDF.shape[2])
-    start = 0
-    for count, weight_DF in zip(counts_E, weight_EDF, strict=True):
-        stop = start + int(count)
-        out_RF[start:stop] = rows_RD[start:stop] @ weight_DF
-        start = stop
-    return out_RF
+    groups = rows_RD[: int(counts_E.sum())].split(counts_E.tolist())
+    out = [rows_D @ weight_DF for rows_D, weight_DF in zip(groups, weight_EDF, strict=True)]
+    out.append(rows_RD.new_zeros(len(rows_RD) - sum(len(each) for each in out), weight_EDF.shape[2]))
+    return torch.cat(out)

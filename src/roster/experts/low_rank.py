@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roster.dispatch import fits_grouped_mm
 from roster.errors import RosterError
 from roster.route import AnyRoute
 
@@ -88,6 +89,7 @@ class LowRankExperts(nn.Module):
             and self.average == "updates"
             and len(self.owner_R) >= GROUPED_FROM_RANKS
             and 4 * chosen.shape[1] <= self.num_experts
+            and fits_grouped_mm(x_TI, self.B_RO.view(self.num_experts, self.rank, -1))
         ):
             return self._grouped(x_TI, y_TO, route)
         return self._dense(x_TI, y_TO, route.dense())
@@ -123,7 +125,7 @@ class LowRankExperts(nn.Module):
         # gradient of its input: both sides of both products are masked.
         nobody_P1 = (expert_P == E)[:, None]
         x_PI = x_TI.index_select(0, token_P)
-        if torch.is_grad_enabled():
+        if x_PI.requires_grad:
             x_PI = x_PI.masked_fill(nobody_P1, 0.0)
         middle_Pr = F.grouped_mm(x_PI, A_EIr, offs=ends_E).masked_fill(nobody_P1, 0.0)
         weight_P = weight_P * (self.scale if self.scale is not None else self.scale_E[expert_P.clamp_max(E - 1)])
