@@ -13,7 +13,9 @@ Differences: both passes keep a KV cache of their own, so generation costs two p
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from roster.context import Context
 from roster.errors import RosterError
@@ -34,15 +36,18 @@ class XLoraHead(nn.Module):
 
     def __init__(self, width: int, hidden: int, depth: int, num_sites: int, num_experts: int):
         super().__init__()
-        self.num_sites, self.num_experts = num_sites, num_experts
         sizes = [width] + [hidden] * (depth - 1)
         layers = [part for i, o in zip(sizes, sizes[1:], strict=False) for part in (nn.Linear(i, o), nn.ReLU())]
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], num_sites * num_experts))
+        self.layers = nn.Sequential(*layers)
+        bound = sizes[-1] ** -0.5  # as nn.Linear begins
+        self.weight_NED = nn.Parameter(torch.empty(num_sites, num_experts, sizes[-1]).uniform_(-bound, bound))
+        self.bias_NE = nn.Parameter(torch.empty(num_sites, num_experts).uniform_(-bound, bound))
 
     def forward(self, hidden_BSD: Tensor, context: Context) -> Tensor:
         """Leaves the logits [T, N, E] in memory, and returns its input."""
-        logits = self.layers(hidden_BSD.to(self.layers[-1].weight.dtype))
-        context.memory[_KEY] = logits.view(-1, self.num_sites, self.num_experts)
+        x_BSD = self.layers(hidden_BSD.to(self.weight_NED.dtype))
+        logits = F.linear(x_BSD, self.weight_NED.flatten(0, 1), self.bias_NE.flatten())
+        context.memory[_KEY] = logits.view(-1, *self.bias_NE.shape)
         return hidden_BSD
 
 
