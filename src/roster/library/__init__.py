@@ -2,10 +2,13 @@
 
 from roster.library.adapter import Adapter, LowRank
 from roster.library.card import Card
+from roster.library.cluster import cluster, similarity
 from roster.library.fingerprint import check_same_base, digest, fingerprint
 from roster.library.fits import check_fits
 from roster.library.folder import Library
 from roster.library.reading import read_adapter
+from roster.library.refresh import refresh_cards
+from roster.library.search import find
 from roster.library.writing import make_adapter, write_adapter
 
 __all__ = [
@@ -15,9 +18,13 @@ __all__ = [
     "LowRank",
     "check_fits",
     "check_same_base",
+    "cluster",
     "digest",
+    "find",
     "fingerprint",
     "make_adapter",
     "read_adapter",
+    "refresh_cards",
+    "similarity",
     "write_adapter",
 ]

@@ -2,7 +2,7 @@
 
 Reading and writing are in `reading.py` and `writing.py`, fitting to a model in `fits.py`.
 
-Shape legend: R rank, I in_features, O out_features.
+Shape legend: R rank, D in_features, O out_features.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from roster.library.card import Card
 
 @dataclass(frozen=True)
 class LowRank:
-    """The update of one linear layer, `delta W = scale * B A`.
+    """The update of one linear layer, `delta W = scale * B A`, of the shape [O, D] that `nn.Linear` has.
 
     Attributes:
-        A_RD: [R, I].
+        A_RD: [R, D].
         B_OR: [O, R].
         scale: alpha / R, or alpha / sqrt(R) for rsLoRA; patterns resolved.
     """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pydantic
 
 from roster.errors import RosterError, nearest
+from roster.library.whole import write_whole
 
 CARD = "card.json"
 
@@ -40,14 +42,14 @@ class Card(pydantic.BaseModel, extra="forbid", strict=True):
         """
         path = folder / CARD
         if not path.exists():
-            return cls(task=folder.name)
+            return cls(task=Path(os.path.abspath(folder)).name)
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RosterError(f"{str(path)!r} is not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise RosterError(f"{str(path)!r} must hold an object with a task, not a {type(fields).__name__}")
-        for name in fields.keys() - cls.model_fields.keys():
+        for name in sorted(fields.keys() - cls.model_fields.keys()):
             raise RosterError(f"{str(path)!r} has an unknown field {name!r}: {nearest(name, cls.model_fields)}")
         try:
             return cls(**fields)
@@ -57,8 +59,5 @@ class Card(pydantic.BaseModel, extra="forbid", strict=True):
 
     def write(self, folder: Path) -> Path:
         """Writes `card.json`, whole or not at all."""
-        path = folder / CARD
-        scratch = path.with_suffix(".tmp")
-        scratch.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        scratch.replace(path)
-        return path
+        text = self.model_dump_json(indent=1) + "\n"
+        return write_whole(folder / CARD, lambda path: path.write_text(text, encoding="utf-8"))

@@ -1,18 +1,21 @@
-"""Model-based clustering: which tasks belong together, read off the adapters trained on each alone.
+"""Model-based clustering (MBC): groups of adapters that change the base in similar ways.
 
-Source: Ostapenko et al., 2024, "Towards Modular LLMs by Building and Reusing a Library of LoRAs", arXiv:2405.11157
-    (MBC): train an adapter per task, cluster the tasks by the similarity of their adapters, then train one adapter
-    per cluster.
-Differences: the source clusters the flattened factors A and B, reduced by an SVD. Factors are not unique (B A is the
-    same as (B M^-1)(M A) for every invertible M), so two equal updates can look unrelated; here the updates B A
-    themselves are compared, by their cosine, without ever forming them.
-
-Shape legend: N adapters, R rank, I in_features, O out_features.
+What: adapters whose updates point the same way share a cluster; one adapter can then be trained per cluster.
+Equation: S_ij = <dW_i, dW_j> / (|dW_i| |dW_j|), Frobenius over all layers; k-means on points with these inner products.
+Shapes: N adapters, M = sum of their ranks at one layer; nothing of the size O x D is ever formed.
+Trains: nothing.
+Siblings: search in `search.py` compares what the cards say instead of the weights.
+Source: Ostapenko, Su, Ponti, Charlin, Le Roux, Pereira, Caccia, Sordoni, 2024, "Towards Modular LLMs by Building and
+    Reusing a Library of LoRAs", arXiv:2405.11157.
+Differences: the authors' code flattens the factors A and B, drops small entries, reduces by an SVD, and hands the
+    matrix of cosines to k-means. Here the cosines are those of the updates s B A themselves, exactly: (B M) (M^-1 A)
+    is the same update for every invertible M, so flattened factors call equal adapters different, and cannot compare
+    different ranks at all. There is nothing left to sparsify or to reduce, and k-means sees the normalised updates
+    themselves (as points that have exactly these cosines) instead of the rows of the matrix.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
@@ -22,44 +25,62 @@ from roster.library.folder import Library
 
 
 def similarity(library: Library) -> Tensor:
-    """Cosine between the updates of every two adapters, over all layers together, [N, N].
+    """Cosines [N, N] between the adapters' updates, float64; 1 on the diagonal.
 
-    `<B_i A_i, B_j A_j> = sum((B_i^T B_j) * (A_i A_j^T))`, which costs R x R instead of O x I numbers. A layer that
-    one of two adapters leaves alone contributes nothing.
+    <s B A, s' B' A'> = s s' tr((A A'^T)(B'^T B)), so that two products of [M, D] and [M, O] matrices per layer give all
+    pairs at once: 2 M^2 (D + O) operations. A module that an adapter does not have counts as an update of zero.
+
+    Raises:
+        RosterError: an adapter whose updates are all zero has no direction.
     """
-    adapters = [library[name] for name in library.names]
-    gram_NN = torch.zeros(len(adapters), len(adapters), dtype=torch.float64)
-    for name in library.module_names:
-        present = [(index, a.modules[name]) for index, a in enumerate(adapters) if name in a.modules]
-        factors = [(index, u.A_RD.double(), u.B_OR.double() * u.scale) for index, u in present]
-        for i, A_i, B_i in factors:
-            for j, A_j, B_j in factors:
-                if j >= i:
-                    gram_NN[i, j] += ((B_i.T @ B_j) * (A_i @ A_j.T)).sum()
-    gram_NN = torch.triu(gram_NN) + torch.triu(gram_NN, 1).T
-    size_N = gram_NN.diagonal().clamp_min(1e-30).sqrt()
-    return gram_NN / (size_N[:, None] * size_N[None, :])
+    names = library.names
+    gram_NN = torch.zeros(len(names), len(names), dtype=torch.float64)
+    for module in library.module_names:
+        gram_NN += _layer_gram(library, module)
+    norms_N = gram_NN.diagonal().clamp_min(0).sqrt()
+    for name, norm in zip(names, norms_N.tolist(), strict=True):
+        if norm == 0:
+            raise RosterError(f"expert {name!r} changes nothing (every update is zero): it is like no other expert")
+    cosine_NN = gram_NN / torch.outer(norms_N, norms_N)
+    return cosine_NN.clamp(-1, 1).fill_diagonal_(1)
 
 
 def cluster(library: Library, k: int, seed: int = 0) -> dict[int, list[str]]:
-    """Groups the adapters into k clusters by k-means on their normalised updates.
+    """Groups the adapters into k clusters.
 
     Args:
-        library: the adapters, one per task.
-        k: number of clusters, at most the number of adapters.
-        seed: of k-means' starts.
+        library: the adapters.
+        k: how many clusters, from 1 to the number of adapters.
+        seed: of k-means' starting points.
 
     Returns:
-        The names in each cluster; clusters are numbered in the order of their first adapter.
+        Names by cluster, numbered from 0 in the order of the library; every adapter is in one.
     """
     if not 1 <= k <= len(library):
-        raise RosterError(f"{len(library)} adapters cannot form {k} clusters")
+        raise RosterError(f"cannot make {k} clusters of {len(library)} experts: k must be from 1 to {len(library)}")
     size_N, vectors_NN = torch.linalg.eigh(similarity(library))
-    # Points whose inner products are exactly the cosines.
-    points_NN = (vectors_NN * size_N.clamp_min(0).sqrt()).numpy()
-    labels = KMeans(k, n_init=10, random_state=seed).fit_predict(np.ascontiguousarray(points_NN))
+    points_NN = vectors_NN * size_N.clamp_min(0).sqrt()
+    labels = KMeans(n_clusters=k, n_init=10, random_state=seed).fit_predict(points_NN.contiguous().numpy())
     groups: dict[int, list[str]] = {}
-    order = {label: index for index, label in enumerate(dict.fromkeys(labels.tolist()))}
     for name, label in zip(library.names, labels.tolist(), strict=True):
-        groups.setdefault(order[label], []).append(name)
-    return groups
+        groups.setdefault(label, []).append(name)
+    return dict(enumerate(groups.values()))
+
+
+def _layer_gram(library: Library, module: str) -> Tensor:
+    """Inner products [N, N] of all updates of one layer."""
+    owners, rows, columns = [], [], []
+    for index, adapter in enumerate(library.values()):
+        update = adapter.modules.get(module)
+        if update is not None:
+            owners += [index] * update.A_RD.shape[0]
+            rows.append(update.A_RD.detach().cpu().double() * update.scale)
+            columns.append(update.B_OR.detach().cpu().double())
+    for tensors, side in ((rows, 1), (columns, 0)):
+        if len({tensor.shape[side] for tensor in tensors}) > 1:
+            raise RosterError(f"the experts disagree on the size of module {module!r}: they belong to different bases")
+    A_MD, B_OM = torch.cat(rows), torch.cat(columns, dim=1)
+    owner_M = torch.tensor(owners)
+    products_MM = (A_MD @ A_MD.T) * (B_OM.T @ B_OM)
+    by_row_NM = torch.zeros(len(library), len(owners), dtype=torch.float64).index_add_(0, owner_M, products_MM)
+    return torch.zeros(len(library), len(library), dtype=torch.float64).index_add_(1, owner_M, by_row_NM)

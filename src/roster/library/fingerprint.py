@@ -7,7 +7,7 @@ quantised (norms, embeddings), and an error can name what differs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,21 +17,28 @@ from roster.errors import RosterError
 _SAMPLE = 4096
 
 
-def fingerprint(model: nn.Module, skip: Callable[[str], bool] = lambda name: False) -> dict[str, str]:
+def fingerprint(model: nn.Module, skip: Callable[[str], bool] | Collection[str] = ()) -> dict[str, str]:
     """16 hex digits per floating parameter, over its name, shape and up to 4,096 evenly spaced values in bfloat16.
 
-    Rounding to bfloat16 first makes a float32 and a bfloat16 load of one checkpoint agree.
+    Rounding to bfloat16 first makes a float32 and a bfloat16 load of one checkpoint agree. A float16 load agrees only
+    where no value falls outside float16's range.
 
     Args:
-        model: the base; quantised tensors and those that are not in memory (meta device) are left out.
-        skip: names to leave out.
+        model: the base; quantised tensors and those that are not in memory (meta device) are left out. Tied weights
+            appear under each of their names.
+        skip: names to leave out, or what says of a name whether to.
     """
-    table = {}
-    for name, tensor in model.named_parameters(remove_duplicate=False):
-        if skip(name) or tensor.device.type == "meta" or not _plain_float(tensor):
-            continue
-        table[name] = _hash(name, tensor)
-    return table
+    left_out = skip if callable(skip) else set(skip).__contains__
+    return {
+        name: _hash(name, tensor)
+        for name, tensor in model.named_parameters(remove_duplicate=False)
+        if not left_out(name) and _readable(tensor)
+    }
+
+
+def is_whole(model: nn.Module) -> bool:
+    """Whether a fingerprint covers every parameter: none is quantised, none is out of memory."""
+    return all(_readable(parameter) for parameter in model.parameters())
 
 
 def digest(table: Mapping[str, str]) -> str:
@@ -42,6 +49,8 @@ def digest(table: Mapping[str, str]) -> str:
 def check_same_base(recorded: Mapping[str, str], model: nn.Module, what: str) -> None:
     """Raises RosterError when a model is not the recorded base.
 
+    What the model has in quantised form cannot be compared and is passed over; at least one tensor must be compared.
+
     Args:
         recorded: a fingerprint.
         model: the base to hold against it.
@@ -51,15 +60,27 @@ def check_same_base(recorded: Mapping[str, str], model: nn.Module, what: str) ->
     shared = [name for name in recorded if name in actual]
     if not shared:
         raise RosterError(f"{what} was made for another base: no tensor of this model is named like one of that")
+    for name in recorded:
+        if name not in actual and is_whole(model):
+            raise RosterError(f"{what} was made for another base: this model has no tensor {name!r}")
     for name in shared:
         if recorded[name] != actual[name]:
+            half = model.get_parameter(name).dtype == torch.float16
+            hint = "; float16 rounds small values away: load the base in bfloat16 or float32" if half else ""
             raise RosterError(
-                f"{what} was made for another base: tensor {name!r} hashes to {actual[name]}, not {recorded[name]}"
+                f"{what} was made for another base: tensor {name!r} hashes to {actual[name]}, not "
+                f"{recorded[name]}{hint}"
             )
 
 
-def _plain_float(tensor: Tensor) -> bool:
-    return tensor.dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+def _readable(tensor: Tensor) -> bool:
+    # Quantised and distributed tensors are subclasses that claim a floating type; detaching sheds nn.Parameter.
+    plain = type(tensor.detach()) is Tensor
+    return (
+        plain
+        and tensor.device.type != "meta"
+        and tensor.dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    )
 
 
 def _hash(name: str, tensor: Tensor) -> str:

@@ -1,45 +1,66 @@
-"""Whether an adapter fits a model: every tensor has its linear layer, of the right size.
-
-Shape legend: R rank, I in_features, O out_features.
-"""
+"""Whether an adapter fits a model: every tensor has its linear layer, of the right size."""
 
 from __future__ import annotations
 
+import peft
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
 from roster.errors import RosterError, nearest
-from roster.library.adapter import Adapter
+from roster.library.adapter import Adapter, LowRank
 from roster.library.reading import WEIGHTS
 
 
 def check_fits(adapter: Adapter, model: nn.Module) -> None:
-    """Raises RosterError naming the file, the tensor and both shapes, or the nearest module names."""
-    where = str(adapter.path / WEIGHTS) if adapter.path is not None else f"adapter {adapter.name!r}"
+    """Holds every tensor of an adapter against the model's layers.
+
+    Raises:
+        RosterError: names the file, the first tensor that does not fit, both shapes or the nearest module names, and
+            how many more there are.
+    """
+    where = repr(str(adapter.path / WEIGHTS)) if adapter.path is not None else f"adapter {adapter.name!r}"
     known = dict(model.named_modules())
-    for name, update in adapter.modules.items():
-        if name not in known:
-            linears = [each for each, module in known.items() if linear_size(module) is not None]
-            raise RosterError(f"{where}: the model has no module {name!r}; {nearest(name, linears)}")
-        size = linear_size(known[name])
-        if size is None:
-            raise RosterError(f"{where}: {name!r} is a {type(known[name]).__name__}, not a linear layer")
-        R = update.A_RD.shape[0]
-        for factor, got, expected in (
-            ("lora_A", list(update.A_RD.shape), [R, size[0]]),
-            ("lora_B", list(update.B_OR.shape), [size[1], R]),
-        ):
-            if got != expected:
-                raise RosterError(f"{where}: {factor} of {name!r} is {got}, but the model needs {expected}")
+    if isinstance(model, peft.PeftModel) or any(isinstance(each, BaseTunerLayer) for each in known.values()):
+        raise RosterError("this model carries PEFT adapters already: give the base alone (`PeftModel.unload()`)")
+    problems = [p for name, update in adapter.modules.items() if (p := _problem(name, update, known)) is not None]
+    if problems:
+        made_for = adapter.config.base_model_name_or_path
+        rest = f" ({len(problems) - 1} more of its {len(adapter.modules)} modules do not fit)" if problems[1:] else ""
+        base = f"; it was made for {made_for!r}" if made_for else ""
+        raise RosterError(f"{where}: {problems[0]}{rest}{base}")
 
 
 def linear_size(module: nn.Module) -> tuple[int, int] | None:
     """(in_features, out_features) of a linear layer of any kind; None for what is none.
 
-    GPT-2's `Conv1D` stores its weight the other way round; quantised layers keep their features as attributes.
+    GPT-2's `Conv1D` stores its weight the other way round; quantised layers keep their features as attributes. The
+    output projection of `nn.MultiheadAttention` looks like a linear layer, but its forward is never called.
     """
     if isinstance(module, Conv1D):
-        return module.weight.shape[0], module.weight.shape[1]
-    if isinstance(module, nn.Linear) or (hasattr(module, "in_features") and hasattr(module, "out_features")):
-        return module.in_features, module.out_features
+        in_features, out_features = module.weight.shape
+        return in_features, out_features
+    if isinstance(module, NonDynamicallyQuantizableLinear):
+        return None
+    in_features, out_features = (getattr(module, name, None) for name in ("in_features", "out_features"))
+    if isinstance(in_features, int) and isinstance(out_features, int):
+        return in_features, out_features
+    return None
+
+
+def _problem(name: str, update: LowRank, known: dict[str, nn.Module]) -> str | None:
+    if name not in known:
+        linears = [each for each, module in known.items() if linear_size(module) is not None]
+        return f"tensor '{name}.lora_A.weight' has no module {name!r} in this model; {nearest(name, linears)}"
+    size = linear_size(known[name])
+    if size is None:
+        return f"tensor '{name}.lora_A.weight' updates a {type(known[name]).__name__}, which is not a linear layer"
+    R, (in_features, out_features) = update.A_RD.shape[0], size
+    for factor, tensor, expected in (
+        ("lora_A", update.A_RD, [R, in_features]),
+        ("lora_B", update.B_OR, [out_features, R]),
+    ):
+        if list(tensor.shape) != expected:
+            return f"tensor '{name}.{factor}.weight' is {list(tensor.shape)}, but this model needs {expected}"
     return None

@@ -9,9 +9,10 @@ from torch import nn
 
 from roster.errors import RosterError, nearest
 from roster.library.adapter import Adapter
-from roster.library.fingerprint import digest, fingerprint
+from roster.library.config import CONFIG
+from roster.library.fingerprint import digest, fingerprint, is_whole
 from roster.library.fits import check_fits
-from roster.library.reading import CONFIG, read_adapter
+from roster.library.reading import WEIGHTS, read_adapter
 
 
 class Library(Mapping[str, Adapter]):
@@ -34,15 +35,7 @@ class Library(Mapping[str, Adapter]):
         Raises:
             RosterError: no such folder, nothing in it, an adapter instead of a folder of them, or a bad adapter.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise RosterError(f"there is no folder {str(folder)!r}")
-        if (folder / CONFIG).exists():
-            raise RosterError(f"{str(folder)!r} is one adapter; give the folder above it, which holds several")
-        paths = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
-        if not paths:
-            raise RosterError(f"{str(folder)!r} holds no adapters (sub-folders with an {CONFIG})")
-        return cls({path.name: read_adapter(path) for path in paths})
+        return cls({path.name: read_adapter(path) for path in adapter_folders(folder)})
 
     @property
     def names(self) -> list[str]:
@@ -60,15 +53,19 @@ class Library(Mapping[str, Adapter]):
         return 0 if update is None else update.A_RD.shape[0]
 
     def check(self, model: nn.Module) -> None:
-        """Holds every adapter against a model; RosterError on the first that does not fit."""
-        known = {a.card.base_hash for a in self._adapters.values() if a.card.base_hash is not None}
-        actual = digest(fingerprint(model)) if known else None
+        """Holds every adapter against a model; RosterError on the first that does not fit.
+
+        Where cards record their base's hash, the model's must be the same. A quantised model has no such hash: there
+        only names and shapes are checked.
+        """
+        known = any(adapter.card.base_hash is not None for adapter in self._adapters.values())
+        actual = digest(fingerprint(model)) if known and is_whole(model) else None
         for adapter in self._adapters.values():
             check_fits(adapter, model)
             if actual is not None and adapter.card.base_hash not in (None, actual):
                 raise RosterError(
                     f"expert {adapter.name!r} belongs to a base with the hash {adapter.card.base_hash[:12]}, but this "
-                    f"model hashes to {actual[:12]}: its weights are others (quantised, fine-tuned or merged ones?)"
+                    f"model hashes to {actual[:12]}: its weights are others (fine-tuned, merged, in float16?)"
                 )
 
     def __getitem__(self, name: str) -> Adapter:
@@ -86,14 +83,40 @@ class Library(Mapping[str, Adapter]):
         return len(self._adapters)
 
     def _one_base(self) -> None:
-        first = next(iter(self._adapters.values()))
-        for adapter in self._adapters.values():
-            for what, mine, theirs in (
-                ("base", first.config.base_model_name_or_path, adapter.config.base_model_name_or_path),
-                ("base hash", first.card.base_hash, adapter.card.base_hash),
-            ):
-                if mine is not None and theirs is not None and mine != theirs:
-                    raise RosterError(
-                        f"adapters of different bases: {first.name!r} has {what} {mine!r}, "
-                        f"{adapter.name!r} has {theirs!r}"
-                    )
+        hashes = {name: a.card.base_hash for name, a in self._adapters.items() if a.card.base_hash is not None}
+        for name, base_hash in hashes.items():
+            first = next(iter(hashes))
+            if base_hash != hashes[first]:
+                raise RosterError(
+                    f"adapters of different bases: {first!r} belongs to a base with the hash {hashes[first][:12]}, "
+                    f"{name!r} to one with {base_hash[:12]}"
+                )
+        bases = {n: b.rstrip("/") for n, a in self._adapters.items() if (b := a.config.base_model_name_or_path)}
+        for name, base in bases.items():
+            first = next(iter(bases))
+            # Two names with one hash are one base, in two places.
+            if base != bases[first] and not {first, name} <= hashes.keys():
+                raise RosterError(
+                    f"adapters of different bases: {first!r} belongs to {bases[first]!r}, {name!r} to {base!r}; if "
+                    "these are one model in two places, record its hash with refresh_cards(folder, model)"
+                )
+
+
+def adapter_folders(folder: str | Path) -> list[Path]:
+    """The sub-folders that are adapters, in the order of their names.
+
+    Raises:
+        RosterError: no such folder, nothing in it, an adapter instead of a folder of them, or weights with no config.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RosterError(f"there is no folder {str(folder)!r}")
+    if (folder / CONFIG).exists():
+        raise RosterError(f"{str(folder)!r} is one adapter; give the folder above it, which holds several")
+    for weights in sorted(folder.glob(f"*/{WEIGHTS}")):
+        if not (weights.parent / CONFIG).exists():
+            raise RosterError(f"{str(weights.parent)!r} has an {WEIGHTS}, but no {CONFIG}")
+    paths = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
+    if not paths:
+        raise RosterError(f"{str(folder)!r} holds no adapters (sub-folders with an {CONFIG})")
+    return paths

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from roster.errors import RosterError
 from roster.library.adapter import Adapter
+from roster.library.whole import write_whole
 
 GATES = "gates.safetensors"
 
@@ -45,8 +46,6 @@ def read_gates(adapter: Adapter) -> dict[str, Tensor]:
 
 def write_gates(folder: Path, gates: dict[str, Tensor]) -> Path:
     """Writes gate vectors into an adapter's folder, whole or not at all."""
-    path = folder / GATES
-    scratch = path.with_suffix(".tmp")
-    save_file({name: gate_D.detach().cpu().contiguous() for name, gate_D in gates.items()}, scratch)
-    scratch.replace(path)
-    return path
+    # Copies: safetensors refuses tensors that share memory, as rows of one stacked parameter do.
+    tensors = {name: gate_D.detach().cpu().clone() for name, gate_D in gates.items()}
+    return write_whole(folder / GATES, lambda path: save_file(tensors, path))

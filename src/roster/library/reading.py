@@ -5,68 +5,73 @@ Shape legend: R rank, I in_features, O out_features.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import peft
 import torch
-from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from roster.errors import RosterError
 from roster.library.adapter import Adapter, LowRank, hash_modules
 from roster.library.card import Card
-from roster.library.refusals import check_config
+from roster.library.config import CONFIG, read_config, resolve, targets
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 _KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.(?P<factor>lora_[AB])\.weight$")
+_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+# Tensors that are not plain LoRA: the first pattern found in the name says what the tensor is.
+_STRANGERS = {
+    r"lora_embedding_[AB]": "an update of an embedding; train without embeddings in target_modules",
+    r"lora_magnitude_vector": "a magnitude of DoRA; train with use_dora=False",
+    r"lora_[AB]\.bias$": "a bias of LoRA; train with lora_bias=False",
+    r"lora_[AB]\.[^.]+\.weight$": "a raw state dict's, with the adapter's name in it; write it with save_pretrained",
+    r"base_layer|embed_tokens|lm_head|wte": "a layer of the base; save with save_embedding_layers=False",
+    r"modules_to_save|original_module": "a saved module; train with modules_to_save=None",
+    r"": "neither lora_A nor lora_B of a linear layer; train plain LoRA",
+}
 
 
-def read_adapter(path: str | Path) -> Adapter:
+def read_adapter(path: str | Path, *, stale_card: bool = False) -> Adapter:
     """Reads one adapter.
 
     Args:
         path: the folder that PEFT's `save_pretrained` wrote.
+        stale_card: accept a card that describes other weights (to write a new one).
+
+    Returns:
+        Tensors on the CPU, in the type of the file.
 
     Raises:
         RosterError: missing, damaged or unsupported; names the file and, where there is one, the tensor or field.
     """
     path = Path(path)
-    config = _read_config(path)
-    tensors = _read_tensors(path)
-    pairs = _pairs(tensors, str(path / WEIGHTS))
-    modules = {name: _update(name, A, B, config, str(path / WEIGHTS)) for name, (A, B) in pairs.items()}
+    name = Path(os.path.abspath(path)).name  # "." has a name too
+    config = read_config(path)
+    file = repr(str(path / WEIGHTS))
+    pairs = _pairs(_read_tensors(path), file)
+    modules = {module: _update(module, A_RI, B_OR, config, file) for module, (A_RI, B_OR) in pairs.items()}
     card = Card.read(path)
     weights_hash = hash_modules(modules)
-    if card.weights_hash not in (None, weights_hash):
+    if not stale_card and card.weights_hash not in (None, weights_hash):
         raise RosterError(
             f"the card of {str(path)!r} is stale: it describes weights {card.weights_hash[:12]}, but these are "
             f"{weights_hash[:12]}; look it over, then run `roster experts check FOLDER --refresh`"
         )
-    return Adapter(path.name, path, modules, card, config, weights_hash)
+    return Adapter(name, path, modules, card, config, weights_hash)
 
 
-def _read_config(path: Path) -> peft.LoraConfig:
-    file = path / CONFIG
-    if not file.is_file():
-        raise RosterError(f"{str(path)!r} is not an adapter: it has no {CONFIG}")
-    try:
-        raw: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RosterError(f"{str(file)!r} is not JSON: {error}") from None
-    if not isinstance(raw, dict):
-        raise RosterError(f"{str(file)!r} must hold an object, not a {type(raw).__name__}")
-    check_config(raw, str(file))
-    known = {field.name for field in dataclasses.fields(peft.LoraConfig) if field.init}
-    try:
-        return peft.LoraConfig(**{k: v for k, v in raw.items() if k in known and k != "peft_type"})
-    except (TypeError, ValueError) as error:
-        raise RosterError(f"{str(file)!r}: {error}") from None
+def check_tensors(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raises RosterError on a tensor that holds anything but finite floating-point numbers."""
+    for key, tensor in tensors.items():
+        if tensor.dtype not in _FLOATS:
+            raise RosterError(f"{where}: tensor {key!r} is {tensor.dtype}; save it as float32, bfloat16 or float16")
+        if not bool(torch.isfinite(tensor).all()):
+            raise RosterError(f"{where}: tensor {key!r} holds values that are not finite (NaN or infinity)")
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -74,10 +79,10 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     if not file.is_file():
         if (path / "adapter_model.bin").exists():
             raise RosterError(
-                f"{str(path)!r} has only adapter_model.bin, a pickle, which roster never loads: convert it with "
-                "`PeftModel.from_pretrained(...).save_pretrained(...)`"
+                f"{str(path)!r} has only adapter_model.bin, a pickle, which roster never loads (it can run any code): "
+                "if you trust it, convert it with `PeftModel.from_pretrained(base, FOLDER).save_pretrained(NEW)`"
             )
-        raise RosterError(f"{str(path)!r} has no {WEIGHTS}")
+        raise RosterError(f"{str(path)!r} has an {CONFIG}, but no {WEIGHTS}")
     try:
         with safe_open(file, framework="pt") as opened:
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
@@ -85,9 +90,6 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise RosterError(f"{str(file)!r} is damaged: {error}") from None
     if not tensors:
         raise RosterError(f"{str(file)!r} holds no tensors: this adapter changes nothing")
-    for key, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise RosterError(f"{str(file)!r}: tensor {key!r} holds values that are not finite (NaN or infinity)")
     return tensors
 
 
@@ -97,32 +99,45 @@ def _pairs(tensors: dict[str, Tensor], where: str) -> dict[str, tuple[Tensor, Te
     for key, tensor in tensors.items():
         match = _KEY.match(key)
         if match is None:
-            raise RosterError(
-                f"{where}: tensor {key!r} is neither lora_A nor lora_B of a linear layer; roster reads no embeddings, "
-                "biases, magnitudes or saved modules"
-            )
-        halves.setdefault(match["module"], {})[match["factor"]] = tensor
-    pairs = {}
-    for module, factors in halves.items():
-        for factor in ("lora_A", "lora_B"):
-            if factor not in factors:
-                raise RosterError(f"{where}: module {module!r} has no {factor}")
-        A, B = factors["lora_A"], factors["lora_B"]
-        if A.dim() != 2 or B.dim() != 2 or A.shape[0] != B.shape[1]:
-            raise RosterError(
-                f"{where}: module {module!r} has lora_A {list(A.shape)} and lora_B {list(B.shape)}, which are not "
-                "[rank, in_features] and [out_features, rank] of one linear layer"
-            )
-        pairs[module] = (A, B)
-    return pairs
+            kind = next(kind for pattern, kind in _STRANGERS.items() if re.search(pattern, key))
+            raise RosterError(f"{where}: roster does not read tensor {key!r}: it is {kind}")
+        halves.setdefault(match["module"], {})
+        if match["factor"] in halves[match["module"]]:
+            raise RosterError(f"{where}: tensor {key!r} is there twice, with and without 'base_model.model.'")
+        halves[match["module"]][match["factor"]] = tensor
+    check_tensors(tensors, where)
+    return {module: _pair(module, factors, where) for module, factors in halves.items()}
+
+
+def _pair(module: str, factors: dict[str, Tensor], where: str) -> tuple[Tensor, Tensor]:
+    for factor in ("lora_A", "lora_B"):
+        if factor not in factors:
+            raise RosterError(f"{where}: module {module!r} has no {factor}")
+    A, B = factors["lora_A"], factors["lora_B"]
+    if A.dim() != 2 or B.dim() != 2 or A.shape[0] != B.shape[1]:
+        raise RosterError(
+            f"{where}: module {module!r} has lora_A {list(A.shape)} and lora_B {list(B.shape)}, which are not "
+            "[rank, in_features] and [out_features, rank] of one linear layer"
+        )
+    return A, B
 
 
 def _update(module: str, A_RI: Tensor, B_OR: Tensor, config: peft.LoraConfig, where: str) -> LowRank:
-    rank = config.rank_pattern.get(get_pattern_key(list(config.rank_pattern), module), config.r)
-    alpha = config.alpha_pattern.get(get_pattern_key(list(config.alpha_pattern), module), config.lora_alpha)
+    rank, scale = resolve(config, module)
     if A_RI.shape[0] != rank:
         raise RosterError(
-            f"{where}: lora_A of {module!r} is {list(A_RI.shape)}, but the config says rank {rank}: "
+            f"{where}: tensor '{module}.lora_A.weight' is {list(A_RI.shape)}, but {CONFIG} gives it rank {rank}: "
             f"expected [{rank}, {A_RI.shape[1]}]"
         )
-    return LowRank(A_RI, B_OR, alpha / (math.sqrt(rank) if config.use_rslora else rank))
+    if not targets(config, module):
+        raise RosterError(
+            f"{where}: tensor '{module}.lora_A.weight' belongs to a module that target_modules="
+            f"{_short(config.target_modules)} in {CONFIG} leaves out, so PEFT would ignore it; the two files do not "
+            "belong together"
+        )
+    return LowRank(A_RI, B_OR, scale)
+
+
+def _short(target: object) -> str:
+    text = repr(sorted(target) if isinstance(target, set) else target)
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -13,51 +13,71 @@ from roster.errors import RosterError, nearest
 
 @dataclass(frozen=True)
 class Refusal:
-    """A field of `adapter_config.json` that changes what the adapter computes."""
+    """A field of `adapter_config.json` that changes what the adapter computes, or what its file holds.
+
+    Attributes:
+        field: PEFT's name for it.
+        refused: whether a value of it is refused.
+        why: the reason, and what to do.
+    """
 
     field: str
     refused: Callable[[Any], bool]
     why: str
 
 
-_CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+def _given(value: Any) -> bool:
+    # PEFT turns an empty sub-config into one of defaults, so {} is switched on.
+    return value is not None and value is not False
+
+
+def _changes_the_base(init: Any) -> bool:
+    return isinstance(init, str) and init.lower().startswith(("pissa", "olora", "corda", "loftq", "lora_ga"))
+
 
 REFUSALS = (
     Refusal("use_dora", bool, "DoRA rescales the base's weights; merge it into a model, or train plain LoRA"),
     Refusal("modules_to_save", bool, "it carries whole modules of its own (a head, say), of which a mixture can have "
             "only one; save them into the base, or train with modules_to_save=None"),
     Refusal("trainable_token_indices", bool, "it changes embeddings; train without it"),
-    Refusal("target_parameters", bool, "it adapts bare parameters instead of linear layers"),
-    Refusal("layer_replication", bool, "it changes the base's layers"),
+    Refusal("target_parameters", bool, "it adapts bare parameters; train with target_modules, on linear layers"),
+    Refusal("layer_replication", bool, "it changes the base's layers; save the replicated base and adapt that"),
     Refusal("bias", lambda bias: bias not in (None, "none"), "it trains the base's biases; train with bias='none'"),
     Refusal("lora_bias", bool, "it adds a bias to B; train with lora_bias=False"),
-    Refusal("init_lora_weights", lambda init: isinstance(init, str) and init.lower().startswith(_CHANGES_THE_BASE),
-            "this initialisation changes the base's weights; convert the adapter with PEFT's "
-            "path_initial_model_for_weight_conversion when saving it"),
-    Refusal("megatron_config", bool, "Megatron's parallel layers are not linear layers"),
-    Refusal("alora_invocation_tokens", bool, "aLoRA is active only after its tokens"),
-    Refusal("use_qalora", bool, "QA-LoRA pools its input in groups"),
-    Refusal("velora_config", bool, "VeLoRA is not plain LoRA"),
-    Refusal("monteclora_config", bool, "MonteCLoRA is not plain LoRA"),
-    Refusal("use_bdlora", bool, "block-diagonal LoRA is not plain LoRA"),
-    Refusal("arrow_config", bool, "this is PEFT's Arrow router, not an expert; give roster the experts"),
-    Refusal("kasa_config", bool, "KaSA changes the base's weights"),
-    Refusal("ensure_weight_tying", bool, "tied adapters of embeddings are not linear layers"),
+    Refusal("init_lora_weights", _changes_the_base, "this initialisation changed the base's weights, so the file "
+            "belongs to a base that nobody else has; convert it with `save_pretrained(..., "
+            "path_initial_model_for_weight_conversion=...)`, or save the changed base and set this field to true"),
+    Refusal("megatron_config", _given, "Megatron's parallel layers are not linear layers; export to transformers"),
+    Refusal("alora_invocation_tokens", bool, "aLoRA is active only after its tokens; train plain LoRA"),
+    Refusal("use_qalora", bool, "QA-LoRA pools its input in groups; train plain LoRA"),
+    Refusal("velora_config", _given, "VeLoRA saves buffers of its training with the weights; save the adapter again "
+            "with velora_config=None, which computes the same"),
+    Refusal("monteclora_config", _given, "MonteCLoRA saves its sampler with the weights; save the adapter again with "
+            "monteclora_config=None, which computes the same at evaluation"),
+    Refusal("use_bdlora", _given, "block-diagonal LoRA is stored in blocks; train plain LoRA"),
+    Refusal("arrow_config", _given, "this is PEFT's Arrow router, not an expert; give roster the experts"),
+    Refusal("kasa_config", _given, "KaSA cuts singular values off the base's weights; train plain LoRA"),
+    Refusal("ensure_weight_tying", bool, "it ties updates of embeddings and head; train linear layers only"),
 )  # fmt: skip
 
 
 def check_config(config: dict[str, Any], where: str) -> None:
     """Refuses an adapter that plain LoRA cannot express.
 
-    A field that this PEFT does not know is ignored while it is empty, and refused when it says something: nobody can
+    A field that the installed PEFT does not know is ignored while it is empty (null, false, 0, "", [] or {}), as a
+    newer PEFT writes the fields of features that are switched off. When it says something it is refused: nobody can
     tell what it would have changed.
+
+    Args:
+        config: what `adapter_config.json` holds.
+        where: the file, for the message.
 
     Raises:
         RosterError: names the file, the field, its value and what to do.
     """
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise RosterError(f"{where}: peft_type is {kind!r}; roster reads LORA adapters only")
+        raise RosterError(f"{where}: peft_type is {kind!r}; roster reads LORA adapters only: train or export a LoRA")
     for refusal in REFUSALS:
         value = config.get(refusal.field)
         if refusal.refused(value):
@@ -65,4 +85,8 @@ def check_config(config: dict[str, Any], where: str) -> None:
     known = {field.name for field in fields(peft.LoraConfig)}
     for name in sorted(config.keys() - known):
         if config[name]:
-            raise RosterError(f"{where}: unknown field {name!r} = {config[name]!r}: {nearest(name, known)}")
+            raise RosterError(
+                f"{where}: unknown field {name!r} = {config[name]!r}: {nearest(name, known)} (a newer PEFT than the "
+                f"installed {peft.__version__} may have written it: update PEFT, or remove the field if it does not "
+                "change what the adapter computes)"
+            )
