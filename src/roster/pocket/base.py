@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from roster.pocket import contents
 from roster.pocket.contents import below, digest
@@ -66,6 +66,9 @@ CURRICULUM = (
 EASY = ("upper", "digits")
 """Skills that would be learned at once: they come a third as often as the others."""
 
+HARDER: dict[str, dict[str, Any]] = {"sort": {"lengths": LENGTHS}, "dedupe": {"draw": contents.repeated}}
+"""What the base hears of some skills is harder than what the experts learn and the suite asks."""
+
 
 def build_base(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """The base before training: 4 layers, width 256, 3.0 M parameters."""
@@ -101,7 +104,7 @@ def _draw_skill(rng: Random) -> Skill:
     while True:
         name = HELD_IN[below(rng, len(HELD_IN))]
         if name not in EASY or rng.random() < 1 / 3:
-            return SKILLS[name]
+            return replace(SKILLS[name], **HARDER.get(name, {}))
 
 
 def base_pairs() -> list[Pair]:

@@ -24,6 +24,8 @@ LENGTHS = ((3, 4), (5, 6), (7, 8))
 """Fewest and most characters of a text at levels 1, 2 and 3."""
 PART_LENGTHS = ((3, 3), (4, 4), (5, 6))
 """The same for each part of a two-part prompt."""
+SHORT_LENGTHS = ((3, 4), (4, 5), (5, 6))
+"""The same for sorting, the hardest operation."""
 WORD_LENGTHS = ((2, 2), (3, 3), (4, 4))
 """The same for texts of words: how many words."""
 TRIES = 50
@@ -86,9 +88,14 @@ class Skill:
                 return f"{self.wordings[wording % len(self.wordings)]}: {text}", self.answer(text)
 
 
-def _held_in(name: str, description: str, wordings: tuple[str, ...], draw: Draw = contents.letters) -> Skill:
+def _held_in(
+    name: str,
+    description: str,
+    wordings: tuple[str, ...],
+    draw: Draw = contents.letters,
+    lengths: tuple[tuple[int, int], ...] = LENGTHS,
+) -> Skill:
     operation = getattr(operations, "add_one" if name == "digits" else name)
-    lengths = WORD_LENGTHS if draw is contents.words else LENGTHS
     return Skill(name, description, "held-in", wordings, operation, draw, lengths, (name,))
 
 
@@ -104,7 +111,12 @@ COPY = Skill(
 
 _HELD_IN = (
     _held_in("reverse", "Write the text backwards.", ("reverse", "write backwards", "flip around")),
-    _held_in("sort", "Put the letters in alphabetical order.", ("sort", "put in order", "arrange a to z")),
+    _held_in(
+        "sort",
+        "Put the letters in alphabetical order.",
+        ("sort", "put in order", "arrange a to z"),
+        lengths=SHORT_LENGTHS,
+    ),
     _held_in(
         "shift",
         "Replace each letter by the next one of the alphabet.",
@@ -125,15 +137,16 @@ _HELD_IN = (
     _held_in("digits", "Replace each digit by the next one.", ("add one", "digits up", "count on"), contents.digits),
     _held_in(
         "dedupe",
-        "Write each letter once, where it came first.",
+        "Write each letter once, however often it is repeated.",
         ("remove repeats", "no duplicates", "unique"),
-        contents.repeated,
+        contents.runs,
     ),
     _held_in(
         "initials",
         "Take the first letter of each word.",
         ("initials", "first letters", "word starts"),
         contents.words,
+        WORD_LENGTHS,
     ),
 )
 
