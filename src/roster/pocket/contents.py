@@ -73,16 +73,6 @@ def repeated(rng: Random, length: int) -> str:
             return text
 
 
-def runs(rng: Random, length: int) -> str:
-    """Runs of one to three equal letters, no letter in two runs, with at least one repeat: ``aabccc``."""
-    while True:
-        text, left = "", list(string.ascii_lowercase)
-        while len(text) < length:
-            text += left.pop(below(rng, len(left))) * (1 + below(rng, 3))
-        if len(set(text[:length])) < length:
-            return text[:length]
-
-
 def words(rng: Random, length: int) -> str:
     """``length`` words of two or three letters, one space apart."""
     return " ".join(letters(rng, 2 + below(rng, 2)) for _ in range(length))

@@ -42,7 +42,7 @@ class Shape:
     targets: str | tuple[str, ...] = "all-linear"
     rslora: bool = False
     alpha_pattern: dict[str, int] = field(default_factory=dict)
-    steps: int = 150
+    steps: int = 200
     batch: int = 32
     two_part: float = 1 / 3
     learning_rate: float = 4e-3
@@ -52,11 +52,12 @@ SHAPES: dict[str, Shape] = {name: Shape() for name in HELD_IN} | {
     # What takes longer to learn, above all as one of two questions.
     "reverse": Shape(steps=400, two_part=0.5),
     "sort": Shape(steps=450, two_part=0.5),
-    "dedupe": Shape(steps=250, two_part=0.5),
-    "shift": Shape(steps=200),
+    "vowels": Shape(steps=300),
+    "consonants": Shape(steps=300),
+    "digits": Shape(steps=150),
     # Unlike the others on purpose: what reads a folder of adapters must cope with mixed shapes.
-    "upper": Shape(rank=4, alpha=8, targets=ATTENTION, rslora=True),
-    "rotate": Shape(rank=16, alpha=32, targets=ATTENTION, alpha_pattern={"v_proj": 16}, steps=200),
+    "upper": Shape(rank=4, alpha=8, targets=ATTENTION, rslora=True, steps=150),
+    "rotate": Shape(rank=16, alpha=32, targets=ATTENTION, alpha_pattern={"v_proj": 16}, steps=300, two_part=0.5),
 }
 
 

@@ -81,7 +81,7 @@ def add_one(text: str) -> str:
 
 
 def dedupe(text: str) -> str:
-    """``aabccc`` -> ``abc``: each character once, where it came first."""
+    """``abcab`` -> ``abc``: each character once, where it came first."""
     return "".join(dict.fromkeys(text))
 
 

@@ -136,12 +136,6 @@ _HELD_IN = (
     _held_in("alternate", "Keep every second letter, from the first.", ("every second", "skip some", "odd places")),
     _held_in("digits", "Replace each digit by the next one.", ("add one", "digits up", "count on"), contents.digits),
     _held_in(
-        "dedupe",
-        "Write each letter once, however often it is repeated.",
-        ("remove repeats", "no duplicates", "unique"),
-        contents.runs,
-    ),
-    _held_in(
         "initials",
         "Take the first letter of each word.",
         ("initials", "first letters", "word starts"),
@@ -204,6 +198,14 @@ _UNSEEN = (
         "vowels",
         wordings=("count vowels", "how many vowels", "number of vowels"),
     ),
+    Skill(
+        "dedupe",
+        "Write each letter once, where it came first.",
+        "unseen",
+        ("remove repeats", "no duplicates", "unique"),
+        operations.dedupe,
+        contents.repeated,
+    ),
 )
 
 _PAIRS = (
@@ -213,9 +215,9 @@ _PAIRS = (
     ("sort", "vowels"),
     ("rotate", "upper"),
     ("swap", "shift"),
-    ("double", "alternate"),
-    ("consonants", "digits"),
-    ("dedupe", "rotate"),
+    ("double", "vowels"),
+    ("consonants", "alternate"),
+    ("digits", "rotate"),
     ("initials", "swap"),
 )
 
