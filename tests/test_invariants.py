@@ -23,7 +23,7 @@ VARIANTS = {
     "mov-molora": [{"experts": "vectors"}, {"train_experts": False}],
     "x-lora": [{"depth": 2, "hidden": 8, "top_k": 2}, {"layerwise": False}],
     "lora-tle": [{"window": 3}],
-    "polytropon": [{"average": "updates"}],
+    "polytropon": [{"average": "factors"}],
 }
 CASES = [(slug, options) for slug in RECIPES for options in ({}, *VARIANTS.get(slug, []))]
 each_recipe = pytest.mark.parametrize(("slug", "options"), CASES, ids=[f"{s}-{'-'.join(o)}" for s, o in CASES])

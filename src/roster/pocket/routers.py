@@ -30,7 +30,7 @@ TRAINED: dict[str, dict[str, Any]] = {
     "x-lora": {},
     "mov-molora": {"train_experts": False},
     "milora-prompt-routed": {"train_experts": False},
-    "polytropon": {"train_experts": False, "average": "updates"},
+    "polytropon": {"train_experts": False},
     "smear": {"train_experts": False},
 }
 """The options of each recipe whose router is trained here."""

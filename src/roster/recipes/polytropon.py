@@ -1,15 +1,16 @@
 """Polytropon: a task is a set of skills, and which task needs which skill is learned with them.
 
 Equation: z = sigmoid(Z[task]), sampled by Gumbel-sigmoid while training; w = z / sum(z);
-    A = sum_e w_e A_e, B = sum_e w_e B_e, y = W x + scale B A x.
+    y = W x + sum_e w_e scale_e B_e A_e x.
 Shapes: Z is [tasks, E] at every linear layer.
 Trains: Z and the skills together; `train_experts=False` learns only Z.
-Source: Ponti, Sordoni, Bengio, Reddy, 2022, "Combining Modular Skills in Multitask Learning", arXiv:2202.13914; that
-    A and B are averaged separately is in the authors' code and spelled out by Caccia et al., 2022, arXiv:2211.03831.
-Differences: one Z per linear layer, as PEFT's Poly has it (equal to it given the same logits; tests), without the
-    Indian-buffet prior, which the source found not to matter for the result. The faster learning rate of Z is set by
-    the trainer. A task that is not in Z gets all skills evenly. `average="updates"` mixes the products B_e A_e,
-    which is what adapters that were trained apart need.
+Source: Ponti, Sordoni, Bengio, Reddy, 2022, "Combining Modular Skills in Multitask Learning", arXiv:2202.13914.
+Differences: one Z per linear layer, as PEFT's Poly has it, without the source's Indian-buffet prior. The faster
+    learning rate of Z is up to the trainer. A task that is not in Z gets all skills evenly. The source's equation
+    averages the skills' parameters; its code, PEFT's Poly and Caccia et al., 2022, arXiv:2211.03831 average the
+    factors A and B of a LoRA separately, `(sum w_e B_e)(sum w_e A_e)`. That is `average="factors"` (equal to PEFT
+    given the same logits; tests). The default averages the updates B_e A_e: it recovers planted skills at every
+    seed, where averaging factors does at some (docs/results/checks.md), and it also fits adapters trained apart.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from roster.select import RelaxedBernoulli
 
 def polytropon(
     tasks: Sequence[str] | None = None,
-    average: Literal["factors", "updates"] = "factors",
+    average: Literal["updates", "factors"] = "updates",
     train_experts: bool = True,
 ) -> Mixing:
     """Polytropon.

@@ -1,0 +1,100 @@
+"""`make evidence`: runs every check over several seeds and writes what it says, good or bad, under docs/results.
+
+python -m roster.arena.evidence                    # everything, about an hour on one core
+python -m roster.arena.evidence --only smear mix   # some of it
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+import json
+import os
+import platform
+import statistics
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from roster.analyze.files import write_whole
+
+CHECKS = {
+    "polytropon": ("roster.arena.checks.polytropon", 5),
+    "smear": ("roster.arena.checks.smear", 5),
+    "lora-tle": ("roster.arena.checks.lora_tle", 6),
+    "milora-prompt-routed": ("roster.arena.checks.milora", 3),
+    "mov-molora": ("roster.arena.checks.molora", 3),
+}
+"""Module and number of seeds, by slug."""
+
+
+def run_check(slug: str, console: Console) -> dict[str, Any]:
+    """One check over its seeds."""
+    name, seeds = CHECKS[slug]
+    module = importlib.import_module(name)
+    start = time.monotonic()
+    figures = []
+    for seed in range(seeds):
+        figures.append(module.check(seed))
+        console.print(f"{slug}, seed {seed}: {figures[-1]}")
+    return {
+        "shown": module.shown(figures),
+        "rule": (module.shown.__doc__ or "").strip(),
+        "about": (module.__doc__ or "").strip(),
+        "seeds": seeds,
+        "seconds": round(time.monotonic() - start, 1),
+        "figures": figures,
+    }
+
+
+def page(results: dict[str, Any], about: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = ["# Checks of single methods", "", f"{about['date']}, {about['machine']}, {about['versions']}.", ""]
+    for slug, result in results.items():
+        verdict = "shown" if result["shown"] else "not shown here"
+        lines += [f"## {slug}: claim {verdict}", "", result["about"], "", f"Rule: {result['rule']}", ""]
+        lines += ["| figure | mean | lowest | highest |", "|---|---|---|---|"]
+        for name in result["figures"][0]:
+            values = [each[name] for each in result["figures"]]
+            lines.append(f"| {name} | {statistics.mean(values):.4g} | {min(values):.4g} | {max(values):.4g} |")
+        lines += ["", f"{result['seeds']} seeds, {result['seconds']:.0f} s.", ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs the checks asked for and rewrites the results, keeping those of the others."""
+    import torch
+    import transformers
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=[*CHECKS, "mix"], default=[*CHECKS, "mix"])
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    console = Console()
+    stored = arguments.out / "checks.json"
+    content = json.loads(stored.read_text()) if stored.exists() else {"results": {}}
+    content["about"] = {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, 1 thread",
+        "versions": ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft")),
+    }
+    for slug in arguments.only:
+        if slug != "mix":
+            content["results"][slug] = run_check(slug, console)
+            write_whole(stored, (json.dumps(content, indent=1) + "\n").encode())
+            write_whole(arguments.out / "checks.md", page(content["results"], content["about"]).encode())
+    if "mix" in arguments.only:
+        from roster.arena.mix_evidence import run_mix
+
+        run_mix(arguments.out, console)
+
+
+if __name__ == "__main__":
+    main()
