@@ -10,20 +10,36 @@ what the block writes comes out as results.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.utils import _pytree as pytree
 
 from roster.context import ContextSlot
 
 
-def carry_context(checkpoint: Callable[..., Any], slot: ContextSlot) -> Callable[..., Any]:
-    """Wraps a checkpoint function, `checkpoint(function, *args)`, such that `function` sees the same context twice."""
+@dataclass(frozen=True)
+class CarryContext:
+    """A checkpoint function, `(function, *args) -> output`, under which `function` sees the same context twice.
 
-    def carrying(function: Callable[..., Any], *args: Any) -> Any:
-        context = slot.current
+    An object and not a closure, so that a deep copy of a model carries the context of the copy.
+
+    Attributes:
+        checkpoint: what does the checkpointing.
+        slot: of the model.
+    """
+
+    checkpoint: Callable[..., Any]
+    slot: ContextSlot
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Runs `function` on `args`, now and once more in the backward pass."""
+        context = self.slot.current
+        if not torch.is_grad_enabled():
+            return function(*args)  # the first of two passes: nothing will be recomputed
         if context is None:
-            return checkpoint(function, *args)
+            return self.checkpoint(function, *args)
         leaves, spec = pytree.tree_flatten(context.memory)
         known = set(context.memory)
         layout: dict[str, Any] = {}
@@ -33,15 +49,13 @@ def carry_context(checkpoint: Callable[..., Any], slot: ContextSlot) -> Callable
             fork = context.fork(memory)
             if layout:
                 fork.recorder = None  # the second run is no second decision
-            with slot.use(fork):
+            with self.slot.use(fork):
                 output = function(*inputs[: len(args)])
             written = {key: value for key, value in fork.memory.items() if key not in known}
             flat, layout["spec"] = pytree.tree_flatten((output, written))
             return tuple(flat)
 
-        flat = checkpoint(run, *args, *leaves)
+        flat = self.checkpoint(run, *args, *leaves)
         output, written = pytree.tree_unflatten(list(flat), layout["spec"])
         context.memory.update(written)
         return output
-
-    return carrying

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from roster.context import Context, ContextSlot
 from roster.errors import RosterError, nearest
-from roster.mixture.checkpoint import carry_context
+from roster.mixture.checkpoint import CarryContext
 from roster.mixture.generation import Generation
 from roster.mixture.history import history_of, new_cache
 from roster.mixture.inputs import context_of
@@ -203,7 +203,7 @@ class RoutedModel:
     def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func: Any = None, **kw: Any):
         if gradient_checkpointing_func is None:
             gradient_checkpointing_func = torch.utils.checkpoint.checkpoint
-        carrying = carry_context(gradient_checkpointing_func, self.roster.slot)
+        carrying = CarryContext(gradient_checkpointing_func, self.roster.slot)
         return super()._set_gradient_checkpointing(enable, carrying, **kw)
 
     def save_pretrained(self, save_directory: str | Path, *, include_base: bool | None = None, **kwargs: Any) -> None:
