@@ -42,9 +42,9 @@ class Route:
         self._order_R: Tensor | None = None
 
     @classmethod
-    def slots(cls, expert_TK: Tensor, weight_TK: Tensor, num_experts: int) -> Route:
-        """K choices for every token; an unused slot has expert == E and weight zero."""
-        return _SlotRoute(expert_TK, weight_TK, num_experts)
+    def slots(cls, expert_TK: Tensor, weight_TK: Tensor, num_experts: int, *, full: bool = False) -> Route:
+        """K choices for every token; an unused slot has expert == E and weight zero. `full` promises there is none."""
+        return _SlotRoute(expert_TK, weight_TK, num_experts, full=full)
 
     @classmethod
     def from_gates(cls, gate_TE: Tensor, chosen_TE: Tensor | None = None) -> Route:
@@ -114,10 +114,17 @@ class Route:
 class _SlotRoute(Route):
     """A sparse route that began as K slots per token: the pairs are only listed when somebody asks for them."""
 
-    def __init__(self, expert_TK: Tensor, weight_TK: Tensor, num_experts: int, scores_TE: Tensor | None = None):
+    def __init__(
+        self,
+        expert_TK: Tensor,
+        weight_TK: Tensor,
+        num_experts: int,
+        scores_TE: Tensor | None = None,
+        full: bool = False,
+    ):
         self.expert_TK, self.weight_TK = expert_TK, weight_TK
         self.num_tokens, self.num_experts = expert_TK.shape[0], num_experts
-        self.scores_TE = scores_TE
+        self.scores_TE, self.full = scores_TE, full
         self._order_R = None
 
     @property
@@ -143,8 +150,9 @@ class _SlotRoute(Route):
         )
 
     def dense(self) -> Tensor:
-        gate = self.weight_TK.new_zeros(self.num_tokens, self.num_experts + 1)
-        return gate.scatter(1, self.expert_TK, self.weight_TK)[:, : self.num_experts]
+        columns = self.num_experts if self.full else self.num_experts + 1  # the last takes what is nobody's
+        gate = self.weight_TK.new_zeros(self.num_tokens, columns).scatter_(1, self.expert_TK, self.weight_TK)
+        return gate if self.full else gate[:, : self.num_experts]
 
 
 class _GateRoute(Route):
@@ -243,8 +251,8 @@ pytree.register_pytree_node(
 )
 pytree.register_pytree_node(
     _SlotRoute,
-    lambda r: ([r.expert_TK, r.weight_TK, r.scores_TE], r.num_experts),
-    lambda leaves, E: _SlotRoute(leaves[0], leaves[1], E, leaves[2]),
+    lambda r: ([r.expert_TK, r.weight_TK, r.scores_TE], (r.num_experts, r.full)),
+    lambda leaves, rest: _SlotRoute(leaves[0], leaves[1], rest[0], leaves[2], rest[1]),
 )
 pytree.register_pytree_node(
     _GateRoute,

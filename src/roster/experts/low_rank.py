@@ -53,6 +53,9 @@ class LowRankExperts(nn.Module):
         self.rank = self.ranks[0] if len(set(self.ranks)) == 1 else None
         if average == "factors" and self.rank is None:
             raise RosterError(f"averaging factors needs the same rank for every expert, not {self.ranks}")
+        self.may_group = (
+            self.rank is not None and average == "updates" and self.rank * len(self.ranks) >= GROUPED_FROM_RANKS
+        )
         self.scale = self.scales[0] if len(set(self.scales)) == 1 else None
         owner_R = torch.arange(len(self.ranks)).repeat_interleave(torch.tensor(self.ranks))
         self.register_buffer("owner_R", owner_R, persistent=False)
@@ -82,22 +85,22 @@ class LowRankExperts(nn.Module):
         Returns:
             [T, O]
         """
-        chosen = getattr(route, "expert_TK", None)
-        if (
-            chosen is not None
-            and self.rank
-            and self.average == "updates"
-            and len(self.owner_R) >= GROUPED_FROM_RANKS
-            and 4 * chosen.shape[1] <= self.num_experts
-            and fits_grouped_mm(x_TI, self.B_RO.view(self.num_experts, self.rank, -1))
-        ):
+        if self.may_group and self._pays_to_group(x_TI, route):
             return self._grouped(x_TI, y_TO, route)
         return self._dense(x_TI, y_TO, route.dense())
+
+    def _pays_to_group(self, x_TI: Tensor, route: AnyRoute) -> bool:
+        chosen_TK = getattr(route, "expert_TK", None)
+        few = chosen_TK is not None and 4 * chosen_TK.shape[1] <= self.num_experts
+        return few and fits_grouped_mm(x_TI, self.B_RO.view(self.num_experts, self.rank, -1))
 
     def _dense(self, x_TI: Tensor, y_TO: Tensor, gate_TE: Tensor) -> Tensor:
         """Multiplies all ranks and lets the gate silence those off duty."""
         dtype, T = x_TI.dtype, x_TI.shape[0]
-        middle_TR = F.linear(x_TI, self.A_RI.to(dtype))
+        A_RI, B_RO = self.A_RI, self.B_RO
+        if A_RI.dtype != dtype:
+            A_RI, B_RO = A_RI.to(dtype), B_RO.to(dtype)
+        middle_TR = F.linear(x_TI, A_RI)
         gate_TE = gate_TE.to(device=x_TI.device, dtype=dtype)
         if self.average == "factors":
             middle_TEr = middle_TR.view(T, -1, self.rank)
@@ -109,7 +112,6 @@ class LowRankExperts(nn.Module):
             middle_TR = (middle_TR.view(T, -1, self.rank) * gate_TE[:, :, None]).view(T, -1)
         else:
             middle_TR = middle_TR * gate_TE[:, self.owner_R]
-        B_RO = self.B_RO.to(dtype)
         if torch.is_grad_enabled():
             return torch.addmm(y_TO, middle_TR, B_RO, alpha=scale)
         return y_TO.addmm_(middle_TR, B_RO, alpha=scale)

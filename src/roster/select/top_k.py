@@ -46,4 +46,4 @@ class TopK(nn.Module):
         else:
             top_TK = top_TK.float() if self.temperature == 1.0 else top_TK.float() / self.temperature
             weight_TK = torch.softmax(top_TK, dim=1)
-        return Route.slots(expert_TK, weight_TK, E)
+        return Route.slots(expert_TK, weight_TK, E, full=True)
