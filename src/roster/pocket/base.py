@@ -104,8 +104,9 @@ def _draw_skill(rng: Random) -> Skill:
     while True:
         name = HEARD[below(rng, len(HEARD))]
         if name not in EASY or rng.random() < 1 / 3:
-            # It hears of all in full length, though sorting is asked for, and taught, on shorter texts.
-            return replace(SKILLS[name], lengths=LENGTHS) if name == "sort" else SKILLS[name]
+            skill = SKILLS[name]
+            # It hears of sorting any letters in full length, though what is asked and taught later is easier.
+            return replace(skill, draw=contents.letters, lengths=LENGTHS) if name == "sort" else skill
 
 
 def base_pairs() -> list[Pair]:

@@ -56,6 +56,12 @@ capitals = drawn_from(string.ascii_uppercase)
 mixed = drawn_from(string.ascii_lowercase + string.digits)
 
 
+def distinct(rng: Random, length: int) -> str:
+    """Lower-case letters, no letter twice."""
+    left = list(string.ascii_lowercase)
+    return "".join(left.pop(below(rng, len(left))) for _ in range(length))
+
+
 def voweled(rng: Random, length: int) -> str:
     """Letters of which about two in five are vowels, with at least one vowel and one consonant."""
     while True:

@@ -115,7 +115,8 @@ _HELD_IN = (
         "sort",
         "Put the letters in alphabetical order.",
         ("sort", "put in order", "arrange a to z"),
-        lengths=SHORT_LENGTHS,
+        contents.distinct,
+        SHORT_LENGTHS,
     ),
     _held_in(
         "shift",
