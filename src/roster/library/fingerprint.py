@@ -59,10 +59,11 @@ def check_same_base(recorded: Mapping[str, str], model: nn.Module, what: str) ->
     actual = fingerprint(model)
     shared = [name for name in recorded if name in actual]
     if not shared:
-        raise RosterError(f"{what} was made for another base: no tensor of this model is named like one of that")
-    for name in recorded:
-        if name not in actual and is_whole(model):
-            raise RosterError(f"{what} was made for another base: this model has no tensor {name!r}")
+        why = "they have other names" if actual else "all are quantised or not in memory"
+        raise RosterError(f"{what} was made for another base: no tensor of this model can be compared, {why}")
+    missing = next((name for name in recorded if name not in actual), None)
+    if missing is not None and is_whole(model):
+        raise RosterError(f"{what} was made for another base: this model has no tensor {missing!r}")
     for name in shared:
         if recorded[name] != actual[name]:
             half = model.get_parameter(name).dtype == torch.float16
