@@ -129,7 +129,7 @@ def _attach_blocks(
         width = model.config.get_text_config().hidden_size
         site = Site(name, index, width, 0, sites[0].experts, (), len(names), sites[0].tasks)
         router = _router(site, mixing, surroundings)
-        router.to(device=next(block.parameters()).device)
+        router.to(device=_device(block))
         block.add_module(CHILD, BlockRouter(router, mixture.slot, f"route/{name}"))
         block.register_forward_pre_hook(decide_route, with_kwargs=True)
 
@@ -145,7 +145,7 @@ def _attach_whole(
             mixing.prepare(mixture.head, whole, surroundings)
     if mixing.at == "model":
         mixture.router = _router(whole, mixing, surroundings)
-    mixture.to(device=model.device)
+    mixture.to(device=_device(model))
 
 
 def _router(site: Site, mixing: Mixing, surroundings: Surroundings | None) -> Router:
@@ -169,12 +169,18 @@ def lora_experts(site: Site, mixing: Mixing) -> LowRankExperts:
 
 def _placement(linear: nn.Module, model: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Where a layer computes, and in what: not where its weights rest when they are offloaded or quantised."""
-    hook = getattr(linear, "_hf_hook", None)
-    device = linear.weight.device
-    if device.type == "meta" and hook is not None:
-        device = torch.device(hook.execution_device)
     dtype = linear.weight.dtype if linear.weight.dtype.is_floating_point else model.dtype
-    return device, dtype
+    return _device(linear), dtype
+
+
+def _device(module: nn.Module) -> torch.device:
+    """Where a module computes: offloaded weights rest elsewhere, and accelerate's hooks know where they are wanted."""
+    for part in module.modules():
+        hook = getattr(part, "_hf_hook", None)
+        for each in getattr(hook, "hooks", [hook]):
+            if getattr(each, "execution_device", None) is not None:
+                return torch.device(each.execution_device)
+    return next(module.parameters()).device
 
 
 def _become(model: nn.Module, cls: type, mixture: Mixture) -> None:
@@ -184,6 +190,9 @@ def _become(model: nn.Module, cls: type, mixture: Mixture) -> None:
         from accelerate.hooks import add_hook_to_module, remove_hook_from_module
 
         remove_hook_from_module(model)
+    if getattr(model.__dict__.get("forward"), "__func__", None) is type(model).forward:
+        # What accelerate leaves behind: the old class's forward on the object itself, where it would hide the new one.
+        del model.forward
     model.__class__ = cls
     model.add_module(CHILD, mixture)
     if hook is not None:
