@@ -138,7 +138,7 @@ def test_the_auxiliary_loss_is_counted_once():
     torch.testing.assert_close(losses[2.0] - losses[0.0], 2 * once)
 
 
-COMPILED = [("arrow-mbc", {}), ("named", {}), ("x-lora", {}), ("smear", {}), ("uniform", {}), ("polytropon", {})]
+COMPILED = [("arrow-mbc", {}), ("named", {}), ("x-lora", {}), ("smear", {})]
 
 
 @pytest.mark.parametrize(("slug", "options"), COMPILED, ids=[slug for slug, _ in COMPILED])
