@@ -8,12 +8,12 @@ import re
 
 import hypothesis.strategies as st
 import pytest
-import tiny
 import torch
 from hypothesis import given
 from torch import nn
 
 import roster
+import tiny
 from roster.library import Library
 from roster.mixture.attach import attach, routers
 from roster.recipes import RECIPES
@@ -216,7 +216,8 @@ def test_gradients_reach_exactly_what_the_source_trains(models, slug, options):
     model.eval()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, f"{name} got no gradient"
+            assert parameter.grad is not None, f"{name} got no gradient"
+            assert parameter.grad.abs().sum() > 0, f"{name} got a gradient of zero"
         else:
             assert parameter.grad is None, f"{name} is not trained"
 

@@ -1,0 +1,28 @@
+"""Figures of the arena: intervals against SciPy, paired differences, the verdict's words."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from roster.arena.evaluate import paired_difference, wilson
+
+
+@pytest.mark.parametrize(("correct", "total"), [(0, 10), (3, 10), (10, 10), (290, 312)])
+def test_wilson_is_scipys(correct, total):
+    expected = scipy.stats.binomtest(correct, total).proportion_ci(0.95, method="wilson")
+    assert wilson(correct, total) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_paired_difference_covers_the_truth():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for trial in range(60):
+        a = generator.random(200) < 0.7
+        b = generator.random(200) < 0.6
+        mean, low, high = paired_difference(a, b, seed=trial)
+        assert mean == pytest.approx(a.mean() - b.mean())
+        covered += low <= 0.1 <= high
+    assert covered >= 52
+    same = generator.random(50) < 0.5
+    assert paired_difference(same, same) == (0.0, 0.0, 0.0)

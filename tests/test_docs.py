@@ -1,0 +1,31 @@
+"""The documentation says what the code says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from roster.recipes import RECIPES
+from roster.recipes.table import page
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_method_table_is_up_to_date():
+    assert (ROOT / "docs" / "methods.md").read_text(encoding="utf-8") == page(), (
+        "run: python -m roster.recipes.table > docs/methods.md"
+    )
+
+
+@pytest.mark.parametrize("path", sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]), ids=lambda p: p.name)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+@pytest.mark.parametrize("slug", RECIPES)
+def test_evidence_exists_where_a_claim_is_said_to_be_shown(slug):
+    recipe = RECIPES[slug]
+    if recipe.claim is None:
+        assert recipe.claim_shown is None
+    assert (ROOT / recipe.evidence).exists(), recipe.evidence
