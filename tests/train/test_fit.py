@@ -57,7 +57,7 @@ def test_training_lowers_the_loss(tmp_path):
     model = model_for("mov-molora")
     settings = Settings(steps=80, batch_size=16, learning_rate=3e-2, progress=False)
     losses = list(fit(model, ROWS, Tokenizer(), tmp_path / "run", settings)["losses"].values())
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < losses[0] - 0.3
 
 
 @pytest.mark.parametrize("slug", ["x-lora", "mov-molora"])

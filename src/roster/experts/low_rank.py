@@ -104,12 +104,12 @@ class LowRankExperts(nn.Module):
         gate_TE = gate_TE.to(device=x_TI.device, dtype=dtype)
         if self.average == "factors":
             middle_TEr = middle_TR.view(T, -1, self.rank)
-            middle_TR = (middle_TEr * gate_TE[:, :, None]).sum(1, keepdim=True).expand_as(middle_TEr).reshape(T, -1)
+            middle_TR = (middle_TEr * gate_TE.unsqueeze(-1)).sum(1, keepdim=True).expand_as(middle_TEr).reshape(T, -1)
         scale = self.scale
         if scale is None:
             gate_TE, scale = gate_TE * self.scale_E.to(dtype), 1.0
         if self.rank:
-            middle_TR = (middle_TR.view(T, -1, self.rank) * gate_TE[:, :, None]).view(T, -1)
+            middle_TR = (middle_TR.view(T, -1, self.rank) * gate_TE.unsqueeze(-1)).view(T, -1)
         else:
             middle_TR = middle_TR * gate_TE[:, self.owner_R]
         if torch.is_grad_enabled():
