@@ -73,6 +73,12 @@ def save(model: Any, folder: Path, include_base: bool | None = None) -> None:
     mixture = model.roster
     if include_base is None:
         include_base = mixture.base_name is None
+    table = fingerprint(model, skip=_is_ours)
+    if not table:
+        raise RosterError(
+            "all weights of the base are offloaded, so that there is nothing to tell it by: load it without offloading, "
+            "and save that mixture"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         new = Path(scratch) / "new"
@@ -85,7 +91,7 @@ def save(model: Any, folder: Path, include_base: bool | None = None) -> None:
             name=mixture.base_name,
             included=include_base,
             architecture=type(model).base_class.__name__,
-            fingerprint=fingerprint(model, skip=_is_ours),
+            fingerprint=table,
         )
         manifest = Manifest(
             recipe=mixture.recipe, options=mixture.options, experts=experts, tasks=list(mixture.tasks), base=base
