@@ -91,6 +91,21 @@ def test_offloaded(slug, place, tmp_path):
         assert torch.equal(ids, plain.generate(**{**inputs(plain), "use_cache": True}, max_new_tokens=3))
 
 
+def test_a_mixture_on_a_base_that_is_nowhere_in_memory_is_not_saved(tmp_path):
+    """Its base could not be told from another when it is loaded again."""
+    model = put(on_disk(tiny.base(), tmp_path), "arrow-mbc")
+    with pytest.raises(roster.RosterError, match="offloaded"):
+        model.save_pretrained(tmp_path / "saved", include_base=False)
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_partly_offloaded_mixture_is_saved(tmp_path):
+    model = put(dispatched(tiny.base(), tmp_path), "arrow-mbc")
+    model.save_pretrained(tmp_path / "saved", include_base=False)
+    again = roster.load(tiny.base(), experts=tmp_path / "saved")
+    assert torch.equal(logits(again), logits(model))
+
+
 @each_recipe
 def test_half_precision(slug):
     """A base in bfloat16 gets experts in bfloat16, routes in float32, and the answer of float32 up to rounding."""
