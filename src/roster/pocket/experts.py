@@ -17,7 +17,10 @@ from roster.pocket.skills import HELD_IN, SKILLS, Skill, examples, two_part
 from roster.pocket.training import Pair
 
 CARD_PROMPTS = 12
-MULTITASK_LEARNING_RATE = 1e-3
+MULTITASK_LEARNING_RATE = 2e-3
+MULTITASK_SHARE = 0.5
+"""Training examples of the multi-task adapter as a share of all experts' together. It reuses what skills have in
+common, and a full share would take as long as all experts; the record has both numbers."""
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
@@ -77,8 +80,7 @@ def lora_config(shape: Shape) -> Any:
 
 
 def multitask_shape(model: Any) -> Shape:
-    """One all-linear LoRA for ``model`` with as many parameters as all experts together, to half a rank, and as
-    many training examples."""
+    """One all-linear LoRA for ``model`` with as many parameters as all experts together, to half a rank."""
     from torch import nn
 
     linear = {name: each for name, each in model.named_modules() if isinstance(each, nn.Linear)}
@@ -90,7 +92,7 @@ def multitask_shape(model: Any) -> Shape:
         if shape.targets == "all-linear" or name.endswith(shape.targets)
     )
     rank = round(total / sum(adaptable.values()))
-    steps = sum(shape.steps for shape in SHAPES.values())
+    steps = round(MULTITASK_SHARE * sum(shape.steps for shape in SHAPES.values()))
     return Shape(rank=rank, alpha=2 * rank, steps=steps, learning_rate=MULTITASK_LEARNING_RATE)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ class Workshop:
         scratch.mkdir(parents=True)
         make(name, scratch)
         publish(scratch, target)
-        shutil.rmtree(self.out / ".unfinished", ignore_errors=True)
+        with suppress(OSError):  # not empty while another run works beside this one
+            scratch.parent.rmdir()
 
     def _train(self, name: str, model: Any, tokenizer: Any, pairs: list[Pair], **how: Any) -> None:
         steps = -(-len(pairs) // how["batch"])
@@ -94,7 +96,7 @@ class Workshop:
     def _tick(self, bar: TaskID, loss: float | None) -> None:
         self.progress.advance(bar)
         task = self.progress.tasks[bar]
-        if loss is not None and not self.progress.console.is_terminal and task.completed % 100 < 2:
+        if loss is not None and not self.progress.console.is_terminal and task.completed % 100 == 0:
             # A log file shows no bars: a line now and then instead.
             self.progress.console.print(f"{task.description} {task.completed:.0f}/{task.total:.0f} loss {loss:.3f}")
 
