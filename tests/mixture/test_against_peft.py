@@ -117,7 +117,7 @@ def test_polytropon(folder, ids):
         modules = {site: LowRank(u.A_RD, u.B_OR, 1 / u.A_RD.shape[0]) for site, u in adapter.modules.items()}
         skills[name] = make_adapter(name, modules, base="tiny/base")
     tasks = ["a", "b", "c"]
-    recipe = RECIPES["polytropon"]({"tasks": tasks})
+    recipe = RECIPES["polytropon"]({"tasks": tasks, "average": "factors"})
     ours = attach(model, Library(skills), recipe, recipe="polytropon").eval()
     targets = list(tiny.ARCHITECTURES["llama"][2])
     config = PolyConfig(r=4, n_skills=4, n_tasks=3, n_splits=1, target_modules=targets, task_type="CAUSAL_LM")

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,8 +22,6 @@ NAMES = ["0", "self_attn", "with space", "ünïcode", "a.b"]
 
 def library(names=NAMES):
     adapters = tiny.library(tiny.base(), len(names))
-    from dataclasses import replace
-
     return Library({n: replace(adapters[old], name=n) for n, old in zip(names, adapters.names, strict=True)})
 
 

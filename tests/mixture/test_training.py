@@ -23,6 +23,7 @@ CASES = [
     ("smear", {}),
     ("milora-prompt-routed", {}),
     ("polytropon", {}),
+    ("polytropon", {"average": "factors"}),
 ]
 each_case = pytest.mark.parametrize(("slug", "options"), CASES, ids=[f"{s}-{'-'.join(o)}" for s, o in CASES])
 
