@@ -123,16 +123,14 @@ class LowRankExperts(nn.Module):
         ends_E = route.counts_E.cumsum(0).to(torch.int32)
         A_EIr = self.A_RI.to(dtype).view(E, r, -1).transpose(1, 2)
         B_ErO = self.B_RO.to(dtype).view(E, r, -1)
+        weight_P = weight_P * (self.scale if self.scale is not None else self.scale_E[expert_P.clamp_max(E - 1)])
         # Pairs of nobody lie behind the last group, where grouped_mm leaves what it finds in its output, and in the
         # gradient of its input: both sides of both products are masked.
-        nobody_P1 = (expert_P == E)[:, None]
-        x_PI = x_TI.index_select(0, token_P)
-        if x_PI.requires_grad:
-            x_PI = x_PI.masked_fill(nobody_P1, 0.0)
-        middle_Pr = F.grouped_mm(x_PI, A_EIr, offs=ends_E).masked_fill(nobody_P1, 0.0)
-        weight_P = weight_P * (self.scale if self.scale is not None else self.scale_E[expert_P.clamp_max(E - 1)])
-        middle_Pr = (middle_Pr * weight_P[:, None].to(dtype)).masked_fill(nobody_P1, 0.0)
-        update_PO = F.grouped_mm(middle_Pr, B_ErO, offs=ends_E).masked_fill(nobody_P1, 0.0)
+        nobody_P1 = None if getattr(route, "full", False) else (expert_P == E)[:, None]
+        x_PI = _without(x_TI.index_select(0, token_P), nobody_P1 if x_TI.requires_grad else None)
+        middle_Pr = _without(F.grouped_mm(x_PI, A_EIr, offs=ends_E), nobody_P1)
+        middle_Pr = _without(middle_Pr * weight_P[:, None].to(dtype), nobody_P1)
+        update_PO = _without(F.grouped_mm(middle_Pr, B_ErO, offs=ends_E), nobody_P1)
         if torch.is_grad_enabled():
             return y_TO.index_add(0, token_P, update_PO)
         return y_TO.index_add_(0, token_P, update_PO)
@@ -148,3 +146,8 @@ class LowRankExperts(nn.Module):
         for e, (A, B, scale) in experts:
             y_TO = y_TO + gate_TE[:, e, None] * scale * (x_TI @ A.T @ B.T)
         return y_TO
+
+
+def _without(rows: Tensor, nobody_P1: Tensor | None) -> Tensor:
+    """Rows with those of nobody set to zero; None says that there are none."""
+    return rows if nobody_P1 is None else rows.masked_fill(nobody_P1, 0.0)
