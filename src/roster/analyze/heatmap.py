@@ -16,11 +16,11 @@ from typing import Any
 import jinja2
 from torch import Tensor
 
-from roster.analyze.files import write_whole
 from roster.analyze.palette import mark_of
 from roster.analyze.texts import visible, visible_parts
 from roster.analyze.trace import Trace
 from roster.errors import RosterError
+from roster.files import write_whole
 
 _STRIP_TOKENS = 256
 """Layers times tokens are as many table cells: past this, the strip would make the page too heavy."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
-from roster.analyze.files import write_whole
+from roster.files import write_whole
 
 CHECKS = {
     "polytropon": ("roster.arena.checks.polytropon", 5),

@@ -24,7 +24,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from roster import pocket
-from roster.analyze.files import write_whole
 from roster.analyze.heatmap import heatmap_html
 from roster.api import trace
 from roster.arena.contenders import CONTENDERS, Contender, single_experts
@@ -33,6 +32,7 @@ from roster.arena.report import write_report
 from roster.arena.summary import accuracy_by_group, per_skill, print_table, verdict
 from roster.arena.timing import relative_time
 from roster.errors import RosterError, nearest
+from roster.files import write_whole
 from roster.library import Library
 from roster.mixture.attach import detach
 from roster.pocket.skills import COMPOSED, HELD_IN, UNSEEN, Example, examples, is_correct

@@ -13,9 +13,9 @@ from typing import Any
 
 from rich.console import Console
 
-from roster.analyze.files import write_whole
 from roster.arena.contenders import CONTENDERS
 from roster.arena.mix import GROUPS, run
+from roster.files import write_whole
 
 SEEDS, EXAMPLES = 3, 40
 Shares = dict[str, dict[str, float]]

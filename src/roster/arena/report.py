@@ -14,8 +14,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from roster.analyze.files import write_whole
 from roster.errors import RosterError, nearest
+from roster.files import write_whole
 
 _RESULT = [
     *("title", "date", "machine", "versions", "seed", "seconds", "examples_per_skill"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pydantic
 
 from roster.errors import RosterError, nearest
-from roster.library.whole import write_whole
+from roster.files import write_whole
 
 CARD = "card.json"
 
@@ -60,4 +60,4 @@ class Card(pydantic.BaseModel, extra="forbid", strict=True):
     def write(self, folder: Path) -> Path:
         """Writes `card.json`, whole or not at all."""
         text = self.model_dump_json(indent=1) + "\n"
-        return write_whole(folder / CARD, lambda path: path.write_text(text, encoding="utf-8"))
+        return write_whole(folder / CARD, text.encode())

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from roster.errors import RosterError
+from roster.files import write_whole
 from roster.library.adapter import Adapter
-from roster.library.whole import write_whole
 
 GATES = "gates.safetensors"
 
@@ -48,4 +48,4 @@ def write_gates(folder: Path, gates: dict[str, Tensor]) -> Path:
     """Writes gate vectors into an adapter's folder, whole or not at all."""
     # Copies: safetensors refuses tensors that share memory, as rows of one stacked parameter do.
     tensors = {name: gate_D.detach().cpu().clone() for name, gate_D in gates.items()}
-    return write_whole(folder / GATES, lambda path: save_file(tensors, path))
+    return write_whole(folder / GATES, save(tensors))

@@ -76,8 +76,8 @@ def save(model: Any, folder: Path, include_base: bool | None = None) -> None:
     table = fingerprint(model, skip=_is_ours)
     if not table:
         raise RosterError(
-            "all weights of the base are offloaded, so that there is nothing to tell it by: load it without offloading, "
-            "and save that mixture"
+            "all weights of the base are offloaded, so that there is nothing to tell it by: load it without "
+            "offloading, and save that mixture"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:

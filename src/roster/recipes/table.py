@@ -1,4 +1,4 @@
-"""The method table of the documentation, generated from the recipes: `python -m roster.recipes.table > docs/methods.md`."""
+"""The documentation's method table, made from the recipes: `python -m roster.recipes.table > docs/methods.md`."""
 
 from __future__ import annotations
 

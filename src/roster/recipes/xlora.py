@@ -13,6 +13,8 @@ Differences: both passes keep a KV cache of their own, so generation costs two p
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,7 +39,7 @@ class XLoraHead(nn.Module):
     def __init__(self, width: int, hidden: int, depth: int, num_sites: int, num_experts: int):
         super().__init__()
         sizes = [width] + [hidden] * (depth - 1)
-        layers = [part for i, o in zip(sizes, sizes[1:], strict=False) for part in (nn.Linear(i, o), nn.ReLU())]
+        layers = [part for i, o in itertools.pairwise(sizes) for part in (nn.Linear(i, o), nn.ReLU())]
         self.layers = nn.Sequential(*layers)
         bound = sizes[-1] ** -0.5  # as nn.Linear begins
         self.weight_NED = nn.Parameter(torch.empty(num_sites, num_experts, sizes[-1]).uniform_(-bound, bound))
