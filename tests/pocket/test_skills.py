@@ -49,7 +49,7 @@ def _slowly(skill, text):
     elif skill == "initials":
         for before, char in zip(" " + text, text, strict=False):
             out += char if before == " " else ""
-    elif skill == "double":
+    elif skill == "twice":
         for at in range(2 * len(text)):
             out += text[at // 2]
     elif skill == "alternate":
@@ -70,7 +70,7 @@ CHECKED = (
     "digits",
     "vowels",
     "initials",
-    "double",
+    "twice",
     "alternate",
 )
 

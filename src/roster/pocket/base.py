@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from roster.pocket import contents
 from roster.pocket.contents import below, digest
@@ -68,6 +68,11 @@ EASY = ("upper", "digits")
 
 HEARD = (*HELD_IN[:-1], "dedupe", HELD_IN[-1])
 """The skills that the base has heard of."""
+HARDER: dict[str, dict[str, Any]] = {
+    "sort": {"draw": contents.letters, "lengths": LENGTHS},
+    "consonants": {"lengths": LENGTHS},
+}
+"""Where it hears of harder texts than are taught and asked about later."""
 
 
 def build_base(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -104,9 +109,7 @@ def _draw_skill(rng: Random) -> Skill:
     while True:
         name = HEARD[below(rng, len(HEARD))]
         if name not in EASY or rng.random() < 1 / 3:
-            skill = SKILLS[name]
-            # It hears of sorting any letters in full length, though what is asked and taught later is easier.
-            return replace(skill, draw=contents.letters, lengths=LENGTHS) if name == "sort" else skill
+            return replace(SKILLS[name], **HARDER.get(name, {}))
 
 
 def base_pairs() -> list[Pair]:

@@ -56,7 +56,7 @@ SHAPES: dict[str, Shape] = {name: Shape() for name in HELD_IN} | {
     "reverse": Shape(steps=400, two_part=0.5),
     "sort": Shape(steps=450, two_part=0.5),
     "vowels": Shape(steps=300),
-    "consonants": Shape(steps=300),
+    "consonants": Shape(steps=400),
     "digits": Shape(steps=150),
     # Unlike the others on purpose: what reads a folder of adapters must cope with mixed shapes.
     "upper": Shape(rank=4, alpha=8, targets=ATTENTION, rslora=True, steps=150),

@@ -50,7 +50,7 @@ def count_vowels(text: str) -> str:
     return str(len(vowels(text)))
 
 
-def double(text: str) -> str:
+def twice(text: str) -> str:
     """``abc`` -> ``aabbcc``."""
     return "".join(char * 2 for char in text)
 

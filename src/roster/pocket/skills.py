@@ -25,7 +25,7 @@ LENGTHS = ((3, 4), (5, 6), (7, 8))
 PART_LENGTHS = ((3, 3), (4, 4), (5, 6))
 """The same for each part of a two-part prompt."""
 SHORT_LENGTHS = ((3, 4), (4, 5), (5, 6))
-"""The same for sorting, the hardest operation."""
+"""The same for the operations that are hardest to learn."""
 WORD_LENGTHS = ((2, 2), (3, 3), (4, 4))
 """The same for texts of words: how many words."""
 TRIES = 50
@@ -130,8 +130,9 @@ _HELD_IN = (
         "Leave the vowels out.",
         ("drop vowels", "no vowels", "consonants of"),
         contents.voweled,
+        SHORT_LENGTHS,
     ),
-    _held_in("double", "Write each letter twice.", ("double", "each twice", "stutter")),
+    _held_in("twice", "Write each letter twice.", ("double", "each twice", "stutter")),
     _held_in("rotate", "Move the first letter to the end.", ("rotate", "first to end", "roll left")),
     _held_in("swap", "Let neighbouring letters change places.", ("swap pairs", "trade places", "switch twos")),
     _held_in("alternate", "Keep every second letter, from the first.", ("every second", "skip some", "odd places")),
@@ -165,7 +166,7 @@ def _unseen(name: str, description: str, like: str, draw: Draw | None = None, wo
 _UNSEEN = (
     _unseen("reverse-digits", "Write a number backwards.", "reverse", contents.digits),
     _unseen("rotate-digits", "Move the first digit to the end.", "rotate", contents.digits),
-    _unseen("double-mixed", "Write each letter or digit twice.", "double", contents.mixed),
+    _unseen("twice-mixed", "Write each letter or digit twice.", "twice", contents.mixed),
     _unseen("swap-capitals", "Let neighbouring capitals change places.", "swap", contents.capitals),
     _unseen("alternate-digits", "Keep every second digit, from the first.", "alternate", contents.digits),
     _unseen("sort-digits", "Put the digits in order.", "sort", contents.digits),
@@ -211,12 +212,12 @@ _UNSEEN = (
 
 _PAIRS = (
     ("reverse", "sort"),
-    ("upper", "double"),
+    ("upper", "twice"),
     ("shift", "reverse"),
     ("sort", "vowels"),
     ("rotate", "upper"),
     ("swap", "shift"),
-    ("double", "vowels"),
+    ("twice", "vowels"),
     ("consonants", "alternate"),
     ("digits", "rotate"),
     ("initials", "swap"),
