@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from roster.recipes import find
 
 MANIFEST = "roster.json"
 ROUTER = "router.safetensors"
+_ENTRIES = ("experts", "base", ROUTER, MANIFEST)  # the last makes the others a mixture
 
 
 class Expert(pydantic.BaseModel, extra="forbid"):
@@ -256,13 +256,26 @@ def _base_of(folder: Path, manifest: Manifest, base: Any, kwargs: dict[str, Any]
 
 
 def _move_in(new: Path, folder: Path) -> None:
-    """Puts a finished folder in place. What else lies in an existing folder (a trainer's state) stays there."""
+    """Puts a finished folder in place. What else lies in an existing folder (a trainer's state) stays there.
+
+    The mixture that was there is moved aside first, whole, and comes back when anything fails.
+    """
     if not folder.exists():
         new.rename(folder)
         return
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for entry in sorted(new.iterdir(), key=lambda path: path.name == MANIFEST):
-        target = folder / entry.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        entry.replace(target)
+    old = new.with_name("old")
+    old.mkdir()
+    try:
+        for name in _ENTRIES:
+            if (folder / name).exists():
+                (folder / name).rename(old / name)
+        for name in _ENTRIES:
+            if (new / name).exists():
+                (new / name).rename(folder / name)
+    except BaseException:
+        for name in _ENTRIES:
+            if (folder / name).exists() and (old / name).exists():
+                (folder / name).rename(new.with_name(f"failed-{name}"))
+            if (old / name).exists():
+                (old / name).rename(folder / name)
+        raise

@@ -14,13 +14,16 @@ from roster.context import Context
 from roster.errors import RosterError
 
 
-def context_of(inputs: dict[str, Any], token_mask: Tensor | None, prompt_mask: Tensor | None) -> Context:
+def context_of(
+    inputs: dict[str, Any], token_mask: Tensor | None, prompt_mask: Tensor | None, reads_prompt: bool = False
+) -> Context:
     """Reads what a router may know off the keyword arguments of a transformers model.
 
     Args:
         inputs: keyword arguments of the model's forward.
         token_mask: True for real tokens of this call, [B, S]; read off the attention mask when None.
         prompt_mask: True for prompt tokens, [B, S]; when None, read off the labels where there are any.
+        reads_prompt: whether it is an error that labels leave a row without a prompt.
     """
     input_ids = inputs.get("input_ids")
     tokens = input_ids if input_ids is not None else inputs.get("inputs_embeds")
@@ -38,7 +41,21 @@ def context_of(inputs: dict[str, Any], token_mask: Tensor | None, prompt_mask: T
     labels = inputs.get("labels")
     if prompt_mask is None and labels is not None and labels.shape == (B, S):
         prompt_mask = (labels != -100).cumsum(1) == 0
+        if reads_prompt:
+            _check_prompts(prompt_mask, mask_BS)
     return Context(B, S, mask_BS, input_ids, prompt_mask)
+
+
+def _check_prompts(prompt_BS: Tensor, mask_BS: Tensor | None) -> None:
+    """A row without a prompt would be routed by nothing and train nothing; on a device, finding out would cost time."""
+    if prompt_BS.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    prompted_B = (prompt_BS if mask_BS is None else prompt_BS & mask_BS).any(1)
+    if not bool(prompted_B.all()):
+        raise RosterError(
+            f"this recipe routes by the prompt, but every token of row {int((~prompted_B).nonzero()[0])} has a label: "
+            "set the labels of prompt tokens to -100, or pass prompt_mask="
+        )
 
 
 def _real_tokens(attention_mask: Any, S: int) -> Tensor | None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
-from roster.library import Library, LowRank
 from roster.router import Router
+
+if TYPE_CHECKING:
+    # Recipes are listed without reading adapters, and reading adapters means importing PEFT and transformers.
+    from roster.library import Library, LowRank
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Mixing:
         constant: whether the route is the same for every token ("always"), for every token of a task ("per task"),
             or depends on the tokens (None); the first two can be merged.
         remembers: whether a router keeps something across decode steps.
+        reads_prompt: whether a router pools over the prompt, so that every row must have one.
         tasks: which tasks a row may name, for recipes that route by task; None when rows need no task.
     """
 
@@ -90,6 +94,7 @@ class Mixing:
     trains: frozenset[str] = frozenset()
     constant: Literal["always", "per task"] | None = None
     remembers: bool = False
+    reads_prompt: bool = False
     tasks: Callable[[Library], Sequence[str]] | None = None
 
     @property

@@ -26,7 +26,7 @@ from roster.mixture.history import history_of, new_cache
 from roster.mixture.inputs import context_of
 from roster.mixture.mixing import Mixing
 from roster.router import Router
-from roster.score import PromptPooled, TaskTable
+from roster.score import TaskTable
 
 _OWN_INPUTS = ("token_mask", "prompt_mask", "task_ids")
 
@@ -81,7 +81,7 @@ class RoutedModel:
         """
         mixture = self.roster
         kwargs.update(zip(type(self).input_names, args, strict=False))
-        context = context_of(kwargs, token_mask, prompt_mask)
+        context = context_of(kwargs, token_mask, prompt_mask, mixture.mixing.reads_prompt)
         context.task_ids_B, context.recorder = task_ids, mixture.recorder
         if mixture.mixing.tasks is not None and not torch.compiler.is_compiling():
             self._check_tasks(task_ids, context.batch)
@@ -176,7 +176,7 @@ class RoutedModel:
             raise RosterError(f"the prompt has {ids.shape[-1]} tokens, but the model's context holds {limit}")
         config = kwargs.get("generation_config") or getattr(self, "generation_config", None)
         chunk = kwargs.get("prefill_chunk_size") or getattr(config, "prefill_chunk_size", None)
-        if chunk and any(isinstance(module, PromptPooled) for module in self.modules()):
+        if chunk and self.roster.mixing.reads_prompt:
             raise RosterError(
                 f"recipe {self.roster.recipe!r} decides by the whole prompt at once; leave prefill_chunk_size out"
             )

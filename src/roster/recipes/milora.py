@@ -37,7 +37,7 @@ def milora(top_k: int = 2, balance: float = 0.01, train_experts: bool = True) ->
         return Router(score, TopK(top_k), [LoadBalancing(balance)])
 
     trains = frozenset({"router", "experts"} if train_experts else {"router"})
-    return Mixing(router, at="block", trains=trains, remembers=True)
+    return Mixing(router, at="block", trains=trains, remembers=True, reads_prompt=True)
 
 
 RECIPE = Recipe(

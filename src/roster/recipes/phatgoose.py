@@ -18,7 +18,6 @@ import math
 
 import torch
 
-from roster.library.gates import read_gates
 from roster.mixture.mixing import Mixing, Site, Surroundings
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -38,6 +37,8 @@ def phatgoose(top_k: int = 2) -> Mixing:
         return Router(Cosine(vectors_ED, scale=math.sqrt(site.width), center=True), TopK(top_k))
 
     def prepare(router: Router, site: Site, surroundings: Surroundings) -> None:
+        from roster.library.gates import read_gates
+
         for row_D, name, update in zip(router.score.vectors_ED, site.experts, site.updates, strict=True):
             if update is not None:
                 row_D.copy_(read_gates(surroundings.library[name])[site.name])

@@ -35,7 +35,7 @@ def smear(train_experts: bool = True) -> Mixing:
         return Router(PromptPooled(Linear(site.width, site.num_experts), f"smear/{site.name}", norm), All())
 
     trains = frozenset({"router", "experts"} if train_experts else {"router"})
-    return Mixing(router, at="block", trains=trains, remembers=True)
+    return Mixing(router, at="block", trains=trains, remembers=True, reads_prompt=True)
 
 
 RECIPE = Recipe(
