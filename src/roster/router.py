@@ -60,10 +60,10 @@ class Router(nn.Module):
             if loss is not None:
                 context.add_loss(self.site, loss)
         if context.recorder is not None:
-            self._record(route, context)
+            # Not a decorator: that would load the compiler whenever roster is imported.
+            torch.compiler.disable(self._record)(route, context)
         return route
 
-    @torch.compiler.disable
     def _record(self, route: AnyRoute, context: Context) -> None:
         gates_BSE = route.dense().detach().view(context.batch, context.length, -1)
         context.recorder.record(self.site, gates_BSE, context.mask_BS, context.input_ids_BS)

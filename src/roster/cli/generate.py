@@ -18,7 +18,7 @@ _GENERATE = """Answer a prompt with a saved mixture.
     roster generate my-mixture "reverse: abcd ="
     roster generate my-mixture "reverse: abcd =" --sample --temperature 0.7 --seed 3
 """
-_INSPECT = """Show which experts a mixture used for a prompt and its answer, per layer in the terminal, per token in a file.
+_INSPECT = """Show which experts a mixture used for a prompt and its answer: a table by layer, a picture by token.
 
 **Examples**
 

@@ -9,7 +9,7 @@ import typer
 
 from roster.cli import app
 
-_HELP = """List every recipe: source, what it trains, whether batch-mates matter, its claim and whether it is shown here.
+_HELP = """List every recipe: source, what it trains, whether batch-mates matter, its claim and whether it is shown.
 
 **Examples**
 
