@@ -78,7 +78,7 @@ def peft_arrow(size: str, library: Library, folder: Path) -> Any:
 
 def peft_xlora(size: str, library: Library, folder: Path) -> Any:
     model = base_model(size)
-    paths = dict(zip(library.names, on_disk(library, folder), strict=True))
+    paths = {str(index): path for index, path in enumerate(on_disk(library, folder))}  # the names PEFT gives them
     config = XLoraConfig(task_type="CAUSAL_LM", hidden_size=model.config.hidden_size, xlora_depth=1, adapters=paths)
     model.config.use_cache = False
     return get_peft_model(model, config).eval()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roster.context import Context
+from roster.score.projection import project
 
 
 class Cosine(nn.Module):
@@ -36,7 +37,7 @@ class Cosine(nn.Module):
         if self.center:
             x_TD = x_TD - x_TD.mean(-1, keepdim=True)
             vectors_ED = vectors_ED - vectors_ED.mean(-1, keepdim=True)
-        v_ED = F.normalize(vectors_ED.float(), dim=-1).to(x_TD.dtype)
+        v_ED = F.normalize(vectors_ED.float(), dim=-1)
         # Dividing the E products by the norm is cheaper than normalising D components of every token.
         norm_T1 = torch.linalg.vector_norm(x_TD, dim=-1, keepdim=True).clamp_min(1e-12)
-        return F.linear(x_TD, v_ED) * (self.scale / norm_T1)
+        return project(x_TD, v_ED) * (self.scale / norm_T1)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from roster.context import Context
+from roster.score.projection import project
 
 
 class Linear(nn.Module):
@@ -28,4 +28,4 @@ class Linear(nn.Module):
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E]."""
-        return F.linear(x_TD, self.weight_ED.to(x_TD.dtype))
+        return project(x_TD, self.weight_ED)

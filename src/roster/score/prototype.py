@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from roster.context import Context
+from roster.score.projection import project
 
 
 class Prototype(nn.Module):
@@ -25,7 +25,7 @@ class Prototype(nn.Module):
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E], not negative."""
-        return F.linear(x_TD, self.vectors_ED.to(x_TD.dtype)).abs()
+        return project(x_TD, self.vectors_ED).abs()
 
 
 def top_input_direction(A_RD: Tensor, B_OR: Tensor) -> Tensor:
