@@ -158,7 +158,7 @@ class Workshop:
         adapted = load_adapters(model, {name: self.out / "experts" / name for name in names})
         for name in names:
             adapted.set_adapter(name)
-            adapted.merge_adapter([name])  # the same sums, in two thirds of the time
+            adapted.merge_adapter([name])  # the same sums with fewer products
             own |= accuracy(adapted, tokenizer, [name], "test", TEST_COUNT)
             note("validation", name, accuracy(adapted, tokenizer, SKILLS, "validation", MATRIX_COUNT))
             adapted.unmerge_adapter()

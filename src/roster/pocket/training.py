@@ -1,7 +1,7 @@
 """Training on question-answer pairs with transformers' ``Trainer``, on one CPU thread, with a progress bar.
 
 The loss counts the answer and the end of the sequence, never the prompt. Batches are made beforehand: pairs of like
-length share one, which saves a third of the padding.
+length share one, for less padding.
 
 Legend: B pairs in a batch, S tokens of the longest.
 """
