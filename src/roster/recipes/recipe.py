@@ -5,9 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
+
+import pydantic
 
 from roster.errors import RosterError, nearest
+
+_STRICT = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,16 @@ class Recipe:
         """The composition for these options.
 
         Raises:
-            RosterError: an option that the method does not have, with the nearest that it has.
+            RosterError: an option that the method does not have, with the nearest that it has, or a value of the
+                wrong kind.
         """
-        known = self.options()
-        for name in options or {}:
+        known, kinds = self.options(), get_type_hints(self.compose)
+        for name, value in (options or {}).items():
             if name not in known:
                 raise RosterError(f"recipe {self.slug!r} has no option {name!r}: {nearest(name, known)}")
+            try:
+                pydantic.TypeAdapter(kinds[name], config=_STRICT).validate_python(value)
+            except pydantic.ValidationError as error:
+                what = error.errors()[0]["msg"].lower()
+                raise RosterError(f"recipe {self.slug!r}: option {name}={value!r}: {what}") from None
         return self.compose(**dict(options or {}))
