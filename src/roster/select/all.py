@@ -36,6 +36,8 @@ class All(nn.Module):
         super().__init__()
         if gate not in _GATES:
             raise RosterError(f"unknown gate {gate!r}: {nearest(gate, _GATES)}")
+        if not temperature > 0:
+            raise RosterError(f"a mixture of all needs a temperature above 0, not {temperature}")
         self.gate, self.temperature = gate, temperature
 
     def forward(self, scores_TE: Tensor, context: Context, bias_E: Tensor | None = None) -> Route:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from roster.context import Context
+from roster.errors import RosterError
 from roster.route import Route
 
 
@@ -26,6 +27,8 @@ class RelaxedBernoulli(nn.Module):
 
     def __init__(self, temperature: float = 1.0):
         super().__init__()
+        if not temperature > 0:
+            raise RosterError(f"relaxed Bernoulli needs a temperature above 0, not {temperature}")
         self.temperature = temperature
 
     def forward(self, scores_TE: Tensor, context: Context, bias_E: Tensor | None = None) -> Route:

@@ -32,6 +32,8 @@ class TopK(nn.Module):
             raise RosterError(f"top-k needs k >= 1, not {k}")
         if over not in ("chosen", "all"):
             raise RosterError(f"top-k: over must be 'chosen' or 'all', not {over!r}")
+        if not temperature > 0:
+            raise RosterError(f"top-k needs a temperature above 0, not {temperature}")
         self.k, self.over, self.temperature = k, over, temperature
 
     def forward(self, scores_TE: Tensor, context: Context, bias_E: Tensor | None = None) -> Route:
