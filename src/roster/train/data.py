@@ -34,7 +34,12 @@ class Row(pydantic.BaseModel, extra="forbid", strict=True):
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """Reads a JSONL file; blank lines are skipped.
+    """Reads a JSONL file; blank lines are skipped. Raises as `numbered_rows` does."""
+    return list(numbered_rows(path).values())
+
+
+def numbered_rows(path: str | Path) -> dict[int, Row]:
+    """The same by the number of each row's line, counted from 1, for errors that name it.
 
     Raises:
         RosterError: no such file, no rows, or a malformed line, with its number.
@@ -42,14 +47,12 @@ def read_rows(path: str | Path) -> list[Row]:
     path = Path(path)
     if not path.is_file():
         raise RosterError(f"there is no data file {str(path)!r}")
-    rows = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`, which also splits at separators that JSON allows inside a string (U+2028, U+0085).
+        lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise RosterError(f"{str(path)!r} is not UTF-8 text: {error}") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            rows.append(_row(line, f"{path}, line {number}"))
+    rows = {number: _row(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()}
     if not rows:
         raise RosterError(f"{str(path)!r} holds no rows")
     return rows
