@@ -68,16 +68,30 @@ def answers(
     return told
 
 
-def check_lengths(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> None:
-    """Raises RosterError for the first prompt that is empty or too long for the model's context."""
+def check_lengths(
+    model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, names: Sequence[str] | None = None
+) -> None:
+    """Raises RosterError for the first prompt that is empty, no text, or too long for the model's context.
+
+    Args:
+        model, tokenizer, prompts, max_new_tokens: as for `answers`.
+        names: what to call each prompt in the error; by default its number.
+    """
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    for number, prompt in enumerate(prompts, 1):
+    names = [f"prompt {number}" for number in range(1, len(prompts) + 1)] if names is None else names
+    for name, prompt in zip(names, prompts, strict=True):
         if not prompt:
-            raise RosterError(f"prompt {number} is empty")
+            raise RosterError(f"{name} is empty")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise RosterError(f"{name} is not valid Unicode text: {prompt[:80]!r}") from None
         length = len(tokenizer(prompt)["input_ids"])
+        if length == 0:
+            raise RosterError(f"{name} has no tokens: {prompt[:80]!r}")
         if limit is not None and length + max_new_tokens > limit:
             raise RosterError(
-                f"prompt {number} has {length} tokens, which with an answer of {max_new_tokens} "
+                f"{name} has {length} tokens, which with an answer of {max_new_tokens} "
                 f"is more than the model's context of {limit}"
             )
 
