@@ -1,24 +1,56 @@
 """The command line: `roster`. Thin: every command parses, calls, prints; the work is elsewhere.
 
-One file per group of commands. Whatever needs torch is imported inside the commands, so that `--help` is quick.
+One file per group of commands; this one lists them and turns errors into exit codes. Whatever needs torch is imported
+inside the commands, so that `--help` is quick. The docstring of a command is its help text: its "Examples" are run by
+the tests, and `\\b` keeps their lines apart.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from roster.cli import build, demo, evaluate, experts, generate, methods, pocket
+from roster.cli.common import complain
 from roster.errors import RosterError
 
+_FILE_ERRORS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+
+class Commands(typer.core.TyperGroup):
+    """What users can mend becomes one line and exit code 2, an interrupt 130; anything else keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Called by typer for every command."""
+        try:
+            return super().invoke(ctx)
+        except RosterError as error:
+            complain(str(error))
+        except _FILE_ERRORS as error:
+            if error.filename is None:
+                raise
+            complain(f"{str(error.filename)!r}: {error.strerror}")
+        except KeyboardInterrupt:
+            complain("interrupted", code=130)
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="Routed experts: many adapters on one job, and a router that decides who is on duty.",
 )
+app.command()(build.build)
+app.command("eval")(evaluate.evaluate)
+app.command()(generate.generate)
+app.command()(generate.inspect)
+app.add_typer(experts.app, name="experts")
+app.command()(methods.methods)
+app.command()(demo.demo)
+app.add_typer(pocket.app, name="pocket")
 
 
 def _version(asked: bool) -> None:
@@ -35,20 +67,22 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Routed experts: many adapters on one job, and a router that decides who is on duty."""
+    """Routed experts: many adapters on one job, and a router that decides who is on duty.
+
+    \b
+    Examples:
+      roster --version
+      roster methods
+      roster build pocket pocket --router arrow-mbc --out my-mixture
+      roster generate my-mixture "reverse: abcd ="
+    """
 
 
 def main() -> None:
-    """Entry point: errors that users can mend become one line and exit code 2; an interrupt becomes 130."""
-    from roster.cli import build, demo, evaluate, experts, generate, methods, pocket  # noqa: F401  they add commands
-
+    """The entry point of the console script."""
     try:
-        app()
-    except RosterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        app(prog_name="roster")
     except KeyboardInterrupt:
-        print("interrupted: a build takes up its training when the same command is run again", file=sys.stderr)
         sys.exit(130)
 
 

@@ -7,55 +7,73 @@ from typing import Annotated
 
 import typer
 
-from roster.cli import app
-from roster.cli.common import experts_folder, parse_options, quiet
-
-_HELP = """Build a mixture from a base and a folder of PEFT adapters, train its router where it has to be, and save it.
-
-**Examples**
-
-    roster build pocket pocket --router arrow-mbc --out my-mixture
-    roster build pocket pocket --router uniform --out uniform-mixture
-    roster pocket data --split train --count 4 --out train.jsonl
-    roster build pocket pocket --router x-lora --data train.jsonl --steps 2 --out routed
-"""
+from roster.cli.common import ExpertsFolder, complain, experts_folder, parse_options, quiet
 
 
-@app.command(help=_HELP)
 def build(
     base: Annotated[str, typer.Argument(help="A model folder, a name on the Hugging Face hub, or `pocket`.")],
-    experts: Annotated[str, typer.Argument(help="A folder of PEFT adapters, or `pocket`.")],
+    experts: ExpertsFolder,
     router: Annotated[str, typer.Option(help="A recipe; see `roster methods`.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     data: Annotated[Path | None, typer.Option(help="JSONL with prompt, answer, task; for recipes that train.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="An option of the recipe, name=value; repeatable.")] = None,
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 200,
-    batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 32,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 200,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     include_base: Annotated[
-        bool | None, typer.Option("--base/--no-base", help="Put the base's files into the folder or not.")
+        bool | None,
+        typer.Option(
+            "--base/--no-base", help="Whether the base's files go along; by default when it has no public name."
+        ),
     ] = None,
 ) -> None:
-    """Parses, builds, says where it is."""
+    """Build a mixture from a base and a folder of PEFT adapters, train its router where it has to be, and save it.
+
+    A training that is interrupted goes on from its last checkpoint when the same command is run again.
+
+    \b
+    Examples:
+      roster build pocket pocket --router arrow-mbc --out my-mixture
+      roster build pocket pocket --router arrow-mbc --option top_k=1 --out top-1
+      roster pocket data --split train --count 4 > train.jsonl
+      roster build pocket pocket --router x-lora --data train.jsonl \\
+        --steps 2 --out routed
+    """
     from roster.recipes import find
+
+    options = parse_options(option or [])
+    find(router)(options)  # before anything slow
     from roster.train import Settings, read_rows
     from roster.train import build as build_mixture
 
-    options = parse_options(option or [])
-    find(router)(options)
     rows = None if data is None else read_rows(data)
+    save_every = max(1, min(100, steps // 4))
+    settings = Settings(steps, batch_size, learning_rate, seed, save_every)
     quiet()
-    record = build_mixture(
-        base,
-        experts_folder(experts),
-        router,
-        out,
-        rows=rows,
-        options=options,
-        settings=Settings(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed),
-        include_base=include_base,
-    )
-    if losses := record.get("losses"):
-        typer.echo(f"loss {next(iter(losses.values()))} -> {list(losses.values())[-1]} in {record['seconds']} s")
+    try:
+        record = build_mixture(
+            base,
+            experts_folder(experts),
+            router,
+            out,
+            rows=rows,
+            options=options,
+            settings=settings,
+            include_base=include_base,
+        )
+    except KeyboardInterrupt:
+        complain(f"{out} was not written; run the same command again to go on from the last checkpoint", code=130)
+    for line in _losses(record):
+        typer.echo(line)
     typer.echo(f"wrote {out}")
+
+
+def _losses(record: dict) -> list[str]:
+    """One line per training: there is one, or one per expert."""
+    runs = {"": record} if "losses" in record else {f"{name}: ": each for name, each in record.items()}
+    return [
+        f"{name}loss {next(iter(run['losses'].values()))} -> {list(run['losses'].values())[-1]} in {run['seconds']} s"
+        for name, run in runs.items()
+        if run["losses"]
+    ]

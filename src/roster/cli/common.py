@@ -1,18 +1,42 @@
-"""What several commands share: the alias for the pocket models, quiet libraries, options given as key=value."""
+"""What several commands share: the alias of the pocket experts, quiet libraries, options, mixtures, tables."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
 
 from roster.errors import RosterError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+MixtureFolder = Annotated[str, typer.Argument(help="What `roster build` wrote.")]
+MixtureBase = Annotated[
+    str | None, typer.Option("--base", help="The base, for a mixture that does not carry or name its own.")
+]
+ExpertsFolder = Annotated[str, typer.Argument(help="A folder of PEFT adapters, or `pocket`.")]
+_WIDE = 200
+"""Columns of a table that goes to a file or a pipe, where nothing must be cut off."""
+
+
+def complain(message: str, code: int = 2) -> NoReturn:
+    """One line on standard error, and the end."""
+    line = " ".join(message.splitlines())
+    console(stderr=True).print("[bold red]error:[/]" if code == 2 else "[bold]stopped:[/]", end=" ")
+    console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
 
 def experts_folder(name: str) -> Path:
-    """A library's folder; "pocket" is the one that comes with roster."""
-    if name == "pocket" and not Path(name).exists():
+    """A library's folder; "pocket" is the one that comes with roster, as it is among the bases."""
+    if name == "pocket":
         from roster import pocket
 
         return pocket.experts_path()
@@ -20,11 +44,17 @@ def experts_folder(name: str) -> Path:
 
 
 def quiet() -> None:
-    """Keeps transformers from talking between our lines."""
+    """Keeps transformers and torch from talking between our lines; downloads still show their progress."""
+    import warnings
+
+    import huggingface_hub
     import transformers
 
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    huggingface_hub.utils.enable_progress_bars()
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -34,6 +64,8 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise RosterError(f"--option takes name=value, not {pair!r}")
+        if name in options:
+            raise RosterError(f"--option {name} is given twice")
         try:
             options[name] = json.loads(text)
         except json.JSONDecodeError:
@@ -41,31 +73,44 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def open_mixture(folder: str) -> Any:
+def open_mixture(folder: str, base: str | None) -> Any:
     """A saved mixture, ready to answer; its tokenizer is `model.roster.tokenizer`."""
+    from roster.mixture.base import load_tokenizer
     from roster.mixture.folder import load, read_manifest
 
-    read_manifest(Path(folder))
+    manifest = read_manifest(Path(folder))
+    if base is None and manifest.base.name is None and not manifest.base.included:
+        raise RosterError(f"the mixture {folder!r} carries no base, and its base has no public name: give --base")
     quiet()
-    model = load(Path(folder)).eval()
+    model = load(Path(folder), base=base).eval()
+    if model.roster.tokenizer is None and base is not None:
+        model.roster.tokenizer = load_tokenizer(base)
     if model.roster.tokenizer is None:
         raise RosterError(f"there is no tokenizer for the base of {folder!r}")
     return model
 
 
-def check_prompt(model: Any, prompt: str, new_tokens: int) -> None:
-    """RosterError when a prompt is empty or leaves no room for an answer."""
-    from roster.arena.evaluate import check_lengths
+def console(stderr: bool = False) -> Console:
+    """Where tables and bars go."""
+    from rich.console import Console
 
-    check_lengths(model, model.roster.tokenizer, [prompt], new_tokens)
+    found = Console(stderr=stderr)
+    return found if found.is_terminal else Console(stderr=stderr, width=_WIDE)
 
 
-def check_task(model: Any, task: str | None) -> list[str | None] | None:
-    """The `tasks=` of a one-row call; RosterError when a task is missing, unknown, or of no use."""
-    if model.roster.mixing.tasks is None:
-        if task is not None:
-            raise RosterError(f"recipe {model.roster.recipe!r} does not route by task; leave --task out")
-        return None
-    if task is not None:
-        model.task_ids([task])
-    return [task]
+def table(*columns: str, right: Sequence[str] = (), **kwargs: Any) -> Table:
+    """A table whose cells fold instead of losing their ends."""
+    from rich.table import Table
+
+    made = Table(**kwargs)
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def progress_bar() -> Progress:
+    """A bar on standard error that leaves nothing behind."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console(stderr=True), transient=True)

@@ -1,96 +1,165 @@
-"""`roster eval`."""
+"""`roster eval`.
+
+Shape legend: E experts.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roster.cli import app
-from roster.cli.common import open_mixture
+from roster.cli.common import MixtureBase, MixtureFolder, console, open_mixture, progress_bar, table
+from roster.errors import RosterError, nearest
 
-_HELP = """Measure a saved mixture, and its base beside it, on prompts with known answers.
-
-**Examples**
-
-    roster build pocket pocket --router arrow-mbc --out my-mixture
-    roster pocket data --split test --count 2 --out test.jsonl
-    roster eval my-mixture --data test.jsonl
-    roster eval my-mixture --data test.jsonl --json
-"""
+if TYPE_CHECKING:
+    from roster.train import Row
 
 
-@app.command("eval", help=_HELP)
 def evaluate(
-    folder: Annotated[str, typer.Argument(help="What `roster build` wrote.")],
+    folder: MixtureFolder,
     data: Annotated[Path, typer.Option(help="JSONL with prompt, answer and, if you like, task.")],
+    tasks: Annotated[
+        bool | None, typer.Option(help="Whether to tell the mixture each row's task; by default if it routes by task.")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 32,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts per batch.")] = 64,
+    base: MixtureBase = None,
     base_too: Annotated[bool, typer.Option(help="Also measure the base alone.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Prints shares of right answers with 95 % intervals, in all and per task."""
-    from roster.mixture.attach import detach
-    from roster.train import read_rows
+    """Measure a saved mixture, and its base beside it, on prompts with known answers: share of exact matches.
 
-    rows = read_rows(data)
-    model = open_mixture(folder)
-    tokenizer, recipe = model.roster.tokenizer, model.roster.recipe
-    tasks = None
-    if model.roster.mixing.tasks is not None:
-        tasks = [row.task if row.task in model.roster.tasks else None for row in rows]
-    result = {recipe: _measure(model, tokenizer, rows, tasks, batch_size, max_new_tokens)}
-    if base_too:
-        result["base"] = _measure(detach(model), tokenizer, rows, None, batch_size, max_new_tokens)
+    \b
+    Examples:
+      roster build pocket pocket --router arrow-mbc --out my-mixture
+      roster pocket data --split test --count 2 > test.jsonl
+      roster eval my-mixture --data test.jsonl
+      roster eval my-mixture --data test.jsonl --no-base-too --json
+    """
+    from roster.arena.evaluate import check_lengths
+    from roster.mixture.attach import detach
+    from roster.train.data import numbered_rows
+
+    numbered = numbered_rows(data)
+    rows = list(numbered.values())
+    model = open_mixture(folder, base)
+    names = [f"{data}, line {number}: the prompt" for number in numbered]
+    check_lengths(model, model.roster.tokenizer, [row.prompt for row in rows], max_new_tokens, names)
+    told = _tasks(model.roster, numbered, tasks, str(data))
+    result: dict[str, Any] = {"recipe": model.roster.recipe, "experts": len(model.roster.experts)}
+    tokenizer = model.roster.tokenizer
+    with progress_bar() as bars:
+
+        def answer(name: str, model: Any, **kwargs: Any) -> tuple[list[bool], Any]:
+            bar = bars.add_task(name, total=len(rows))
+            kwargs |= {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+            return _answer(model, tokenizer, rows, lambda count: bars.advance(bar, count), **kwargs)
+
+        right, tally = answer("mixture", model, tasks=told)
+        # JSON has no nan: no entropy where no token had an expert.
+        result["entropy"] = None if math.isnan(tally.mean_entropy) else tally.mean_entropy
+        result["mixture"] = _shares(rows, right)
+        if base_too:
+            right, _ = answer("base", detach(model))
+            result["base"] = _shares(rows, right)
     if as_json:
         typer.echo(json.dumps(result, indent=1))
     else:
         _print(result)
 
 
-def _measure(model: Any, tokenizer: Any, rows: Any, tasks: Any, batch_size: int, max_new_tokens: int) -> dict[str, Any]:
-    from rich.console import Console
-    from rich.progress import Progress
+def _tasks(mixture: Any, numbered: dict[int, Row], asked: bool | None, data: str) -> list[str | None] | None:
+    """What to pass as `tasks=`; a task that the mixture does not know would silently be answered by the base."""
+    if mixture.mixing.tasks is None:
+        if asked:
+            raise RosterError(f"recipe {mixture.recipe!r} does not route by task; leave --tasks out")
+        return None
+    if asked is False:
+        return [None] * len(numbered)
+    for number, row in numbered.items():
+        if row.task is not None and row.task not in mixture.tasks:
+            raise RosterError(
+                f"{data}, line {number}: unknown task {row.task!r}: {nearest(row.task, mixture.tasks)} "
+                "(--no-tasks names none to the mixture)"
+            )
+    return [row.task for row in numbered.values()]
 
-    from roster.arena.evaluate import answers, wilson
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("answering", total=len(rows))
-        told = answers(
-            model,
-            tokenizer,
-            [row.prompt for row in rows],
-            tasks=tasks,
-            batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
-            progress=lambda count: progress.advance(bar, count),
-        )
-    groups: dict[str, list[bool]] = {"all": []}
-    for row, text in zip(rows, told, strict=True):
-        right = text.strip() == row.answer.strip()
-        groups["all"].append(right)
+def _answer(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Row],
+    advance: Callable[[int], None],
+    *,
+    tasks: Sequence[str | None] | None = None,
+    batch_size: int,
+    max_new_tokens: int,
+) -> tuple[list[bool], Any]:
+    """(whether each answer is right, tally of the routes); traced batch by batch, so that memory stays bounded."""
+    from contextlib import nullcontext
+
+    from roster.analyze.statistics import empty
+    from roster.api import trace
+    from roster.arena.evaluate import answers
+
+    routed = hasattr(model, "roster")
+    tally = empty(len(model.roster.experts)) if routed else None
+    right = [False] * len(rows)
+    order = sorted(range(len(rows)), key=lambda at: len(rows[at].prompt))
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        with trace(model) if routed else nullcontext() as routes:
+            texts = answers(
+                model,
+                tokenizer,
+                [rows[at].prompt for at in batch],
+                tasks=None if tasks is None else [tasks[at] for at in batch],
+                batch_size=batch_size,
+                max_new_tokens=max_new_tokens,
+                progress=advance,
+            )
+        for at, text in zip(batch, texts, strict=True):
+            right[at] = text.strip() == rows[at].answer.strip()
+        if routed:
+            tally = sum(routes.layer_tallies().values(), tally)
+    return right, tally
+
+
+def _shares(rows: Sequence[Row], right: Sequence[bool]) -> dict[str, Any]:
+    """Share of right answers with its interval, in all and per task."""
+    from roster.arena.evaluate import wilson
+
+    groups: dict[str, list[bool]] = {}
+    for row, each in zip(rows, right, strict=True):
         if row.task is not None:
-            groups.setdefault(row.task, []).append(right)
-    return {
-        name: dict(zip(("share", "low", "high", "n"), (sum(r) / len(r), *wilson(sum(r), len(r)), len(r)), strict=True))
-        for name, r in groups.items()
-    }
+            groups.setdefault(row.task, []).append(each)
+
+    def share(hits: Sequence[bool]) -> dict[str, float]:
+        low, high = wilson(sum(hits), len(hits))
+        return {"accuracy": sum(hits) / len(hits), "low": low, "high": high, "right": sum(hits), "rows": len(hits)}
+
+    return {"all": share(right), "tasks": {task: share(hits) for task, hits in groups.items()}}
 
 
 def _print(result: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.markup import escape
 
-    table = Table(title="right answers, percent, with 95 % intervals", title_justify="left")
-    table.add_column("task")
-    table.add_column("n", justify="right")
-    for name in result:
-        table.add_column(name, justify="right")
-    first = next(iter(result.values()))
-    for task, share in first.items():
-        cells = [f"{100 * each[task]['share']:.1f} [{100 * each[task]['low']:.0f}, {100 * each[task]['high']:.0f}]"
-                 for each in result.values()]  # fmt: skip
-        table.add_row(task, str(share["n"]), *cells)
-    Console().print(table)
+    sides = {result["recipe"]: result["mixture"]} | ({"base": result["base"]} if "base" in result else {})
+    made = table("task", "rows", *sides, right=("rows", *sides), title="Right answers, % [95 % interval]")
+    for task in ("all", *result["mixture"]["tasks"]):
+        shares = [side["all"] if task == "all" else side["tasks"][task] for side in sides.values()]
+        made.add_row(escape(task), str(shares[0]["rows"]), *map(_cell, shares), end_section=task == "all")
+    console().print(made)
+    if result["entropy"] is not None:
+        most = math.log(result["experts"])
+        typer.echo(f"mean route entropy {result['entropy']:.2f} nats, at most ln {result['experts']} = {most:.2f}")
+
+
+def _cell(share: dict[str, float]) -> str:
+    # Rounding must not push an interval's end past its share.
+    return rf"{100 * share['accuracy']:.1f} \[{100 * share['low']:.1f}, {100 * share['high']:.1f}]"

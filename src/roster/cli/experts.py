@@ -1,111 +1,129 @@
-"""`roster experts list|show|check`."""
+"""`roster experts list`, `show` and `check`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roster.cli import app
-from roster.cli.common import experts_folder, quiet
+from roster.cli.common import ExpertsFolder, console, experts_folder, quiet, table
 from roster.errors import RosterError
 
-group = typer.Typer(no_args_is_help=True, help="Look at a folder of PEFT adapters.")
-app.add_typer(group, name="experts")
+if TYPE_CHECKING:
+    from roster.library import Adapter
 
-Folder = Annotated[str, typer.Argument(help="A folder of PEFT adapters, or `pocket`.")]
+app = typer.Typer(no_args_is_help=True, help="Look at a folder of PEFT adapters.")
 
 
-@group.command("list", help="List the experts of a folder.\n\n**Examples**\n\n    roster experts list pocket\n")
-def list_experts(folder: Folder) -> None:
-    """One line per expert."""
-    from rich.console import Console
-    from rich.table import Table
+@app.command("list")
+def list_experts(folder: ExpertsFolder) -> None:
+    """List the experts of a folder.
+
+    \b
+    Examples:
+      roster experts list pocket
+    """
+    from rich.markup import escape
 
     from roster.library import Library
 
     library = Library.read(experts_folder(folder))
-    table = Table()
-    for column in ("name", "task", "ranks", "layers", "parameters", "weights"):
-        table.add_column(column, justify="right" if column in ("layers", "parameters") else "left")
-    for name in library.names:
-        adapter = library[name]
-        ranks = sorted({update.A_RD.shape[0] for update in adapter.modules.values()})
-        numbers = sum(update.A_RD.numel() + update.B_OR.numel() for update in adapter.modules.values())
-        table.add_row(
-            name,
-            adapter.card.task,
-            ", ".join(map(str, ranks)),
+    made = table(
+        "name", "task", "rank", "modules", "parameters", "scale", "base", "hash", right=("modules", "parameters")
+    )
+    for name, adapter in library.items():
+        updates = adapter.modules.values()
+        made.add_row(
+            escape(name),
+            escape(adapter.card.task),
+            _distinct(update.A_RD.shape[0] for update in updates),
             str(len(adapter.modules)),
-            f"{numbers:,}",
+            f"{sum(update.A_RD.numel() + update.B_OR.numel() for update in updates):,}",
+            _distinct(update.scale for update in updates),
+            escape(_base(adapter)),
             adapter.weights_hash[:12],
         )
-    Console().print(table)
+    console().print(made)
 
 
-@group.command("show", help="Show one expert.\n\n**Examples**\n\n    roster experts show pocket reverse\n")
-def show(folder: Folder, name: Annotated[str, typer.Argument(help="The expert.")]) -> None:
-    """Its card, and what it does to each layer."""
-    from rich.console import Console
-    from rich.table import Table
+@app.command("show")
+def show(folder: ExpertsFolder, name: Annotated[str, typer.Argument(help="The expert.")]) -> None:
+    """Show one expert: its card, and what it does to each module.
+
+    \b
+    Examples:
+      roster experts show pocket reverse
+    """
+    from rich.markup import escape
 
     from roster.library import Library
 
     adapter = Library.read(experts_folder(folder))[name]
-    for field, value in adapter.card.model_dump().items():
+    fields = {"name": name, **adapter.card.model_dump(), "base": _base(adapter), "weights_hash": adapter.weights_hash}
+    for field, value in fields.items():
         shown = "".join(f"\n  {each}" for each in value) if isinstance(value, list) else value
-        typer.echo(f"{field}: {'–' if value in (None, '', []) else shown}")
-    table = Table("layer", "rank", "in", "out", "scale")
-    for layer, update in adapter.modules.items():
+        typer.echo(f"{field}: {shown or '–'}")
+    made = table("module", "rank", "in", "out", "scale", right=("rank", "in", "out", "scale"))
+    for module, update in adapter.modules.items():
         (rank, width), out = update.A_RD.shape, update.B_OR.shape[0]
-        table.add_row(layer, str(rank), str(width), str(out), f"{update.scale:g}")
-    Console().print(table)
+        made.add_row(escape(module), str(rank), str(width), str(out), f"{update.scale:g}")
+    console().print(made)
 
 
-_CHECK = """Read every expert and report every one that cannot be used; with a base, hold them against it.
-
-**Examples**
-
-    roster experts check pocket
-    roster experts check pocket --base pocket
-"""
-
-
-@group.command("check", help=_CHECK)
+@app.command("check")
 def check(
-    folder: Folder,
+    folder: ExpertsFolder,
     base: Annotated[str | None, typer.Option(help="The base that they should fit.")] = None,
-    refresh: Annotated[bool, typer.Option(help="Write the hashes of weights and base into the cards.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Write the right hashes into the cards.")] = False,
 ) -> None:
-    """One line per expert; exit code 2 when one is bad."""
+    """Read every expert and report every one that cannot be used; with a base, hold them against it.
+
+    \b
+    Examples:
+      roster experts check pocket
+      roster experts check pocket --base pocket
+      roster build pocket pocket --router arrow-mbc --out my-mixture
+      roster experts check my-mixture/experts --base pocket --refresh
+    """
     from roster.library import Library, check_fits, read_adapter, refresh_cards
     from roster.library.folder import adapter_folders
 
-    paths = adapter_folders(experts_folder(folder))
-    model = None
-    if base is not None:
-        from roster.mixture.base import load_base
-
-        quiet()
-        model, _ = load_base(base)
-    adapters, bad = {}, 0
-    for path in paths:
+    path = experts_folder(folder)
+    paths = adapter_folders(path)
+    model = _model(base)
+    adapters = {}
+    for each in paths:
         try:
-            adapter = read_adapter(path, stale_card=refresh)
-            if model is not None:
+            adapter = read_adapter(each, stale_card=refresh)
+            if model is not None and refresh:
                 check_fits(adapter, model)
+            elif model is not None:
+                Library({each.name: adapter}).check(model)
         except RosterError as error:
-            bad += 1
-            typer.echo(f"bad   {path.name}: {error}")
+            typer.echo(f"bad   {each.name}: {error}")
         else:
-            adapters[path.name] = adapter
-            typer.echo(f"good  {path.name}: {len(adapter.modules)} layers, {adapter.weights_hash[:12]}")
-    if bad:
-        raise RosterError(f"{bad} of {len(paths)} experts cannot be used")
+            adapters[each.name] = adapter
+            typer.echo(f"good  {each.name}: {len(adapter.modules)} modules, {adapter.weights_hash[:12]}")
+    if len(adapters) < len(paths):
+        raise RosterError(f"{len(paths) - len(adapters)} of {len(paths)} experts cannot be used")
     if refresh:
-        changed = refresh_cards(experts_folder(folder), model)
-        typer.echo(f"{len(changed)} cards changed")
-        return
-    library = Library(adapters)
-    if model is not None:
-        library.check(model)
+        changed = refresh_cards(path, model)
+        typer.echo(f"{len(changed)} of {len(paths)} cards changed")
+    Library.read(path)  # which refuses experts of different bases
+
+
+def _model(base: str | None) -> Any:
+    if base is None:
+        return None
+    from roster.mixture.base import load_base
+
+    quiet()
+    return load_base(base)[0]
+
+
+def _base(adapter: Adapter) -> str:
+    return adapter.card.base or adapter.config.base_model_name_or_path or ""
+
+
+def _distinct(values: Any) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(set(values)))

@@ -3,46 +3,47 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from roster.cli import app
+from roster.cli.common import console, table
 
-_HELP = """List every recipe: source, what it trains, whether batch-mates matter, its claim and whether it is shown.
+if TYPE_CHECKING:
+    from roster.recipes import Recipe
 
-**Examples**
-
-    roster methods
-    roster methods --json
-"""
 _KEYS = ("source", "trains", "batch_invariant", "claim", "claim_shown", "evidence")
+_SHOWN = {True: "shown", False: "not shown here", None: "no verdict yet"}
 
 
-@app.command(help=_HELP)
 def methods(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, keyed by slug.")] = False) -> None:
-    """The catalogue."""
+    """List every recipe: source, what it trains, its claim, and whether that is shown here.
+
+    Batch-invariant methods give a row the same answer whatever else is in its batch.
+
+    \b
+    Examples:
+      roster methods
+      roster methods --json
+    """
     from roster.recipes import RECIPES
 
     if as_json:
-        table = {slug: {key: getattr(recipe, key) for key in _KEYS} for slug, recipe in RECIPES.items()}
-        typer.echo(json.dumps(table, indent=1))
+        catalogue = {slug: {key: getattr(recipe, key) for key in _KEYS} for slug, recipe in RECIPES.items()}
+        typer.echo(json.dumps(catalogue, indent=1))
         return
-    from rich.console import Console
-    from rich.table import Table
+    from rich.markup import escape
 
-    shown = {True: "shown", False: "not shown here", None: "–"}
-    table = Table(show_lines=True)
-    for column in ("name", "source", "trains", "batch-invariant", "claim", "shown", "evidence"):
-        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    made = table("name", "method and source", "trains", "batch-invariant", "claim and evidence", show_lines=True)
+    made.columns[0].no_wrap = True
     for slug, recipe in RECIPES.items():
-        table.add_row(
-            slug,
-            recipe.title if recipe.source == "roster" else recipe.source,
-            recipe.trains,
-            "yes" if recipe.batch_invariant else "no",
-            recipe.claim or "–",
-            shown[recipe.claim_shown],
-            recipe.evidence,
-        )
-    Console().print(table)
+        title = recipe.title if recipe.source == "roster" else f"{recipe.title}\n{recipe.source}"
+        invariant = "yes" if recipe.batch_invariant else "no"
+        made.add_row(slug, escape(title), recipe.trains, invariant, escape(_claim(recipe)))
+    console().print(made)
+
+
+def _claim(recipe: Recipe) -> str:
+    if recipe.claim is None:
+        return f"a yardstick, no claim\n{recipe.evidence}"
+    return f"{recipe.claim}\n{_SHOWN[recipe.claim_shown]}: {recipe.evidence}"
