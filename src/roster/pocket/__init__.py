@@ -7,6 +7,7 @@ run on real models without a download.
 - ``models/base``: a Llama that copies and follows the format but lacks the skills;
 - ``models/experts/<skill>``: PEFT LoRA adapters, each trained on one skill only, with a card;
 - ``models/multitask``: one LoRA of the experts' total size, trained on all skills: the baseline to beat;
+- ``models/routers/<recipe>``: routers trained over the finished experts; PHATGOOSE's gates lie beside each expert;
 - ``models/record.json``: how they were made and what they scored;
 - ``make``: the command that makes all of it again.
 """
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 MODELS = Path(__file__).parent / "models"
 BASE_NAME = "roster/pocket-base"
 """What the adapters call their base."""
+ROUTERS = ("x-lora", "mov-molora", "milora-prompt-routed", "polytropon", "smear")
+"""Recipes whose router is trained for the pocket experts; how, is in ``routers``."""
 
 
 def base_path() -> Path:

@@ -1,8 +1,9 @@
 """Make the pocket models again, all of them, with one command: ``python -m roster.pocket.make``.
 
-Stages: the base, each expert, the multi-task adapter, the measurements. A stage whose result is in the output folder
-already is skipped unless ``--force`` is given. A result is written to a temporary folder, then renamed, so that
-whatever has its final name is complete. ``record.json`` tells how everything was made and what it scored.
+Stages: the base, each expert, the multi-task adapter, the gates beside the experts, each router, the measurements. A
+stage whose result is in the output folder already is skipped unless ``--force`` is given. A result is written to a
+temporary folder, then renamed, so that whatever has its final name is complete. ``record.json`` tells how everything
+was made and what it scored.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from roster.pocket import MODELS
+from roster.pocket import MODELS, ROUTERS
 from roster.pocket.skills import HELD_IN
 
 EXAMPLE = """example:
@@ -25,7 +26,7 @@ EXAMPLE = """example:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    stages = ["base", *HELD_IN, "multitask", "record"]
+    stages = ["base", *HELD_IN, "multitask", "gates", *ROUTERS, "record"]
     parser = argparse.ArgumentParser(
         prog="python -m roster.pocket.make",
         description="Train and measure the pocket base, its experts and the multi-task adapter. "

@@ -8,16 +8,18 @@ gates lie beside each expert.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from roster.library import Library
 from roster.mixture.attach import attach, detach
-from roster.mixture.folder import load_router, router_state
-from roster.pocket import experts_path, routers_path
+from roster.mixture.folder import ROUTER, load_router, router_state
+from roster.pocket import BASE_NAME, routers_path
 from roster.pocket.contents import digest
 from roster.pocket.experts import training_pairs
 from roster.pocket.skills import HELD_IN
@@ -26,17 +28,29 @@ from roster.train.data import Row
 from roster.train.fit import Settings, fit
 from roster.train.gates import train_gates
 
-TRAINED: dict[str, dict[str, Any]] = {
-    "x-lora": {},
-    "mov-molora": {"train_experts": False},
-    "milora-prompt-routed": {"train_experts": False},
-    "polytropon": {"train_experts": False},
-    "smear": {"train_experts": False},
-}
-"""The options of each recipe whose router is trained here."""
+OPTIONS = "options.json"
 
-SETTINGS = Settings(steps=150, batch_size=48, learning_rate=5e-3, progress=False)
-GATE_SETTINGS = Settings(steps=40, batch_size=32, learning_rate=5e-3, progress=False)
+
+@dataclass(frozen=True)
+class Plan:
+    """How one recipe's router is trained: the recipe's options, and the training's settings."""
+
+    options: dict[str, Any]
+    settings: Settings
+
+
+def _settings(steps: int, batch: int, learning_rate: float) -> Settings:
+    return Settings(steps=steps, batch_size=batch, learning_rate=learning_rate, save_every=50, progress=False)
+
+
+PLANS = {
+    "x-lora": Plan({}, _settings(300, 32, 1.5e-2)),
+    "mov-molora": Plan({"train_experts": False}, _settings(150, 48, 5e-3)),
+    "milora-prompt-routed": Plan({"train_experts": False}, _settings(150, 48, 5e-3)),
+    "polytropon": Plan({"train_experts": False}, _settings(100, 32, 1e-1)),
+    "smear": Plan({"train_experts": False}, _settings(150, 48, 5e-3)),
+}
+GATE_SETTINGS = _settings(40, 32, 5e-3)
 ROWS_PER_SKILL = 600
 
 
@@ -49,33 +63,32 @@ def training_rows() -> list[Row]:
     return rows
 
 
-def train_router(slug: str, base: Any, tokenizer: Any, target: Path, scratch: Path) -> dict:
-    """Trains one recipe's router on a plain base, which comes back plain; returns the record."""
-    options = TRAINED[slug]
-    library = Library.read(experts_path())
-    model = attach(base, library, find(slug)(options), recipe=slug, options=options, tokenizer=tokenizer)
+def train_router(slug: str, base: Any, tokenizer: Any, library: Library, target: Path, scratch: Path) -> dict[str, Any]:
+    """Trains one recipe's router on a plain base, which comes back plain; writes it to `target`, returns the record."""
+    plan = PLANS[slug]
+    torch.manual_seed(plan.settings.seed)
+    model = attach(base, library, find(slug)(plan.options), recipe=slug, options=plan.options, tokenizer=tokenizer)
     try:
-        record = fit(model, training_rows(), tokenizer, scratch, SETTINGS)
+        record = fit(model, training_rows(), tokenizer, scratch, plan.settings)
         target.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: t.contiguous().clone() for name, t in router_state(model).items()}, target / "router.safetensors"
-        )
-        (target / "options.json").write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
+        state = {name: tensor.contiguous().clone() for name, tensor in router_state(model).items()}
+        save_file(state, target / ROUTER)
+        (target / OPTIONS).write_text(json.dumps(plan.options, indent=1) + "\n", encoding="utf-8")
     finally:
         detach(model)
     return record
 
 
-def train_all_gates(base: Any, tokenizer: Any, scratch: Path) -> dict[str, dict]:
-    """Trains the gate vectors beside every pocket expert that has none; returns the records."""
-    return train_gates(base, Library.read(experts_path()), training_rows(), tokenizer, scratch, GATE_SETTINGS)
+def train_all_gates(base: Any, tokenizer: Any, library: Library, scratch: Path) -> dict[str, dict[str, Any]]:
+    """Trains the gate vectors beside every expert that has none; returns the records."""
+    return train_gates(base, library, training_rows(), tokenizer, scratch, GATE_SETTINGS)
 
 
 def attach_router(slug: str, base: Any, library: Library, tokenizer: Any, options: dict[str, Any] | None = None) -> Any:
     """Attaches the pocket experts under a recipe, with its trained router where it has one."""
     folder = routers_path() / slug
     if options is None:
-        options = json.loads((folder / "options.json").read_text(encoding="utf-8")) if folder.exists() else {}
+        options = json.loads((folder / OPTIONS).read_text(encoding="utf-8")) if folder.exists() else {}
     model = attach(
         base,
         library,
@@ -87,5 +100,5 @@ def attach_router(slug: str, base: Any, library: Library, tokenizer: Any, option
     )
     if folder.exists():
         load_router(model, folder)
-    model.roster.base_name = "roster/pocket-base"
+    model.roster.base_name = BASE_NAME
     return model

@@ -16,7 +16,9 @@ from rich.progress import Progress, TaskID
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from roster.pocket import base, experts
+from roster.library import Library, refresh_cards
+from roster.library.gates import GATES
+from roster.pocket import ROUTERS, base, experts, routers
 from roster.pocket.measure import accuracy, relay_accuracy
 from roster.pocket.record import Record
 from roster.pocket.skills import COMPOSED, HELD_IN, SKILLS
@@ -64,7 +66,7 @@ class Workshop:
         self.out, self.record, self.progress, self.force = out, record, progress, force
 
     def run(self, stage: str) -> None:
-        """Run one stage: ``base``, a held-in skill, ``multitask`` or ``record``."""
+        """Run one stage: ``base``, a held-in skill, ``multitask``, ``gates``, a recipe or ``record``."""
         if stage == "record":
             self.measure_experts()
             self.measure_multitask()
@@ -72,6 +74,10 @@ class Workshop:
             self._once(stage, self.out / "base", self._make_base)
         elif stage == "multitask":
             self._once(stage, self.out / "multitask", self._make_multitask)
+        elif stage == "gates":
+            self._make_gates()
+        elif stage in ROUTERS:
+            self._once(stage, self.out / "routers" / stage, self._make_router)
         else:
             self._once(stage, self.out / "experts" / stage, self._make_expert)
 
@@ -139,6 +145,30 @@ class Workshop:
         adapted.save_pretrained(folder, save_embedding_layers=False)  # "auto" would ask the network about the base
         (folder / "README.md").unlink(missing_ok=True)
         round_weights(folder)
+
+    def _make_gates(self) -> None:
+        """PHATGOOSE's gates, beside each expert; those that are there stay unless forced."""
+        if self.force:
+            for path in (self.out / "experts").glob(f"*/{GATES}"):
+                path.unlink()
+        model, tokenizer = self.load_base()
+        refresh_cards(self.out / "experts", model)
+        library = Library.read(self.out / "experts")
+        bar = self.progress.add_task("gates", total=1)
+        scratch = self.out / ".unfinished" / "gates"
+        for name, figures in routers.train_all_gates(model, tokenizer, library, scratch).items():
+            self.record.note("gates", name, figures)
+        shutil.rmtree(scratch, ignore_errors=True)
+        self.progress.advance(bar)
+
+    def _make_router(self, name: str, folder: Path) -> None:
+        model, tokenizer = self.load_base()
+        library = Library.read(self.out / "experts")
+        bar = self.progress.add_task(name, total=1)
+        scratch = self.out / ".unfinished" / f"{name}.training"
+        self.record.note("routers", name, routers.train_router(name, model, tokenizer, library, folder, scratch))
+        shutil.rmtree(scratch, ignore_errors=True)
+        self.progress.advance(bar)
 
     def measure_experts(self) -> None:
         """Measure the stored base and experts: own skills on test, the whole matrix on validation."""
