@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from roster.recipes import find
 from roster.train.data import Row
 from roster.train.fit import Settings, fit
 from roster.train.gates import train_gates
+from roster.train.plan import plan_of, scratch_folder
 
 
 def build(
@@ -49,7 +51,7 @@ def build(
     Raises:
         RosterError: anything that does not fit, before any work starts.
     """
-    out = Path(out)
+    out = Path(os.path.abspath(out))  # "." has no name
     recipe = find(router)
     mixing = recipe(options)
     if out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
@@ -66,15 +68,14 @@ def build(
     if trains and tokenizer is None:
         raise RosterError(f"there is no tokenizer beside {str(base)!r}, which training needs")
     torch.manual_seed(settings.seed)
-    scratch = out.with_name(out.name + ".training")
+    plan = plan_of(recipe.slug, options or {}, model, library, rows or (), settings) if trains else {}
     record: dict = {}
-    if "gates" in recipe.needs:
-        record = train_gates(model, library, rows or (), tokenizer, scratch, settings)
-    attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=tokenizer)
-    model.roster.base_name = name
-    if mixing.trains:
-        record = fit(model, rows or (), tokenizer, scratch, settings)
-    save(model, out, include_base)
-    if scratch.exists():
-        shutil.rmtree(scratch)
+    with scratch_folder(out.with_name(out.name + ".training"), plan) if trains else nullcontext(out) as scratch:
+        if "gates" in recipe.needs:
+            record = train_gates(model, library, rows or (), tokenizer, scratch, settings)
+        attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=tokenizer)
+        model.roster.base_name = name
+        if mixing.trains:
+            record = fit(model, rows or (), tokenizer, scratch, settings)
+        save(model, out, include_base)
     return record
