@@ -27,9 +27,11 @@ _WIDE = 200
 
 
 def complain(message: str, code: int = 2) -> NoReturn:
-    """One line on standard error, and the end."""
+    """One line on standard error, and the end: 2 for errors, 130 for an interrupt."""
+    # An interrupt comes in the middle of a line: of a progress bar, or of the terminal's "^C".
+    start = "[bold red]error:[/]" if code == 2 else "\n[bold]stopped:[/]"
     line = " ".join(message.splitlines())
-    console(stderr=True).print("[bold red]error:[/]" if code == 2 else "[bold]stopped:[/]", end=" ")
+    console(stderr=True).print(start, end=" ")
     console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
