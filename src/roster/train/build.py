@@ -56,7 +56,9 @@ def build(
     mixing = recipe(options)
     if out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
         raise RosterError(f"{str(out)!r} is not empty and not a mixture; choose another folder")
-    trains = recipe.trains != "nothing"
+    # Gates may lie beside the adapters already; where they do not, the recipe says so.
+    finished = "gates" in recipe.needs and rows is None
+    trains = recipe.trains != "nothing" and not finished
     if trains and rows is None:
         raise RosterError(f"recipe {router!r} trains its {recipe.trains}: give it data (--data FILE.jsonl)")
     if not trains and rows is not None:
@@ -71,8 +73,8 @@ def build(
     plan = plan_of(recipe.slug, options or {}, model, library, rows or (), settings) if trains else {}
     record: dict = {}
     with scratch_folder(out.with_name(out.name + ".training"), plan) if trains else nullcontext(out) as scratch:
-        if "gates" in recipe.needs:
-            record = train_gates(model, library, rows or (), tokenizer, scratch, settings)
+        if "gates" in recipe.needs and rows is not None:
+            record = train_gates(model, library, rows, tokenizer, scratch, settings)
         attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=tokenizer)
         model.roster.base_name = name
         if mixing.trains:
