@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import roster
 from cli.conftest import refuse, run, succeed
@@ -12,6 +13,7 @@ from roster import pocket
 from roster.arena.evaluate import wilson
 from roster.library import Library
 from roster.library.card import CARD
+from roster.library.gates import GATES, write_gates
 from roster.pocket.skills import COMPOSED, HELD_IN, examples
 from roster.recipes import RECIPES
 
@@ -54,6 +56,19 @@ def test_build_passes_everything_on(here, experts):
     assert model.roster.options == {"top_k": 1}
     assert list(model.roster.experts) == ["reverse", "sort"]
     assert (here / "mixture" / "base" / "config.json").exists()
+
+
+def test_gates_that_are_there_need_no_data(here, experts):
+    model = pocket.load_base()[0]
+    for adapter in Library.read(experts).values():
+        write_gates(adapter.path, {site: torch.ones(model.get_submodule(site).in_features) for site in adapter.modules})
+    succeed("build", "pocket", experts, "--router", "phatgoose", "--out", "mixture")
+    assert roster.load(here / "mixture").roster.recipe == "phatgoose"
+    (experts / "sort" / GATES).unlink()
+    assert "expert 'sort' has no gate vectors" in refuse(
+        "build", "pocket", experts, "--router", "phatgoose", "--out", "other"
+    )
+    assert sorted(path.name for path in here.iterdir()) == ["mixture"]
 
 
 def test_a_mixture_without_its_base_is_told_where_it_is(here, experts):

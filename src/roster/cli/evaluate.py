@@ -1,7 +1,4 @@
-"""`roster eval`.
-
-Shape legend: E experts.
-"""
+"""`roster eval`: loads, answers, counts and prints; how answers are made is `roster.arena.evaluate`."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from roster.cli.common import MixtureBase, MixtureFolder, console, open_mixture,
 from roster.errors import RosterError, nearest
 
 if TYPE_CHECKING:
+    from roster.analyze.statistics import Tally
     from roster.train import Row
 
 
@@ -41,6 +39,7 @@ def evaluate(
       roster eval my-mixture --data test.jsonl
       roster eval my-mixture --data test.jsonl --no-base-too --json
     """
+    from roster.analyze.statistics import empty
     from roster.arena.evaluate import check_lengths
     from roster.mixture.attach import detach
     from roster.train.data import numbered_rows
@@ -55,14 +54,15 @@ def evaluate(
     tokenizer = model.roster.tokenizer
     with progress_bar() as bars:
 
-        def answer(name: str, model: Any, **kwargs: Any) -> tuple[list[bool], Any]:
+        def answer(name: str, model: Any, **kwargs: Any) -> tuple[list[bool], list[Tally]]:
             bar = bars.add_task(name, total=len(rows))
             kwargs |= {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
             return _answer(model, tokenizer, rows, lambda count: bars.advance(bar, count), **kwargs)
 
-        right, tally = answer("mixture", model, tasks=told)
+        right, tallies = answer("mixture", model, tasks=told)
+        entropy = sum(tallies, empty(len(model.roster.experts))).mean_entropy
         # JSON has no nan: no entropy where no token had an expert.
-        result["entropy"] = None if math.isnan(tally.mean_entropy) else tally.mean_entropy
+        result["entropy"] = None if math.isnan(entropy) else entropy
         result["mixture"] = _shares(rows, right)
         if base_too:
             right, _ = answer("base", detach(model))
@@ -99,21 +99,19 @@ def _answer(
     tasks: Sequence[str | None] | None = None,
     batch_size: int,
     max_new_tokens: int,
-) -> tuple[list[bool], Any]:
-    """(whether each answer is right, tally of the routes); traced batch by batch, so that memory stays bounded."""
+) -> tuple[list[bool], list[Tally]]:
+    """(whether each answer is right, tallies of the routes); traced batch by batch, so that memory stays bounded."""
     from contextlib import nullcontext
 
-    from roster.analyze.statistics import empty
     from roster.api import trace
     from roster.arena.evaluate import answers
 
-    routed = hasattr(model, "roster")
-    tally = empty(len(model.roster.experts)) if routed else None
+    tallies: list[Tally] = []
     right = [False] * len(rows)
     order = sorted(range(len(rows)), key=lambda at: len(rows[at].prompt))
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        with trace(model) if routed else nullcontext() as routes:
+        with trace(model) if hasattr(model, "roster") else nullcontext() as routes:
             texts = answers(
                 model,
                 tokenizer,
@@ -125,9 +123,9 @@ def _answer(
             )
         for at, text in zip(batch, texts, strict=True):
             right[at] = text.strip() == rows[at].answer.strip()
-        if routed:
-            tally = sum(routes.layer_tallies().values(), tally)
-    return right, tally
+        if routes is not None:
+            tallies += routes.layer_tallies().values()
+    return right, tallies
 
 
 def _shares(rows: Sequence[Row], right: Sequence[bool]) -> dict[str, Any]:
@@ -161,5 +159,4 @@ def _print(result: dict[str, Any]) -> None:
 
 
 def _cell(share: dict[str, float]) -> str:
-    # Rounding must not push an interval's end past its share.
     return rf"{100 * share['accuracy']:.1f} \[{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
