@@ -23,9 +23,11 @@ from rich.console import Console
 from roster.files import write_whole
 
 CHECKS = {
+    "arrow-mbc": ("roster.arena.checks.arrow", 5),
+    "phatgoose": ("roster.arena.checks.phatgoose", 5),
     "polytropon": ("roster.arena.checks.polytropon", 5),
     "smear": ("roster.arena.checks.smear", 5),
-    "lora-tle": ("roster.arena.checks.lora_tle", 6),
+    "lora-tle": ("roster.arena.checks.lora_tle", 5),
     "milora-prompt-routed": ("roster.arena.checks.milora", 3),
     "mov-molora": ("roster.arena.checks.molora", 3),
 }

@@ -21,9 +21,9 @@ from roster.pocket.skills import examples
 from roster.train.data import Encoded, Row, collate
 from roster.train.fit import Settings, fit
 
-SKILLS = ("reverse", "shift", "upper", "double", "vowels", "sort")
+SKILLS = ("reverse", "shift", "upper", "twice", "vowels", "sort")
 TARGETS = r".*_proj"
-STEPS, BATCH = 160, 32
+STEPS, BATCH = 100, 32
 
 
 def training_rows(skills: Sequence[str], seed: int) -> list[Row]:
