@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
 from roster.errors import RosterError
@@ -24,7 +25,7 @@ def load_base(base: str | Path, **kwargs: Any) -> tuple[nn.Module, str | None]:
         (the model in evaluation mode, its public name or None for a folder of this machine).
 
     Raises:
-        RosterError: no such model, or a config that names no class.
+        RosterError: no such model, a config that names no class, or weights that are missing or damaged.
     """
     import transformers
 
@@ -40,7 +41,10 @@ def load_base(base: str | Path, **kwargs: Any) -> tuple[nn.Module, str | None]:
     if name == POCKET:
         # Shipped in half the bits; read back without loss into the type that CPUs are fast in.
         kwargs.setdefault("dtype", "float32")
-    return cls.from_pretrained(path, **kwargs).eval(), name
+    try:
+        return cls.from_pretrained(path, **kwargs).eval(), name
+    except (OSError, SafetensorError) as error:
+        raise RosterError(f"cannot read the weights of {str(base)!r}: {_first_line(error)}") from None
 
 
 def load_tokenizer(base: str | Path) -> Any:
