@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cli.conftest import refuse, run
+from roster import pocket
 from roster.library.card import CARD
 from roster.library.config import CONFIG
 from roster.library.reading import WEIGHTS
@@ -131,6 +132,11 @@ def test_usage_errors_exit_alike(more, experts):
 def test_bad_bases(experts):
     assert "there is no model folder './missing'" in build(experts, base="./missing")
     assert "cannot read a model from 'kept'" in build(experts, base="kept")
+    base = shutil.copytree(pocket.base_path(), experts.parent / "base")
+    (base / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes()[:-100])
+    assert "cannot read the weights of" in build(experts, base=base)
+    (base / "model.safetensors").unlink()
+    assert "cannot read the weights of" in build(experts, base=base)
 
 
 def test_out_that_is_something_else(here, experts):
