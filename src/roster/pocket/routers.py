@@ -47,7 +47,7 @@ PLANS = {
     "x-lora": Plan({}, _settings(300, 32, 1.5e-2)),
     "mov-molora": Plan({"train_experts": False}, _settings(150, 48, 5e-3)),
     "milora-prompt-routed": Plan({"train_experts": False}, _settings(150, 48, 5e-3)),
-    "polytropon": Plan({"train_experts": False}, _settings(100, 32, 1e-1)),
+    "polytropon": Plan({"train_experts": False}, _settings(150, 24, 3e-1)),
     "smear": Plan({"train_experts": False}, _settings(150, 48, 5e-3)),
 }
 GATE_SETTINGS = _settings(40, 32, 5e-3)
