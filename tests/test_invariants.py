@@ -22,7 +22,7 @@ from roster.recipes import RECIPES
 VARIANTS = {
     "mov-molora": [{"experts": "vectors"}, {"train_experts": False}],
     "x-lora": [{"depth": 2, "hidden": 8, "top_k": 2}, {"layerwise": False}],
-    "lora-tle": [{"window": 3}],
+    "lora-tle": [{"window": 3}, {"embed": "hidden"}],
     "polytropon": [{"average": "factors"}],
 }
 CASES = [(slug, options) for slug in RECIPES for options in ({}, *VARIANTS.get(slug, []))]

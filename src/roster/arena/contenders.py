@@ -102,11 +102,21 @@ def _first_part(example: Example) -> str | None:
     return example.parts[0] if example.parts else None
 
 
-def _recipe(slug: str, label: str, trains: str, note: str, kind: Any = "recipe", **more: Any) -> Contender:
+def _recipe(
+    slug: str,
+    label: str,
+    trains: str,
+    note: str,
+    *,
+    kind: Any = "recipe",
+    options: dict[str, Any] | None = None,
+    name: str | None = None,
+    **more: Any,
+) -> Contender:
     def make(arena: Arena) -> Any:
-        return attach_router(slug, arena.base, arena.library, arena.tokenizer)
+        return attach_router(slug, arena.base, arena.library, arena.tokenizer, options)
 
-    return Contender(slug, label, kind, trains, note, make, **more)
+    return Contender(name or slug, label, kind, trains, note, make, **more)
 
 
 CONTENDERS: tuple[Contender, ...] = (
@@ -120,9 +130,18 @@ CONTENDERS: tuple[Contender, ...] = (
         "oracle", "Oracle by task", "nothing", "is told the skill; of two, the first", kind="bound", task=_first_part
     ),
     _recipe("arrow-mbc", "Arrow", "nothing", "top 3 per token and layer", traced=True),
-    _recipe("lora-tle", "Token-level adaptation", "nothing", "reads the cards' examples"),
+    _recipe("lora-tle", "Token-level adaptation", "nothing", "compares the text to the cards' examples"),
+    _recipe(
+        "lora-tle",
+        "Token-level, hidden states",
+        "nothing",
+        "the same by the base's hidden states; two passes",
+        name="lora-tle-hidden",
+        options={"embed": "hidden"},
+        traced=True,
+    ),
     _recipe("phatgoose", "PHATGOOSE", "a gate per expert, apart", "top 2 per token and layer"),
-    _recipe("x-lora", "X-LoRA", "a head on all data", "two passes", traced=True),
+    _recipe("x-lora", "X-LoRA", "a head on all data", "two passes"),
     _recipe("mov-molora", "MoLORA routers", "routers on all data", "experts as they are"),
     _recipe("milora-prompt-routed", "MiLoRA", "routers on all data", "once per prompt, top 2"),
     _recipe("smear", "SMEAR", "routers on all data", "once per prompt, all mixed"),

@@ -17,7 +17,7 @@ from roster.arena.contenders import CONTENDERS
 from roster.arena.mix import GROUPS, run
 from roster.files import write_whole
 
-SEEDS, EXAMPLES = 3, 40
+SEEDS, EXAMPLES = 3, 24
 Shares = dict[str, dict[str, float]]
 
 CLAIMS: dict[str, tuple[str, Callable[[Shares], bool]]] = {

@@ -37,7 +37,11 @@ def per_skill(entries: Mapping[str, Entry], asked: Sequence[Example], skills: Se
 
 
 def verdict(entries: Mapping[str, Entry], asked: Sequence[Example], groups: Sequence[str]) -> list[str]:
-    """Whether routing was worth it: per group, the best recipe against the best baseline, on the same examples."""
+    """Whether routing was worth it: per group, the best recipe against the best baseline, on the same examples.
+
+    Recipes that are told the task of every prompt compete with the oracle, not here.
+    """
+    entries = {n: each for n, each in entries.items() if each.contender.kind != "recipe" or not each.contender.task}
     sentences, wins = [], []
     for group in groups:
         share = {

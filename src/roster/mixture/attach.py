@@ -13,6 +13,7 @@ from torch import nn
 from roster.errors import RosterError
 from roster.experts import LowRankExperts
 from roster.library import Library
+from roster.library.fits import linear_size
 from roster.mixture.mixing import Mixing, Site, Surroundings
 from roster.mixture.model import Mixture, routed_class
 from roster.mixture.site import CHILD, BlockRouter, RoutedLinear, add_experts, decide_route
@@ -63,11 +64,17 @@ def attach(
             )
     mixture = Mixture(mixing, library.names, tasks, recipe, options or {})
     surroundings = Surroundings(model, library, tokenizer) if prepare else None
-    for site in sites:
-        _attach_linear(model, site, mixing, mixture, surroundings)
-    if mixing.at == "block":
-        _attach_blocks(model, sites, mixing, mixture, surroundings)
-    _attach_whole(model, sites, mixing, mixture, surroundings)
+    # Everything is made before anything is attached: recipes prepare on the plain base, and when one of them raises, a
+    # plain base is what remains.
+    _fill_whole(model, sites, mixing, mixture, surroundings)
+    blocks = _block_routers(model, sites, mixing, mixture, surroundings) if mixing.at == "block" else {}
+    linears = {site.name: _routed_linear(model, site, mixing, mixture, surroundings) for site in sites}
+    for name, block_router in blocks.items():
+        model.get_submodule(name).add_module(CHILD, block_router)
+        model.get_submodule(name).register_forward_pre_hook(decide_route, with_kwargs=True)
+    for name, routed_linear in linears.items():
+        model.get_submodule(name).add_module(CHILD, routed_linear)
+        model.get_submodule(name).register_forward_hook(add_experts)
     _become(model, routed_class(type(model)), mixture)
     mixture.tokenizer = tokenizer
     keeps = mixing.experts is not None
@@ -85,17 +92,10 @@ def linear_sites(model: nn.Module, library: Library, tasks: tuple[str, ...] = ()
     names = [name for name, _ in model.named_modules() if name in targeted]
     sites = []
     for index, name in enumerate(names):
-        width, out_features = linear_size(model.get_submodule(name))
+        width, out_features = linear_size(model.get_submodule(name)) or (0, 0)
         updates = tuple(library[each].modules.get(name) for each in library.names)
         sites.append(Site(name, index, width, out_features, tuple(library.names), updates, len(names), tasks))
     return sites
-
-
-def linear_size(linear: nn.Module) -> tuple[int, int]:
-    """(in_features, out_features), also of GPT-2's `Conv1D`, whose weight is stored the other way round."""
-    if hasattr(linear, "in_features"):
-        return linear.in_features, linear.out_features
-    return tuple(linear.weight.shape)
 
 
 def block_of(name: str) -> str:
@@ -104,37 +104,32 @@ def block_of(name: str) -> str:
     return match.group(1) if match else "model"
 
 
-def _attach_linear(
+def _routed_linear(
     model: nn.Module, site: Site, mixing: Mixing, mixture: Mixture, surroundings: Surroundings | None
-) -> None:
-    linear = model.get_submodule(site.name)
-    device, dtype = _placement(linear, model)
+) -> RoutedLinear:
+    device, dtype = _placement(model.get_submodule(site.name), model)
     experts = mixing.experts(site) if mixing.experts is not None else lora_experts(site, mixing)
     router = _router(site, mixing, surroundings) if mixing.at == "linear" else None
-    route_key = {"linear": site.name, "block": f"route/{block_of(site.name)}", "model": "route/model"}[mixing.at]
-    child = RoutedLinear(experts, router, mixture.slot, route_key)
-    child.experts.to(device=device, dtype=dtype)
     if router is not None:
         router.to(device=device)
-    linear.add_module(CHILD, child)
-    linear.register_forward_hook(add_experts)
+    route_key = {"linear": site.name, "block": f"route/{block_of(site.name)}", "model": "route/model"}[mixing.at]
+    return RoutedLinear(experts.to(device=device, dtype=dtype), router, mixture.slot, route_key)
 
 
-def _attach_blocks(
+def _block_routers(
     model: nn.Module, sites: list[Site], mixing: Mixing, mixture: Mixture, surroundings: Surroundings | None
-) -> None:
+) -> dict[str, BlockRouter]:
     names = list(dict.fromkeys(block_of(site.name) for site in sites))
+    width = model.config.get_text_config().hidden_size
+    made = {}
     for index, name in enumerate(names):
-        block = model.get_submodule(name)
-        width = model.config.get_text_config().hidden_size
         site = Site(name, index, width, 0, sites[0].experts, (), len(names), sites[0].tasks)
-        router = _router(site, mixing, surroundings)
-        router.to(device=_device(block))
-        block.add_module(CHILD, BlockRouter(router, mixture.slot, f"route/{name}"))
-        block.register_forward_pre_hook(decide_route, with_kwargs=True)
+        router = _router(site, mixing, surroundings).to(device=_device(model.get_submodule(name)))
+        made[name] = BlockRouter(router, mixture.slot, f"route/{name}")
+    return made
 
 
-def _attach_whole(
+def _fill_whole(
     model: nn.Module, sites: list[Site], mixing: Mixing, mixture: Mixture, surroundings: Surroundings | None
 ) -> None:
     width = model.config.get_text_config().hidden_size
@@ -142,7 +137,8 @@ def _attach_whole(
     if mixing.head is not None:
         mixture.head = mixing.head(whole)
         if surroundings is not None and mixing.prepare is not None:
-            mixing.prepare(mixture.head, whole, surroundings)
+            with torch.no_grad():
+                mixing.prepare(mixture.head, whole, surroundings)
     if mixing.at == "model":
         mixture.router = _router(whole, mixing, surroundings)
     mixture.to(device=_device(model))

@@ -7,13 +7,16 @@ Trains: nothing; the examples are those on the experts' cards.
 Siblings: MiLoRA decides once per prompt, Arrow per token and layer.
 Source: Belofsky, 2023, "Token-Level Adaptation of LoRA Adapters for Downstream Task Generalization",
     arXiv:2311.10847.
-Differences: the source embeds with a sentence encoder of its own and may recompute only at every other token; here
-    the base model's own token embeddings are averaged, at every token. Such means share a large common part, so the
-    mean of the experts' vectors is taken off first. `window` limits the mean to the last tokens, so that a text that
-    changes its topic is followed sooner.
+Differences: the source embeds with a sentence encoder of its own and may recompute only at every other token. Here the
+    base itself embeds, at every token: its token embeddings are averaged, or with `embed="hidden"` its last hidden
+    states, which cost a second pass and tell tasks apart far better (docs/results/mix.md). Such means share a large
+    common part, so the mean of the experts' vectors is taken off first. `window` limits the mean to the last
+    tokens, so that a text that changes its topic is followed sooner.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -67,13 +70,17 @@ class PrefixMean(nn.Module):
         return sum_BSN
 
 
-def lora_tle(scale: float = 10.0, window: int | None = None) -> Mixing:
+def lora_tle(scale: float = 10.0, window: int | None = None, embed: Literal["tokens", "hidden"] = "tokens") -> Mixing:
     """Token-level adaptation.
 
     Args:
         scale: inverse temperature of the softmax over cosines.
         window: how many of the last tokens are averaged; None averages all.
+        embed: what is averaged: the base's token embeddings, or its last hidden states, for which the base reads
+            every token once more, alone.
     """
+    if embed not in ("tokens", "hidden"):
+        raise RosterError(f"lora-tle: embed must be 'tokens' or 'hidden', not {embed!r}")
     if window is not None and window < 1:
         raise RosterError(f"lora-tle: window must be at least 1 token, not {window}")
 
@@ -84,28 +91,37 @@ def lora_tle(scale: float = 10.0, window: int | None = None) -> Mixing:
         return Router(Cosine(torch.zeros(site.num_experts, site.width), scale=scale), All())
 
     def prepare(part: nn.Module, site: Site, surroundings: Surroundings) -> None:
-        vectors_ED = _example_means(surroundings)
+        vectors_ED = _example_means(surroundings, embed)
         if isinstance(part, PrefixMean):
             part.center_D.copy_(vectors_ED.mean(0))
         else:
             part.score.vectors_ED.copy_(vectors_ED - vectors_ED.mean(0))
 
-    return Mixing(router, at="model", head=head, head_reads="embeddings", prepare=prepare, remembers=True)
+    reads = "first pass" if embed == "hidden" else "embeddings"
+    return Mixing(router, at="model", head=head, head_reads=reads, prepare=prepare, remembers=True)
 
 
-def _example_means(surroundings: Surroundings) -> Tensor:
-    """Mean token embedding of each expert's example prompts, [E, D]."""
+def _example_means(surroundings: Surroundings, embed: str) -> Tensor:
+    """Mean embedding of each expert's example prompts, [E, D]."""
     if surroundings.tokenizer is None:
         raise RosterError("lora-tle reads the experts' example prompts and needs the base's tokenizer: pass tokenizer=")
-    embedding = surroundings.model.get_input_embeddings()
     means = []
     for name in surroundings.library.names:
         examples = surroundings.library[name].card.examples
         if not examples:
             raise RosterError(f"lora-tle needs example prompts on every card; the card of expert {name!r} has none")
-        ids = [token for text in examples for token in surroundings.tokenizer(text)["input_ids"]]
-        means.append(embedding(torch.tensor(ids, device=embedding.weight.device)).float().mean(0).cpu())
+        rows = [_embed(surroundings, text, embed) for text in examples]
+        means.append(torch.cat(rows).mean(0).cpu())
     return torch.stack(means)
+
+
+def _embed(surroundings: Surroundings, text: str, embed: str) -> Tensor:
+    """What the running mean will average over this text, [S, D]."""
+    model = surroundings.model
+    ids = torch.tensor([surroundings.tokenizer(text)["input_ids"]], device=model.device)
+    if embed == "tokens":
+        return model.get_input_embeddings()(ids)[0].float()
+    return model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0].float()
 
 
 RECIPE = Recipe(
