@@ -1,5 +1,5 @@
 # Everything a clean checkout needs: each target sets up its own .venv with the pinned torch first.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
