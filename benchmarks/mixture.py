@@ -33,6 +33,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import roster
 from roster.library import Library, LowRank, make_adapter, write_adapter
+from roster.mixture.attach import attach
+from roster.mixture.mixing import Mixing
+from roster.router import Router
+from roster.score import Linear
+from roster.select import TopK
 
 RESULTS = Path(__file__).parent / "results" / "mixture.json"
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -71,6 +76,11 @@ def on_disk(library: Library, folder: Path) -> list[str]:
     return [str(write_adapter(folder, library[name])) for name in library.names]
 
 
+def per_block() -> Mixing:
+    """A linear top-2 gate for every token, decided once per block: what a trained router of one's own looks like."""
+    return Mixing(lambda site: Router(Linear(site.width, site.num_experts), TopK(2)), at="block")
+
+
 def peft_arrow(size: str, library: Library, folder: Path) -> Any:
     paths = on_disk(library, folder)
     return create_arrow_model(base_model(size), paths, ArrowConfig(top_k=2, router_temperature=1.0)).eval()
@@ -98,20 +108,20 @@ def generate(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> None:
 
 
 def race(
-    contenders: dict[str, Any], work: Callable, rounds: int, slow: dict[str, int] | None = None
+    contenders: dict[str, Any], work: Callable, rounds: int, once: frozenset[str] = frozenset()
 ) -> dict[str, float]:
-    """Median seconds of each contender; the slow ones may sit out all but their first rounds."""
+    """Median seconds of each contender. Those named in `once` are so slow that their first run must do."""
     generator = torch.Generator().manual_seed(2)
     ids = torch.randint(5, 32000, (BATCH, LENGTH), generator=generator)
     mask = torch.ones_like(ids)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in track(range(-1, rounds), description=work.__name__, transient=True):
         for name, model in contenders.items():
-            if turn >= (slow or {}).get(name, rounds):
+            if name in once and turn >= 0:
                 continue
             start = time.perf_counter()
             work(model, ids, mask)
-            if turn >= 0:  # the first turn warms up
+            if turn >= 0 or name in once:  # else the first turn only warms up
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(each) for name, each in seconds.items()}
 
@@ -138,7 +148,9 @@ def saved_bytes(model: Any, trainable: Callable[[str], bool]) -> int:
     return sum(kept.values())
 
 
-def arrow_row(size: str, experts: int, rounds: int, with_generate: bool = True, peft_rounds: int | None = None) -> dict:
+def arrow_row(
+    size: str, experts: int, rounds: int, with_generate: bool = True, once: frozenset[str] = frozenset()
+) -> dict:
     base = base_model(size)
     library = adapters(base, experts)
     with tempfile.TemporaryDirectory() as scratch:
@@ -146,9 +158,9 @@ def arrow_row(size: str, experts: int, rounds: int, with_generate: bool = True, 
             "base": base,
             "PEFT Arrow": peft_arrow(size, library, Path(scratch)),
             "roster Arrow": roster.load(base_model(size), experts=library, router="arrow-mbc", options={"top_k": 2}),
+            "roster, a gate per block": attach(base_model(size), library, per_block()),
         }
-        slow = None if peft_rounds is None else {"PEFT Arrow": peft_rounds}
-        row = {"forward": race(contenders, forward, rounds, slow)}
+        row = {"forward": race(contenders, forward, rounds, once)}
         if with_generate:
             row["generate"] = race(contenders, generate, max(3, rounds // 3))
     return row
@@ -164,7 +176,7 @@ def xlora_row(size: str, experts: int, rounds: int) -> dict:
             "roster X-LoRA": roster.load(base_model(size), experts=library, router="x-lora"),
         }
         row = {"forward": race(contenders, forward, rounds)}
-        row["generate"] = race(contenders, generate, max(3, rounds // 3), slow={"PEFT X-LoRA": 1})
+        row["generate"] = race(contenders, generate, max(3, rounds // 3), frozenset({"PEFT X-LoRA"}))
     return row
 
 
@@ -187,7 +199,7 @@ ROWS: dict[str, Callable[[], dict]] = {
     "small: 8 experts, top-2, hidden 256": lambda: arrow_row("small", 8, 15),
     "large: 8 experts, top-2, hidden 1024": lambda: arrow_row("large", 8, 9),
     "large: X-LoRA, two passes": lambda: xlora_row("large", 8, 7),
-    "large: 256 experts, top-2": lambda: arrow_row("large", 256, 7, with_generate=False, peft_rounds=1),
+    "large: 256 experts, top-2": lambda: arrow_row("large", 256, 7, False, frozenset({"PEFT Arrow"})),
     "memory, small: 8 experts": lambda: memory_row("small", 8),
     "memory, small: 32 experts": lambda: memory_row("small", 32),
 }
@@ -195,13 +207,14 @@ ROWS: dict[str, Callable[[], dict]] = {
 
 def show(results: dict[str, dict]) -> None:
     table = Table(title="relative to the base = 1.00 (median of rounds)")
-    for column in ("row", "what", "base", "PEFT", "roster"):
-        table.add_column(column, justify="left" if column in ("row", "what") else "right")
+    for column in ("row", "what", "contender", "relative"):
+        table.add_column(column, justify="right" if column == "relative" else "left")
     for row, works in results.items():
         for work, figures in works.items():
-            base, peft, ours = figures.values()
+            base = figures["base"]
             unit = f"{base * 1e3:.0f} ms" if base < 1000 else f"{base / 2**20:.0f} MiB"
-            table.add_row(row, work, unit, f"{peft / base:.2f}", f"{ours / base:.2f}")
+            for name, figure in figures.items():
+                table.add_row(row, work, f"{name} ({unit})" if name == "base" else name, f"{figure / base:.2f}")
     Console().print(table)
 
 

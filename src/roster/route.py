@@ -126,6 +126,7 @@ class _SlotRoute(Route):
         self.num_tokens, self.num_experts = expert_TK.shape[0], num_experts
         self.scores_TE, self.full = scores_TE, full
         self._order_R = None
+        self._gate_TE: Tensor | None = None
 
     @property
     def token_R(self) -> Tensor:  # type: ignore[override]
@@ -150,9 +151,11 @@ class _SlotRoute(Route):
         )
 
     def dense(self) -> Tensor:
-        columns = self.num_experts if self.full else self.num_experts + 1  # the last takes what is nobody's
-        gate = self.weight_TK.new_zeros(self.num_tokens, columns).scatter_(1, self.expert_TK, self.weight_TK)
-        return gate if self.full else gate[:, : self.num_experts]
+        if self._gate_TE is None:  # one route may serve all layers of a block
+            columns = self.num_experts if self.full else self.num_experts + 1  # the last takes what is nobody's
+            gate = self.weight_TK.new_zeros(self.num_tokens, columns).scatter_(1, self.expert_TK, self.weight_TK)
+            self._gate_TE = gate[:, : self.num_experts]
+        return self._gate_TE
 
 
 class _GateRoute(Route):
