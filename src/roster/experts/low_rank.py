@@ -108,13 +108,11 @@ class LowRankExperts(nn.Module):
         scale = self.scale
         if scale is None:
             gate_TE, scale = gate_TE * self.scale_E.to(dtype), 1.0
-        if self.rank:
-            middle_TR = (middle_TR.view(T, -1, self.rank) * gate_TE.unsqueeze(-1)).view(T, -1)
-        else:
-            middle_TR = middle_TR * gate_TE[:, self.owner_R]
+        gate = gate_TE.unsqueeze(-1) if self.rank else gate_TE[:, self.owner_R]
+        middle = middle_TR.view(T, -1, self.rank) if self.rank else middle_TR
         if torch.is_grad_enabled():
-            return torch.addmm(y_TO, middle_TR, B_RO, alpha=scale)
-        return y_TO.addmm_(middle_TR, B_RO, alpha=scale)
+            return torch.addmm(y_TO, (middle * gate).view(T, -1), B_RO, alpha=scale)
+        return y_TO.addmm_(middle.mul_(gate).view(T, -1), B_RO, alpha=scale)
 
     def _grouped(self, x_TI: Tensor, y_TO: Tensor, route: AnyRoute) -> Tensor:
         """Sorts the (token, expert) pairs by expert; each group meets one expert's factors."""

@@ -16,7 +16,7 @@ from roster.library import Library
 from roster.library.fits import linear_size
 from roster.mixture.mixing import Mixing, Site, Surroundings
 from roster.mixture.model import Mixture, routed_class
-from roster.mixture.site import CHILD, BlockRouter, RoutedLinear, add_experts, decide_route
+from roster.mixture.site import CHILD, BlockRouter, RoutedLinear
 from roster.router import Router
 from roster.select import Present
 
@@ -71,10 +71,10 @@ def attach(
     linears = {site.name: _routed_linear(model, site, mixing, mixture, surroundings) for site in sites}
     for name, block_router in blocks.items():
         model.get_submodule(name).add_module(CHILD, block_router)
-        model.get_submodule(name).register_forward_pre_hook(decide_route, with_kwargs=True)
+        model.get_submodule(name).register_forward_pre_hook(block_router.before, with_kwargs=True)
     for name, routed_linear in linears.items():
         model.get_submodule(name).add_module(CHILD, routed_linear)
-        model.get_submodule(name).register_forward_hook(add_experts)
+        model.get_submodule(name).register_forward_hook(routed_linear.after)
     _become(model, routed_class(type(model)), mixture)
     mixture.tokenizer = tokenizer
     keeps = mixing.experts is not None
@@ -200,10 +200,10 @@ def detach(model: Any) -> nn.Module:
     for _, module in list(model.named_modules()):
         if CHILD not in module._modules:
             continue
-        del module._modules[CHILD]
+        child = module._modules.pop(CHILD)
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             for key, hook in list(hooks.items()):
-                if hook in (add_experts, decide_route):
+                if getattr(hook, "__self__", None) is child:
                     hooks.pop(key)
                     module._forward_pre_hooks_with_kwargs.pop(key, None)
     model.__class__ = type(model).base_class

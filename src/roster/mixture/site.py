@@ -33,6 +33,10 @@ class RoutedLinear(nn.Module):
         self.experts, self.router = experts, router
         self.slot, self.route_key = slot, route_key
 
+    def after(self, linear: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        """Forward hook of the layer that this is a child of."""
+        return self.forward(args[0], output)
+
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Adds the experts' part to y, the layer's output for x."""
         context = running(self.slot)
@@ -56,6 +60,10 @@ class BlockRouter(nn.Module):
         super().__init__()
         self.router, self.slot, self.route_key = router, slot, route_key
 
+    def before(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forward pre-hook of the block that this is a child of."""
+        self.forward(args[0] if args else kwargs["hidden_states"])
+
     def forward(self, hidden_BSD: Tensor) -> None:
         """Leaves the route in the context's memory."""
         context = running(self.slot)
@@ -71,13 +79,3 @@ def running(slot: ContextSlot) -> Context:
             "(it would answer as the base, without a word)"
         )
     return slot.current
-
-
-def add_experts(linear: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-    """Forward hook of a routed linear layer."""
-    return linear.roster(args[0], output)
-
-
-def decide_route(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Forward pre-hook of a block with its own router."""
-    block.roster(args[0] if args else kwargs["hidden_states"])
