@@ -10,6 +10,9 @@ Source: Ostapenko, Su, Ponti, Charlin, Le Roux, Pereira, Caccia, Sordoni, 2024, 
     cluster (MBC), is `roster.library.cluster`.
 Differences: the paper's scores are used as they are, without centring or scaling of x. PEFT finds the directions by
     15 power iterations; here they are exact, so the two agree given the same directions (tests).
+Claim: not shown here. On planted tasks whose inputs differ it beats uniform mixing, random routing and the best single
+    expert at every seed, but closes 47 % of the gap to the oracle where the check asks for half; on the pocket
+    models, whose tasks differ in the instruction only, it is worse than the base.
 """
 
 from __future__ import annotations
@@ -51,6 +54,6 @@ RECIPE = Recipe(
     trains="nothing",
     batch_invariant=True,
     claim="Without any training, Arrow beats uniform mixing and random routing, near the oracle.",
-    claim_shown=None,
-    evidence="docs/results/mix.md",
+    claim_shown=False,
+    evidence="docs/results/checks.md",
 )

@@ -48,7 +48,7 @@ RECIPE = Recipe(
     trains="router and experts",
     batch_invariant=True,
     claim="Routing once per prompt matches per-token routing, with one router call per generated sequence.",
-    claim_shown=None,
-    evidence="docs/results/mix.md",
+    claim_shown=True,
+    evidence="docs/results/checks.md",
     needs=("training",),
 )

@@ -10,6 +10,8 @@ Siblings: Arrow reads the vectors off the weights.
 Source: Muqeeth, Liu, Liu, Raffel, 2024, "Learning to Route Among Specialized Experts for Zero-Shot Generalization",
     arXiv:2402.05859.
 Differences: none known in the routing; the paper's experts are LoRAs of T5.
+Claim: shown on planted tasks whose inputs differ; not on the pocket models, whose tasks differ in the instruction only
+    (docs/results/mix.md).
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ RECIPE = Recipe(
     trains="router",
     batch_invariant=True,
     claim="Gates trained one expert at a time beat the merged average and the best single expert, without pooled data.",
-    claim_shown=None,
-    evidence="docs/results/mix.md",
+    claim_shown=True,
+    evidence="docs/results/checks.md",
     needs=("gates",),
 )
