@@ -30,9 +30,9 @@ def load(
 ) -> Any:
     """A model that routes among experts.
 
-    Two ways to call it: `load(base, experts=FOLDER, router=NAME)` builds one from a base and a folder of PEFT
-    adapters; `load(FOLDER)` reads back what `save_pretrained` or `roster build` wrote (`load(FOLDER, base=...)` is
-    spelled `load(..., experts=FOLDER_WRITTEN_BY_SAVE)` with the base first).
+    Three ways to call it: `load(BASE, experts=FOLDER, router=NAME)` builds one from a base and a folder of PEFT
+    adapters; `load(SAVED)` reads back what `save_pretrained` or `roster build` wrote; `load(BASE, experts=SAVED)`
+    does so with the base from elsewhere.
 
     Args:
         base: the base (a folder, a name on the Hugging Face hub, "pocket", or a loaded transformers model), or the

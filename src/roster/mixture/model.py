@@ -102,7 +102,9 @@ class RoutedModel:
         """Finds or begins the per-token memory in the KV cache, if this call uses one."""
         use_cache = kwargs.get("use_cache")
         if use_cache is None:
-            use_cache = getattr(self.config, "use_cache", False) and not self.is_activation_checkpointing
+            use_cache = getattr(self.config, "use_cache", False) and not getattr(
+                self, "is_activation_checkpointing", False
+            )
         if use_cache and kwargs.get("past_key_values") is None and hasattr(self, "generate"):
             kwargs["past_key_values"] = new_cache(self.config)
         cache = kwargs.get("past_key_values")
