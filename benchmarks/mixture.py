@@ -149,14 +149,19 @@ def saved_bytes(model: Any, trainable: Callable[[str], bool]) -> int:
 
 
 def arrow_row(
-    size: str, experts: int, rounds: int, with_generate: bool = True, once: frozenset[str] = frozenset()
+    size: str,
+    experts: int,
+    rounds: int,
+    with_generate: bool = True,
+    once: frozenset[str] = frozenset(),
+    peft: bool = True,
 ) -> dict:
     base = base_model(size)
     library = adapters(base, experts)
     with tempfile.TemporaryDirectory() as scratch:
         contenders = {
             "base": base,
-            "PEFT Arrow": peft_arrow(size, library, Path(scratch)),
+            **({"PEFT Arrow": peft_arrow(size, library, Path(scratch))} if peft else {}),
             "roster Arrow": roster.load(base_model(size), experts=library, router="arrow-mbc", options={"top_k": 2}),
             "roster, a gate per block": attach(base_model(size), library, per_block()),
         }
@@ -199,7 +204,8 @@ ROWS: dict[str, Callable[[], dict]] = {
     "small: 8 experts, top-2, hidden 256": lambda: arrow_row("small", 8, 15),
     "large: 8 experts, top-2, hidden 1024": lambda: arrow_row("large", 8, 9),
     "large: X-LoRA, two passes": lambda: xlora_row("large", 8, 7),
-    "large: 256 experts, top-2": lambda: arrow_row("large", 256, 7, False, frozenset({"PEFT Arrow"})),
+    "large: 256 experts, top-2, without PEFT": lambda: arrow_row("large", 256, 7, False, peft=False),
+    "large: 256 experts, top-2, with PEFT": lambda: arrow_row("large", 256, 7, False, frozenset({"PEFT Arrow"})),
     "memory, small: 8 experts": lambda: memory_row("small", 8),
     "memory, small: 32 experts": lambda: memory_row("small", 32),
 }
