@@ -19,7 +19,7 @@ from roster.pocket import MODELS, ROUTERS
 from roster.pocket.skills import HELD_IN
 
 EXAMPLE = """example:
-  python -m roster.pocket.make --out /tmp/pocket          everything, into a folder of your own
+  python -m roster.pocket.make --out my-pocket            everything, into a folder of your own
   python -m roster.pocket.make --only sort --force        one expert anew; then measure again with --only record
 """
 
