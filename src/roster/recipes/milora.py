@@ -4,6 +4,7 @@ Equation: s = W act(mean over the prompt of x); softmax over the top n; one rout
 Shapes: one router per block, [E, D].
 Trains: routers, and in the source the LoRA modules with them; `train_experts=False` learns only the routers.
 Siblings: SMEAR pools likewise but mixes all experts.
+Claim: shown after 100 training steps, where the per-token router it is held against is itself far from converged.
 Source: Zhang et al., 2024, "MiLoRA: Efficient Mixture of Low-Rank Adaptation for Large Language Models Fine-tuning",
     arXiv:2410.18035.
 Differences: the source's experts are the LoRA modules of one adapter (query, key, value, ...), of which a layer's

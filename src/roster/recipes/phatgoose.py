@@ -10,8 +10,8 @@ Siblings: Arrow reads the vectors off the weights.
 Source: Muqeeth, Liu, Liu, Raffel, 2024, "Learning to Route Among Specialized Experts for Zero-Shot Generalization",
     arXiv:2402.05859.
 Differences: none known in the routing; the paper's experts are LoRAs of T5.
-Claim: shown on planted tasks whose inputs differ; not on the pocket models, whose tasks differ in the instruction only
-    (docs/results/mix.md).
+Claim: shown on planted tasks whose inputs differ, by a check written after the pocket models had not shown it; not on
+    those, whose tasks differ in the instruction only (docs/results/mix.md).
 """
 
 from __future__ import annotations

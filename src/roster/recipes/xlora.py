@@ -7,6 +7,8 @@ Trains: the head only.
 Siblings: roster's other per-token recipes look at the layer's own input and need one pass.
 Source: Buehler and Buehler, 2024, "X-LoRA: Mixture of Low-Rank Adapter Experts, a Flexible Framework for Large
     Language Models with Applications in Protein Mechanics and Design", arXiv:2402.07148.
+Claim: shown by its rule on the pocket models, with one trained head: clearly on held-in prompts (56 % against 20 %),
+    but on composed ones by 2.2 % against 0.3 %, which is of no use to anybody.
 Differences: both passes keep a KV cache of their own, so generation costs two passes per token instead of two passes
     over everything so far. Equal to PEFT's X-LoRA given the same head, for a pass without padding and cache (tests).
 """
