@@ -9,7 +9,7 @@
     model.save_pretrained("my-mixture")
     model = roster.load("my-mixture")
 
-The algebra is in `route.py`, `context.py`, `router.py` and `moe.py`; the methods are in `recipes/`.
+The algebra is in `route.py`, `context.py`, `router.py` and `moe/layer.py`; the methods are in `recipes/`.
 """
 
 from __future__ import annotations

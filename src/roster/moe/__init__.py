@@ -1,4 +1,4 @@
-"""moe: mixtures of feed-forward blocks. `layer.py` is the block; the other files carry it into transformers and back."""
+"""moe: mixtures of feed-forward blocks. `layer.py` is the block; other files carry it into transformers and back."""
 
 from __future__ import annotations
 
