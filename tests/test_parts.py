@@ -152,7 +152,8 @@ def test_balance_by_hand():
     bias = LossFreeBias(2, rate=0.5).train()
     even = Route.slots(torch.tensor([[0], [0]]), torch.ones(2, 1), 2)
     assert bias(even, context) is None
-    assert bias.step().tolist() == [-0.5, 0.5]
+    bias.advance(0.5)
+    assert bias.bias_E.tolist() == [-0.5, 0.5]
     assert bias.load_E.tolist() == [0.0, 0.0]
     bias.eval()(even, context)
     assert bias.load_E.tolist() == [0.0, 0.0], "evaluation does not move the bias"

@@ -7,7 +7,7 @@ Shape legend: E experts.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from roster.context import Context
 from roster.route import AnyRoute
@@ -16,8 +16,9 @@ from roster.route import AnyRoute
 class LossFreeBias(nn.Module):
     """`bias_e += rate * sign(mean load - load_e)` after every optimiser step; gradients never see it.
 
-    In training every forward call adds to `load_E`; whoever runs the optimiser calls `step()` once per step
-    (`roster.train` does). Activation recomputation counts a call twice for all experts alike, which no sign sees.
+    In training every forward call adds to `load_E`; whoever runs the optimiser advances the model once per step
+    (see `roster.train.schedule`). Activation recomputation counts a call twice for all experts alike, which no sign
+    sees.
 
     Args:
         num_experts: E.
@@ -36,8 +37,7 @@ class LossFreeBias(nn.Module):
             self.load_E += route.counts_E.to(self.load_E)
 
     @torch.no_grad()
-    def step(self) -> Tensor:
-        """Moves the bias, forgets the load, and returns the bias [E]."""
+    def advance(self, progress: float) -> None:
+        """Moves the bias and forgets the load."""
         self.bias_E += self.rate * torch.sign(self.load_E.mean() - self.load_E)
         self.load_E.zero_()
-        return self.bias_E

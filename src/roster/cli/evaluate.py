@@ -75,7 +75,7 @@ def evaluate(
 
 def _tasks(mixture: Any, numbered: dict[int, Row], asked: bool | None, data: str) -> list[str | None] | None:
     """What to pass as `tasks=`; a task that the mixture does not know would silently be answered by the base."""
-    if mixture.mixing.tasks is None:
+    if not mixture.mixing.routes_by_task:
         if asked:
             raise RosterError(f"recipe {mixture.recipe!r} does not route by task; leave --tasks out")
         return None

@@ -75,7 +75,7 @@ def attach(
     for name, routed_linear in linears.items():
         model.get_submodule(name).add_module(CHILD, routed_linear)
         model.get_submodule(name).register_forward_hook(routed_linear.after)
-    _become(model, routed_class(type(model)), mixture)
+    become(model, routed_class(type(model)), mixture)
     mixture.tokenizer = tokenizer
     keeps = mixing.experts is not None
     mixture.adapters = {name: library[name] if keeps else replace(library[name], modules={}) for name in library.names}
@@ -179,8 +179,8 @@ def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-def _become(model: nn.Module, cls: type, mixture: Mixture) -> None:
-    """Changes the model's class; offloading hooks hold on to the old `forward`, so they are put on anew."""
+def become(model: nn.Module, cls: type, mixture: Mixture) -> None:
+    """Changes the model's class, in place; offloading hooks hold on to the old `forward`, so they are put on anew."""
     hook = getattr(model, "_hf_hook", None)
     if hook is not None:
         from accelerate.hooks import add_hook_to_module, remove_hook_from_module

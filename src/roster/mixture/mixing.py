@@ -98,6 +98,11 @@ class Mixing:
     tasks: Callable[[Library], Sequence[str]] | None = None
 
     @property
+    def routes_by_task(self) -> bool:
+        """Whether rows must name a task."""
+        return self.tasks is not None
+
+    @property
     def two_passes(self) -> bool:
         """Whether the base runs once more, alone, before the answer is computed."""
         return self.head is not None and self.head_reads == "first pass"

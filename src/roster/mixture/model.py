@@ -83,7 +83,7 @@ class RoutedModel:
         kwargs.update(zip(type(self).input_names, args, strict=False))
         context = context_of(kwargs, token_mask, prompt_mask, mixture.mixing.reads_prompt)
         context.task_ids_B, context.recorder = task_ids, mixture.recorder
-        if mixture.mixing.tasks is not None and not torch.compiler.is_compiling():
+        if mixture.mixing.routes_by_task and not torch.compiler.is_compiling():
             self._check_tasks(task_ids, context.batch)
         if mixture.mixing.remembers or mixture.mixing.two_passes:
             self._open_history(context, kwargs)
@@ -154,6 +154,15 @@ class RoutedModel:
             if isinstance(module, TaskTable):
                 module.check(task_ids)
                 return
+        known = len(self.roster.tasks)
+        if task_ids is None:
+            raise RosterError(
+                f"recipe {self.roster.recipe!r} needs to know the task of every row: pass task_ids= or tasks="
+            )
+        if bool(((task_ids < 0) | (task_ids >= known)).any()):
+            raise RosterError(
+                f"recipe {self.roster.recipe!r}: task ids must be in 0..{known - 1}, not {task_ids.tolist()}"
+            )
 
     def task_ids(self, tasks: Sequence[str | None]) -> Tensor:
         """Ids for rows whose tasks (or, for the recipe `named`, experts) are known by name; None is no task."""
@@ -198,7 +207,7 @@ class RoutedModel:
         elif mask_BL is None and inputs.get("attention_mask") is not None:
             # transformers drops a mask without padding, and makes one of 4 dimensions for a static cache.
             inputs["token_mask"] = torch.ones(B, S, dtype=torch.bool, device=tokens.device)
-        if self.roster.mixing.remembers or self.roster.mixing.tasks is not None:
+        if self.roster.mixing.remembers or self.roster.mixing.routes_by_task:
             inputs.update(self.roster.generation.inputs(input_ids, B, S))
         return inputs
 

@@ -1,5 +1,7 @@
 """Recipes: published methods as compositions of parts. One method a file; this list is the catalogue.
 
+The files beside this one route among adapters, those under `moe/` among feed-forward blocks.
+
 To add one: write `recipes/<method>.py` with a function that returns a composition and a `RECIPE` record, name it
 here, and write its check. The property test of the invariants (tests/test_invariants.py) finds it by itself.
 """
@@ -11,6 +13,7 @@ from roster.recipes import (
     arrow,
     lora_tle,
     milora,
+    moe,
     molora,
     named,
     oracle,
@@ -46,6 +49,7 @@ RECIPES = _catalogue(
     milora.RECIPE,
     polytropon.RECIPE,
     smear.RECIPE,
+    *moe.RECIPES,
 )
 
 

@@ -23,7 +23,8 @@ class Recipe:
         title: the name that people say.
         source: authors, year, title and arXiv number, or "roster" for a yardstick that nobody has published.
         compose: returns the composition; its keyword arguments are the method's options, read from its signature.
-        trains: what has to be trained before the method is any good: "nothing", "router", or "router and experts".
+        trains: what has to be trained before the method is any good: "nothing", "router", "router and experts", or
+            "everything".
         batch_invariant: whether a row's output is independent of its batch-mates at evaluation.
         claim: what the source says of it, in one sentence; None for a yardstick.
         claim_shown: whether `evidence` shows the claim here; None where there is no claim.
@@ -31,19 +32,22 @@ class Recipe:
         needs: what a caller must bring: "tasks" (task of each row), "examples" (prompts on the experts' cards),
             "gates" (trained beside each adapter), "training" (a router trained on data).
         kind: the arena it competes in.
+        causal: whether a token's output is independent of the tokens after it, so that step-by-step generation equals
+            the full forward pass.
     """
 
     slug: str
     title: str
     source: str
     compose: Callable[..., Any]
-    trains: Literal["nothing", "router", "router and experts"]
+    trains: Literal["nothing", "router", "router and experts", "everything"]
     batch_invariant: bool
     claim: str | None
     claim_shown: bool | None
     evidence: str
     needs: tuple[str, ...] = ()
     kind: Literal["mixture", "moe", "lm"] = "mixture"
+    causal: bool = True
 
     def options(self) -> dict[str, Any]:
         """Every option with its default."""

@@ -15,7 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from roster.errors import RosterError
 from roster.train.data import Encoded, Row, collate
-from roster.train.trainer import RoutedTrainer, StepBias, last_checkpoint
+from roster.train.trainer import Advance, RoutedTrainer, last_checkpoint
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def fit(model: Any, rows: Sequence[Row], tokenizer: Any, folder: Path, settings:
     if not mixture.mixing.trains:
         raise RosterError(f"recipe {mixture.recipe!r} has nothing to train")
     task_ids = None
-    if mixture.mixing.tasks is not None:
+    if mixture.mixing.routes_by_task:
         task_ids = {name: index for index, name in enumerate(mixture.tasks)}
         if not any(row.task in task_ids for row in rows):
             raise RosterError(
@@ -77,7 +77,7 @@ def fit(model: Any, rows: Sequence[Row], tokenizer: Any, folder: Path, settings:
         args=_arguments(folder, settings),
         train_dataset=data,
         data_collator=partial(collate, pad=pad),
-        callbacks=[StepBias()],
+        callbacks=[Advance()],
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(folder)

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 from transformers import Trainer, TrainerCallback
 
-from roster.balance import LossFreeBias
 from roster.mixture.folder import MANIFEST, load_experts, load_router, save
+from roster.train.schedule import advance
 
 _STATE = "trainer_state.json"
 
@@ -26,14 +26,12 @@ class RoutedTrainer(Trainer):
         load_experts(model, Path(resume_from_checkpoint))
 
 
-class StepBias(TrainerCallback):
-    """Moves the biases of loss-free balancing after every optimiser step."""
+class Advance(TrainerCallback):
+    """Tells the parts of the model after every optimiser step how far the training has come."""
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Called by the trainer."""
-        for module in model.modules():
-            if isinstance(module, LossFreeBias):
-                module.step()
+        advance(model, (state.global_step + 1) / max(state.max_steps, 1))
 
 
 def last_checkpoint(folder: Path) -> Path | None:

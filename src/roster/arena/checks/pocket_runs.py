@@ -73,7 +73,7 @@ def answer_loss(model: Any, tokenizer: Any, skills: Sequence[str], count: int = 
     asked = [each for skill in skills for each in examples(skill, "test", count)]
     rows = [Row(prompt=each.prompt, answer=each.answer, task=each.skill) for each in asked]
     tasks = None
-    if hasattr(model, "roster") and model.roster.mixing.tasks is not None:
+    if hasattr(model, "roster") and model.roster.mixing.routes_by_task:
         tasks = {name: index for index, name in enumerate(model.roster.tasks)}
     data = Encoded(rows, tokenizer, None, tasks)
     loss = tokens = 0.0

@@ -1,0 +1,116 @@
+"""Replacing the feed-forward blocks of a transformers model by mixtures.
+
+Shape legend: B batch rows, S tokens per row, D model width, F width of the model's own block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from roster.context import ContextSlot
+from roster.errors import RosterError
+from roster.mixture.attach import become
+from roster.mixture.model import Mixture, routed_class
+from roster.mixture.site import CHILD, running
+from roster.moe.blocks import find_blocks
+from roster.moe.layout import Layout, Place
+from roster.recipes import find
+from roster.router import Router
+
+
+class RoutedBlock(nn.Module):
+    """What takes the place of a feed-forward block: finds the running call's context and hands it on."""
+
+    def __init__(self, block: nn.Module, slot: ContextSlot):
+        super().__init__()
+        self.block, self.slot = block, slot
+
+    def forward(self, hidden_BSD: Tensor) -> Tensor:
+        """[B, S, D] -> [B, S, D]."""
+        return self.block(hidden_BSD, running(self.slot))
+
+
+def replace(
+    model: nn.Module,
+    recipe: str,
+    *,
+    layers: Iterable[int] | None = None,
+    options: Mapping[str, Any] | None = None,
+    hidden: int | None = None,
+    tasks: Sequence[str] = (),
+) -> Any:
+    """Turns feed-forward blocks of a model, in place, into mixtures with fresh experts.
+
+    Args:
+        model: a transformers model.
+        recipe: a recipe's name of kind "moe"; see `roster methods`.
+        layers: which blocks, counted from 0; by default all.
+        options: the recipe's options.
+        hidden: hidden units that one token may use; by default those of the model's own block.
+        tasks: names of the tasks, for recipes that route by task.
+
+    Returns:
+        The same object, now an instance of `RoutedModel` too.
+
+    Raises:
+        RosterError: an unknown recipe, option or architecture, or values that do not fit, before anything is changed.
+    """
+    record = find(recipe)
+    if record.kind != "moe":
+        raise RosterError(f"recipe {recipe!r} does not make feed-forward mixtures (it is of kind {record.kind!r})")
+    if hasattr(model, CHILD):
+        raise RosterError("this model routes already: load it anew")
+    layout: Layout = record(options)
+    if layout.routes_by_task and not tasks:
+        raise RosterError(f"recipe {recipe!r} routes by task: name the tasks with tasks=")
+    blocks = find_blocks(model, layers)
+    mixture = Mixture(layout, (), tasks, recipe, options or {})
+    made = {}
+    for index, (name, kind) in enumerate(blocks.items()):
+        place = Place(
+            name=name,
+            index=index,
+            count=len(blocks),
+            width=kind.width,
+            hidden=hidden or kind.hidden,
+            make_experts=kind.make_experts,
+            vocab_size=model.config.get_text_config().vocab_size,
+            tasks=tuple(tasks),
+            recipe=recipe,
+        )
+        block = layout.block(place)
+        for each in block.modules():
+            if isinstance(each, Router):
+                each.site = name if each.site == "router" else f"{name}.{each.site}"
+        weight = next(model.get_submodule(name).parameters())
+        made[name] = RoutedBlock(block, mixture.slot).to(device=weight.device, dtype=weight.dtype)
+    for name, block in made.items():
+        model.set_submodule(name, block)
+    become(model, routed_class(type(model)), mixture)
+    mixture.experts = tuple(str(index) for index in range(_most_experts(made)))
+    _set_trained(model, layout)
+    return model.train(model.training)
+
+
+def routed_blocks(model: nn.Module) -> dict[str, RoutedBlock]:
+    """The mixtures of a model by the names of the blocks that they replaced."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, RoutedBlock)}
+
+
+def _most_experts(blocks: Mapping[str, nn.Module]) -> int:
+    counts = [getattr(m, "num_experts", 0) for block in blocks.values() for m in block.modules()]
+    return max(counts, default=0)
+
+
+def _set_trained(model: nn.Module, layout: Layout) -> None:
+    ours = {id(p): "experts" for block in routed_blocks(model).values() for p in block.parameters()}
+    for block in routed_blocks(model).values():
+        for module in block.modules():
+            if isinstance(module, Router):
+                ours.update({id(p): "router" for p in module.parameters()})
+    for parameter in model.parameters():
+        if ours.get(id(parameter), "base") not in layout.trains:
+            parameter.requires_grad_(False)

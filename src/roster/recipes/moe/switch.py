@@ -1,0 +1,50 @@
+"""Switch Transformer: every token visits one expert, weighted by its router probability.
+
+Equation: p = softmax(W x); y = p_i E_i(x) with i = argmax p; plus the loss a * E * sum_e f_e P_e.
+Shapes: router [E, D].
+Trains: everything together; the router through p_i.
+Siblings: GShard keeps two experts and renormalises their weights.
+Source: Fedus, Zoph and Shazeer, 2021, "Switch Transformers", arXiv:2101.03961.
+Differences: no capacity by default, so that no token is dropped; the source's input jitter is left out.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from roster.balance import LoadBalancing
+from roster.moe.layer import MoE
+from roster.moe.layout import Layout, Place
+from roster.recipes.recipe import Recipe
+from roster.router import Router
+from roster.score import Linear
+from roster.select import TopK
+
+
+def switch_transformer(num_experts: int = 4, balance: float = 0.01) -> Layout:
+    """Top-1 routing.
+
+    Args:
+        num_experts: E.
+        balance: weight of the load-balancing loss.
+    """
+
+    def block(place: Place) -> nn.Module:
+        router = Router(Linear(place.width, num_experts), TopK(1, "all"), [LoadBalancing(balance)])
+        return MoE(router, place.make_experts(num_experts, place.hidden))
+
+    return Layout(block)
+
+
+RECIPE = Recipe(
+    slug="switch-transformer",
+    title="Switch Transformer",
+    source="Fedus, Zoph and Shazeer, 2021, Switch Transformers, arXiv:2101.03961",
+    compose=switch_transformer,
+    trains="everything",
+    batch_invariant=True,
+    claim="At equal cost per token, a top-1 mixture reaches a lower loss than the dense model.",
+    claim_shown=False,
+    evidence="docs/results/moe.md",
+    kind="moe",
+)
