@@ -41,8 +41,15 @@ class Recorder(Protocol):
         """Announces a forward call; `continues` says that it extends the one before it."""
         ...
 
-    def record(self, site: str, gates_BSE: Tensor, mask_BS: Tensor | None, tokens: Tensor | None) -> None:
-        """Takes the dense combine weights of one site, [B, S, E]."""
+    def record(
+        self,
+        site: str,
+        gates_BSE: Tensor,
+        mask_BS: Tensor | None,
+        tokens: Tensor | None,
+        dropped_E: Tensor | None = None,
+    ) -> None:
+        """Takes the dense combine weights of one site, [B, S, E], and what a capacity dropped there, if there is one."""
         ...
 
 

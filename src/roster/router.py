@@ -66,4 +66,6 @@ class Router(nn.Module):
 
     def _record(self, route: AnyRoute, context: Context) -> None:
         gates_BSE = route.dense().detach().view(context.batch, context.length, -1)
-        context.recorder.record(self.site, gates_BSE, context.mask_BS, context.input_ids_BS)
+        dropped_E = getattr(route, "dropped_E", None)
+        known = {} if dropped_E is None else {"dropped_E": dropped_E}
+        context.recorder.record(self.site, gates_BSE, context.mask_BS, context.input_ids_BS, **known)

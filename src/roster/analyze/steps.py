@@ -24,6 +24,7 @@ class Step:
     continues: bool
     shape: tuple[int, int] | None = None
     gates: dict[str, Tensor] = field(default_factory=dict)
+    dropped: dict[str, Tensor] = field(default_factory=dict)
 
     def keep_BS(self) -> Tensor:
         """True for real tokens, false for pads."""

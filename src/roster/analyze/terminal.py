@@ -33,6 +33,8 @@ def print_trace(trace: Trace, console: Console | None = None) -> None:
     rest = len(trace.experts) - len(shown)
 
     note = f"entropy in nats, at most ln {len(trace.experts)} = {trace.max_entropy:.2f}"
+    dropped = sum(int(each_E.sum()) for each_E in trace.dropped().values())
+    note += f"; {dropped} pairs dropped for want of capacity" if dropped else ""
     table = Table(title=f"Load per layer, % of weight ({trace.rows} rows)", caption=note)
     table.add_column("layer", no_wrap=True)
     for index in shown:

@@ -95,7 +95,14 @@ class Trace:
         if input_ids is not None:
             self._place(self._open, (input_ids.shape[0], input_ids.shape[1]))
 
-    def record(self, site: str, gates_BSE: Tensor, mask_BS: Tensor | None = None, tokens: Tensor | None = None) -> None:
+    def record(
+        self,
+        site: str,
+        gates_BSE: Tensor,
+        mask_BS: Tensor | None = None,
+        tokens: Tensor | None = None,
+        dropped_E: Tensor | None = None,
+    ) -> None:
         """Store the gates of one site in the forward call that `begin` announced.
 
         Args:
@@ -104,6 +111,7 @@ class Trace:
             mask_BS: nonzero for real tokens; pads lose their gates, whatever these were. Adds to `begin`'s
                 mask.
             tokens: input ids [B, S], used when `begin` had none.
+            dropped_E: pairs (token, expert) that a capacity dropped, by expert; None where there is no capacity.
 
         Raises:
             RosterError: `begin` was not called, the site was already recorded in this call, a shape
@@ -134,6 +142,8 @@ class Trace:
         if not bool(kept_BSE.isfinite().all()):
             raise RosterError(f"trace: site {site!r} gave a weight that is not finite")
         step.gates[site] = kept_BSE
+        if dropped_E is not None:
+            step.dropped[site] = to_cpu(dropped_E)
         self._sites.setdefault(site)
 
     def _place(self, step: Step, shape: tuple[int, int]) -> None:
@@ -218,6 +228,14 @@ class Trace:
         """Per site, [E] int64: the tokens for which the expert's weight is above zero."""
         return {site: each.counts_E for site, each in self._tallies().items()}
 
+    def dropped(self) -> dict[str, Tensor]:
+        """Per site that has a capacity, [E] int64: the pairs (token, expert) that it dropped."""
+        found: dict[str, Tensor] = {}
+        for step in (step for steps in self._segments for step in steps):
+            for site, dropped_E in step.dropped.items():
+                found[site] = found.get(site, 0) + dropped_E
+        return found
+
     def load(self) -> dict[str, Load]:
         """Per site: the summed weight [E] and its fractions [E], float32."""
         tallies = self._tallies().items()
@@ -277,7 +295,7 @@ class Trace:
 
         Pads are left out; a nan entropy becomes None.
         """
-        tallies = self._tallies()
+        tallies, dropped = self._tallies(), self.dropped()
         rows = []
         for row in range(self.rows):
             keep_S = self.mask(row)
@@ -291,6 +309,7 @@ class Trace:
                     "fraction": each.fraction_E.tolist(),
                     "entropy": each.mean_entropy if each.routed else None,
                     "tokens": each.routed,
+                    **({"dropped": dropped[site].tolist()} if site in dropped else {}),
                 }
                 for site, each in tallies.items()
             },

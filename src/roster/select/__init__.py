@@ -5,6 +5,7 @@ with `reads_bias = False`, and `Router` refuses the combination.
 """
 
 from roster.select.all import All
+from roster.select.capacity import Capacity
 from roster.select.present import Present
 from roster.select.relaxed_bernoulli import RelaxedBernoulli
 from roster.select.relu import ReLU
@@ -12,4 +13,4 @@ from roster.select.soft import Soft
 from roster.select.top_k import TopK
 from roster.select.top_p import TopP
 
-__all__ = ["All", "Present", "ReLU", "RelaxedBernoulli", "Soft", "TopK", "TopP"]
+__all__ = ["All", "Capacity", "Present", "ReLU", "RelaxedBernoulli", "Soft", "TopK", "TopP"]
