@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
@@ -72,6 +73,9 @@ class Layout:
         remembers: whether a router keeps something across decode steps.
         reads_prompt: whether a router pools over the prompt, so that every row must have one.
         routes_by_task: whether rows must name a task.
+        at: what becomes routed: "feed-forward" blocks, whose place `block` takes, or "attention" blocks, which stay and
+            are the only expert: `block` then makes what decides how much of them each token gets (see
+            `roster.moe.attention`).
         kinds: which kind each expert is of, where they differ (in size, group, or node); experts of one kind are
             interchangeable. Empty: all alike.
     """
@@ -82,5 +86,6 @@ class Layout:
     reads_prompt: bool = False
     routes_by_task: bool = False
     kinds: tuple[int, ...] = ()
+    at: Literal["feed-forward", "attention"] = "feed-forward"
 
     two_passes = False

@@ -15,6 +15,7 @@ from roster.errors import RosterError
 from roster.mixture.attach import become
 from roster.mixture.model import Mixture, routed_class
 from roster.mixture.site import CHILD, running
+from roster.moe.attention import RoutedAttention, find_attention
 from roster.moe.blocks import find_blocks
 from roster.moe.layout import Layout, Place
 from roster.recipes import find
@@ -66,7 +67,7 @@ def replace(
     layout: Layout = record(options)
     if layout.routes_by_task and not tasks:
         raise RosterError(f"recipe {recipe!r} routes by task: name the tasks with tasks=")
-    blocks = find_blocks(model, layers)
+    blocks = {"feed-forward": find_blocks, "attention": find_attention}[layout.at](model, layers)
     mixture = Mixture(layout, (), tasks, recipe, options or {})
     made = {}
     for index, (name, kind) in enumerate(blocks.items()):
@@ -86,7 +87,8 @@ def replace(
             if isinstance(each, Router):
                 each.site = name if each.site == "router" else f"{name}.{each.site}"
         weight = next(model.get_submodule(name).parameters())
-        made[name] = RoutedBlock(block, mixture.slot).to(device=weight.device, dtype=weight.dtype)
+        block.to(device=weight.device, dtype=weight.dtype)
+        made[name] = _routed(model.get_submodule(name), block, layout, mixture)
     for name, block in made.items():
         model.set_submodule(name, block)
     become(model, routed_class(type(model)), mixture)
@@ -95,9 +97,16 @@ def replace(
     return model.train(model.training)
 
 
-def routed_blocks(model: nn.Module) -> dict[str, RoutedBlock]:
+def _routed(own: nn.Module, block: nn.Module, layout: Layout, mixture: Mixture) -> nn.Module:
+    if layout.at == "attention":
+        return RoutedAttention(own, block, mixture.slot)
+    return RoutedBlock(block, mixture.slot)
+
+
+def routed_blocks(model: nn.Module) -> dict[str, nn.Module]:
     """The mixtures of a model by the names of the blocks that they replaced."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, RoutedBlock)}
+    kinds = (RoutedBlock, RoutedAttention)
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
 def _most_experts(blocks: Mapping[str, nn.Module]) -> int:

@@ -31,7 +31,8 @@ class Recipe:
         evidence: the test or result file, relative to the repository.
         needs: what a caller must bring: "tasks" (task of each row), "examples" (prompts on the experts' cards),
             "gates" (trained beside each adapter), "training" (a router trained on data).
-        kind: the arena it competes in.
+        kind: the arena it competes in; "study" is not a composition for a model but something to run (an analysis, a way
+            of decoding, an experiment), which `compose` returns.
         causal: whether a token's output is independent of the tokens after it, so that step-by-step generation equals
             the full forward pass.
     """
@@ -46,7 +47,7 @@ class Recipe:
     claim_shown: bool | None
     evidence: str
     needs: tuple[str, ...] = ()
-    kind: Literal["mixture", "moe", "lm"] = "mixture"
+    kind: Literal["mixture", "moe", "lm", "study"] = "mixture"
     causal: bool = True
 
     def options(self) -> dict[str, Any]:
