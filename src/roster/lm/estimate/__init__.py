@@ -1,0 +1,41 @@
+"""Estimators: quality, cost and delay per model for a prompt. One idea a file; any of them meets any rule."""
+
+from roster.lm.estimate.agreement import Agreement
+from roster.lm.estimate.aptitude import Aptitude
+from roster.lm.estimate.base import Embedding, Estimates, Estimator
+from roster.lm.estimate.boosted import Boosted
+from roster.lm.estimate.contrastive import Contrastive
+from roster.lm.estimate.domains import Domains
+from roster.lm.estimate.expense import Expense
+from roster.lm.estimate.factors import Factors
+from roster.lm.estimate.knn import KNN
+from roster.lm.estimate.label_free import Smoothie
+from roster.lm.estimate.logistic import Logistic
+from roster.lm.estimate.perceptron import Perceptron
+from roster.lm.estimate.plain import Dice, Elo, Mean, Truth
+from roster.lm.estimate.skills import Skills
+from roster.lm.estimate.table import DatasetTable, KMeansTable
+
+__all__ = [
+    "KNN",
+    "Agreement",
+    "Aptitude",
+    "Boosted",
+    "Contrastive",
+    "DatasetTable",
+    "Dice",
+    "Domains",
+    "Elo",
+    "Embedding",
+    "Estimates",
+    "Estimator",
+    "Expense",
+    "Factors",
+    "KMeansTable",
+    "Logistic",
+    "Mean",
+    "Perceptron",
+    "Skills",
+    "Smoothie",
+    "Truth",
+]

@@ -1,0 +1,92 @@
+"""Label-free quality from embedded answers: whose answers lie close to everybody's is close to the truth.
+
+Smoothie: the embedded answer z_m is the unknown true one plus independent noise of size v_m, so that
+E|z_i - z_j|^2 = v_i + v_j, and every triple gives v_i = (d_ij + d_ik - d_jk) / 2; the estimate is the mean over all
+triples. Locally: distances averaged over the most similar prompts instead of all of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roster.errors import RosterError
+from roster.lm.encode import Encoder, TfIdf
+from roster.lm.estimate.agreement import answer_ids
+from roster.lm.estimate.base import Embedding
+from roster.lm.estimate.expense import Expense
+from roster.lm.estimate.knn import KNN
+from roster.lm.records import Matrix, Records
+
+
+class Smoothie(KNN):
+    """Noise of every model around a prompt; quality is 1 minus noise relative to the largest distance there can be.
+
+    Args:
+        neighbours: prompts over which distances are averaged; 0 for all (Smoothie-global).
+        answers: "text" embeds the answers by TF-IDF, "exact" only asks whether they are equal.
+        encoder, expense: parts.
+    """
+
+    fitted = (*Embedding.fitted, "x_ND", "distance_NMM")
+
+    def __init__(
+        self,
+        neighbours: int = 20,
+        answers: str = "text",
+        encoder: Encoder | None = None,
+        expense: Expense | None = None,
+    ):
+        super().__init__(neighbours=neighbours, encoder=encoder, expense=expense)
+        if answers not in ("text", "exact"):
+            raise RosterError(f"answers are compared as 'text' or 'exact', not {answers!r}")
+        self.answers = answers
+
+    def fit(self, records: Records) -> Smoothie:
+        """Needs answers, ignores scores."""
+        if records.answer_NM is None:
+            raise RosterError(f"records {records.name!r} have no answers to compare")
+        if len(records.models) < 3:
+            raise RosterError("Smoothie compares triples of models: it needs at least 3")
+        self.models = self.first_models = records.models
+        self.blend_AM = self.level_A = None
+        self.x_ND = self.encoder.fit(records.prompts).encode(records.prompts)
+        self.distance_NMM = distances(records.answer_NM, self.answers)
+        self.cost_NM = None
+        self.expense.fit(records)
+        return self
+
+    def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
+        """See `Embedding.quality`."""
+        if self.neighbours == 0:
+            quality_M = 1 - noise(self.distance_NMM.mean(0, dtype=float))
+            quality_NM = np.tile(quality_M, (len(x_ND), 1))
+            return quality_NM, np.full(quality_NM.shape, len(self.x_ND) ** -0.5)
+        near_NMM = np.stack([self.distance_NMM[at].mean(0, dtype=float) for at in self.nearest(x_ND)])
+        quality_NM = 1 - np.stack([noise(each) for each in near_NMM])
+        return quality_NM, np.full(quality_NM.shape, self.neighbours**-0.5)
+
+
+def distances(answer_NM: NDArray[np.object_], how: str) -> NDArray[np.float32]:
+    """Squared distance between every two answers to a prompt, scaled to [0, 1]: [N, M, M]."""
+    N, M = answer_NM.shape
+    if how == "exact":
+        ids_NM = answer_ids(answer_NM)
+        same_NMM = (ids_NM[:, :, None] == ids_NM[:, None]) & (ids_NM[:, :, None] >= 0)
+    else:
+        texts = ["" if answer is None else str(answer) for answer in answer_NM.reshape(-1)]
+        z_NMD = TfIdf().fit(texts).encode(texts).reshape(N, M, -1)
+        same_NMM = np.einsum("nid,njd->nij", z_NMD, z_NMD).clip(-1, 1)
+    distance_NMM = (1 - same_NMM.astype(np.float32)).clip(0, 1)
+    distance_NMM[:, np.arange(M), np.arange(M)] = 0
+    return distance_NMM
+
+
+def noise(distance_MM: Matrix) -> Matrix:
+    """v_m from mean squared distances: the mean of (d_ij + d_ik - d_jk) / 2 over all pairs j < k of others."""
+    M = len(distance_MM)
+    total = distance_MM.sum() / 2
+    row_M = distance_MM.sum(1)
+    pairs = (M - 1) * (M - 2) / 2
+    # Every d_ij is in M - 2 of i's triples; the pairs without i sum to the total less i's own row.
+    return ((M - 2) * row_M - (total - row_M)) / (2 * pairs)

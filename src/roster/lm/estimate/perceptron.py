@@ -1,0 +1,71 @@
+"""A small neural network from vectors to the scores of all models at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roster.lm.encode import Encoder
+from roster.lm.estimate.base import Embedding
+from roster.lm.estimate.expense import Expense
+from roster.lm.estimate.logistic import sigmoid
+from roster.lm.estimate.table import share_deviation
+from roster.lm.records import Matrix, Records
+
+
+class Perceptron(Embedding):
+    """One hidden layer, binary cross-entropy with the score as target, missing cells left out.
+
+    Args:
+        hidden: width of the hidden layer.
+        epochs, rate, decay: of AdamW, with batches of 64.
+        seed: of initialisation and order.
+        encoder, expense: parts.
+    """
+
+    fitted = (*Embedding.fitted, "in_DH", "in_H", "out_HM", "out_M", "count_M")
+
+    def __init__(
+        self,
+        hidden: int = 64,
+        epochs: int = 15,
+        rate: float = 3e-3,
+        decay: float = 0.05,
+        seed: int = 0,
+        encoder: Encoder | None = None,
+        expense: Expense | None = None,
+    ):
+        super().__init__(encoder, expense)
+        self.hidden, self.epochs, self.rate, self.decay, self.seed = hidden, epochs, rate, decay, seed
+
+    def fit_quality(self, x_ND: NDArray, records: Records) -> None:
+        """Trains the network."""
+        import torch
+        from torch import nn
+
+        torch.manual_seed(self.seed)
+        net = nn.Sequential(
+            nn.Linear(x_ND.shape[1], self.hidden), nn.ReLU(), nn.Dropout(0.2), nn.Linear(self.hidden, len(self.models))
+        )
+        x = torch.from_numpy(x_ND * np.sqrt(x_ND.shape[1], dtype=np.float32))
+        seen = torch.from_numpy(np.isfinite(records.score_NM))
+        target = torch.from_numpy(np.nan_to_num(records.score_NM).astype(np.float32))
+        optimizer = torch.optim.AdamW(net.parameters(), lr=self.rate, weight_decay=self.decay)
+        for _ in range(self.epochs):
+            for at in torch.randperm(len(x)).split(64):
+                loss_BM = nn.functional.binary_cross_entropy_with_logits(net(x[at]), target[at], reduction="none")
+                loss = (loss_BM * seen[at]).sum() / seen[at].sum().clamp_min(1)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        first, last = net[0], net[3]
+        self.in_DH = first.weight.detach().numpy().T * np.sqrt(x_ND.shape[1], dtype=np.float32)
+        self.in_H, self.out_M = first.bias.detach().numpy(), last.bias.detach().numpy()
+        self.out_HM = last.weight.detach().numpy().T
+        self.count_M = np.isfinite(records.score_NM).sum(0)
+
+    def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
+        """See `Embedding.quality`."""
+        hidden_NH = np.maximum(x_ND @ self.in_DH + self.in_H, 0)
+        mean_NM = sigmoid((hidden_NH @ self.out_HM + self.out_M).astype(float))
+        return mean_NM, share_deviation(mean_NM, np.maximum(self.count_M / self.hidden, 1))

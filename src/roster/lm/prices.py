@@ -1,0 +1,56 @@
+"""Prices per token, and what a call costs by them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from roster.errors import RosterError, nearest
+from roster.lm.records import Matrix
+
+CHARS_PER_TOKEN = 4.0
+"""English text under common tokenizers; an approximation wherever token counts were not recorded."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """Price of one model, per 1M tokens read and per 1M tokens written."""
+
+    input: float
+    output: float
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.input, self.output]).all() and min(self.input, self.output) >= 0):
+            raise RosterError(f"a price must be a number of at least 0, not {self.input} and {self.output}")
+
+
+def check_prices(prices: Mapping[str, Price], models: Sequence[str]) -> None:
+    """Every model has a price and every price a model.
+
+    Raises:
+        RosterError: which do not match, with the nearest names.
+    """
+    for model in models:
+        if model not in prices:
+            raise RosterError(f"model {model!r} has no price: {nearest(model, prices)}")
+    for name in prices:
+        if name not in models:
+            raise RosterError(f"there is a price for {name!r}, but no such model: {nearest(name, models)}")
+
+
+def tokens(text: str) -> float:
+    """About how many tokens a text has."""
+    return len(text) / CHARS_PER_TOKEN
+
+
+def cost_of_calls(
+    prompts: Sequence[str], models: Sequence[str], prices: Mapping[str, Price], answer_tokens_NM: Matrix
+) -> Matrix:
+    """What each call costs, [N, M], in the currency of the prices."""
+    check_prices(prices, models)
+    read_N1 = np.array([tokens(prompt) for prompt in prompts])[:, None]
+    input_M = np.array([prices[model].input for model in models])
+    output_M = np.array([prices[model].output for model in models])
+    return (read_N1 * input_M + answer_tokens_NM * output_M) / 1e6

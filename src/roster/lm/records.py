@@ -1,0 +1,109 @@
+"""Records: who answered which prompt how well, for how much, how fast. What every router is trained and judged on.
+
+Shape legend: N prompts, M models. A cell that nobody measured is NaN.
+Reading a user's log is `roster.lm.importing`, the recorded data of others `roster.lm.data`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roster.errors import RosterError, nearest
+
+Matrix = NDArray[np.float64]
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """Prompts, models, and a matrix for everything that was measured.
+
+    Attributes:
+        name: what people call the data.
+        prompts: N texts.
+        models: M names; every matrix has its columns in this order.
+        score_NM: quality of each answer in [0, 1].
+        cost_NM: price of each call in `currency`.
+        delay_NM: seconds until each answer was complete.
+        datasets: the data set or task of each prompt, "" where unknown.
+        splits: "train", "validation" or "test" for each prompt.
+        currency: what a cost of 1.0 is.
+        answer_NM: the answers' texts, None where there is none; or no matrix at all.
+        logprob_NM: mean log-probability of each answer; or no matrix at all.
+        notes: what a reader of a report must know about the data.
+    """
+
+    name: str
+    prompts: tuple[str, ...]
+    models: tuple[str, ...]
+    score_NM: Matrix
+    cost_NM: Matrix
+    delay_NM: Matrix
+    datasets: tuple[str, ...]
+    splits: tuple[str, ...]
+    currency: str = "USD"
+    answer_NM: NDArray[np.object_] | None = None
+    logprob_NM: Matrix | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        shape = (len(self.prompts), len(self.models))
+        if len(set(self.models)) < len(self.models):
+            raise RosterError(f"records {self.name!r} name a model twice")
+        for name, matrix in self._matrices().items():
+            if matrix.shape != shape:
+                raise RosterError(f"records {self.name!r}: {name} has shape {matrix.shape}, not {shape}")
+        if {len(self.datasets), len(self.splits)} != {shape[0]}:
+            raise RosterError(f"records {self.name!r}: a data set and a split per prompt are needed")
+        if unknown := set(self.splits) - set(SPLITS):
+            raise RosterError(f"records {self.name!r}: unknown split {min(unknown)!r}: {nearest(min(unknown), SPLITS)}")
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def _matrices(self) -> dict[str, NDArray]:
+        named = ("score_NM", "cost_NM", "delay_NM", "answer_NM", "logprob_NM")
+        return {name: getattr(self, name) for name in named if getattr(self, name) is not None}
+
+    def rows(self, index: NDArray) -> Records:
+        """The records of some prompts, in the order of `index` (positions or a mask)."""
+        at = np.flatnonzero(index) if np.asarray(index).dtype == bool else np.asarray(index, dtype=int)
+        pick = {name: tuple(getattr(self, name)[n] for n in at) for name in ("prompts", "datasets", "splits")}
+        return replace(self, **pick, **{name: matrix[at] for name, matrix in self._matrices().items()})
+
+    def split(self, name: str) -> Records:
+        """The records of one split."""
+        return self.rows(np.array([each == name for each in self.splits], dtype=bool))
+
+    def only(self, models: Sequence[str]) -> Records:
+        """The records of some models, in the order asked for.
+
+        Raises:
+            RosterError: a model that the records do not have.
+        """
+        at = [self.column(model) for model in models]
+        columns = {name: matrix[:, at] for name, matrix in self._matrices().items()}
+        return replace(self, models=tuple(models), **columns)
+
+    def column(self, model: str) -> int:
+        """Where a model's column is; RosterError with the nearest names when there is none."""
+        if model not in self.models:
+            raise RosterError(f"records {self.name!r} have no model {model!r}: {nearest(model, self.models)}")
+        return self.models.index(model)
+
+    @property
+    def missing(self) -> Mapping[str, int]:
+        """How many scores, costs and delays nobody measured."""
+        return {
+            what: int(np.isnan(matrix).sum())
+            for what, matrix in (("score", self.score_NM), ("cost", self.cost_NM), ("delay", self.delay_NM))
+        }
+
+
+def unknown(count: int, models: int) -> Matrix:
+    """A matrix in which nothing was measured."""
+    return np.full((count, models), np.nan)
