@@ -154,7 +154,7 @@ class _SlotRoute(Route):
         if self._gate_TE is None:  # one route may serve all layers of a block
             columns = self.num_experts if self.full else self.num_experts + 1  # the last takes what is nobody's
             gate = self.weight_TK.new_zeros(self.num_tokens, columns).scatter_(1, self.expert_TK, self.weight_TK)
-            self._gate_TE = gate[:, : self.num_experts]
+            self._gate_TE = gate if self.full else gate[:, : self.num_experts]
         return self._gate_TE
 
 

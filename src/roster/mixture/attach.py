@@ -16,6 +16,7 @@ from roster.library import Library
 from roster.library.fits import linear_size
 from roster.mixture.mixing import Mixing, Site, Surroundings
 from roster.mixture.model import Mixture, routed_class
+from roster.mixture.siblings import find_siblings
 from roster.mixture.site import CHILD, BlockRouter, RoutedLinear
 from roster.router import Router
 from roster.select import Present
@@ -72,6 +73,7 @@ def attach(
     for name, block_router in blocks.items():
         model.get_submodule(name).add_module(CHILD, block_router)
         model.get_submodule(name).register_forward_pre_hook(block_router.before, with_kwargs=True)
+    find_siblings(list(linears.items()))
     for name, routed_linear in linears.items():
         model.get_submodule(name).add_module(CHILD, routed_linear)
         model.get_submodule(name).register_forward_hook(routed_linear.after)

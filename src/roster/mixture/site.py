@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from roster.context import Context, ContextSlot
 from roster.errors import RosterError
+from roster.mixture.siblings import Siblings
 from roster.router import Router
 
 CHILD = "roster"
@@ -32,6 +33,12 @@ class RoutedLinear(nn.Module):
         super().__init__()
         self.experts, self.router = experts, router
         self.slot, self.route_key = slot, route_key
+        self.siblings: Siblings | None = None
+
+    @property
+    def route_source(self) -> str:
+        """Where the route comes from: a key of the context's memory, or "" for this layer's own router."""
+        return self.route_key if self.router is None else ""
 
     def after(self, linear: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         """Forward hook of the layer that this is a child of."""
@@ -49,6 +56,10 @@ class RoutedLinear(nn.Module):
                 f"{context.batch} x {context.length}: leave layers that see only some tokens (poolers, output layers) "
                 "out of the adapters' target_modules"
             )
+        if self.siblings is not None:
+            shared = self.siblings.serve(self, x_TI, x, y.reshape(-1, y.shape[-1]), context)
+            if shared is not None:
+                return shared.view(y.shape)
         route = context.memory[self.route_key] if self.router is None else self.router(x_TI, context)
         return self.experts(x_TI, y.reshape(-1, y.shape[-1]), route).view(y.shape)
 

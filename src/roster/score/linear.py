@@ -28,4 +28,13 @@ class Linear(nn.Module):
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E]."""
-        return project(x_TD, self.weight_ED)
+        return self.finish(project(x_TD, self.weight_ED))
+
+    @property
+    def directions_ED(self) -> Tensor:
+        """What the tokens are multiplied by."""
+        return self.weight_ED
+
+    def finish(self, product_TE: Tensor) -> Tensor:
+        """Scores from the inner products with `directions_ED`."""
+        return product_TE

@@ -25,7 +25,16 @@ class Prototype(nn.Module):
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E], not negative."""
-        return project(x_TD, self.vectors_ED).abs()
+        return self.finish(project(x_TD, self.vectors_ED))
+
+    @property
+    def directions_ED(self) -> Tensor:
+        """What the tokens are multiplied by."""
+        return self.vectors_ED
+
+    def finish(self, product_TE: Tensor) -> Tensor:
+        """Scores from the inner products with `directions_ED`."""
+        return product_TE.abs()
 
 
 def top_input_direction(A_RD: Tensor, B_OR: Tensor) -> Tensor:

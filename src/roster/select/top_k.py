@@ -25,6 +25,7 @@ class TopK(nn.Module):
     """
 
     reads_bias = True
+    rowwise = True  # each row of scores is decided by itself, whatever token it belongs to
 
     def __init__(self, k: int, over: Literal["chosen", "all"] = "chosen", temperature: float = 1.0):
         super().__init__()
