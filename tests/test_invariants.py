@@ -26,6 +26,13 @@ VARIANTS = {
     "x-lora": [{"depth": 2, "hidden": 8, "top_k": 2}, {"layerwise": False}],
     "lora-tle": [{"window": 3}, {"embed": "hidden"}],
     "polytropon": [{"average": "factors"}],
+    "capacity-aware-inference": [{"overflow": "order", "factor": 0.75}, {"overflow": "random"}],
+    "locmoe": [{"capacity": 2.0}],
+    "deepseekmoe": [{"shared": 0}],
+    "stratified-moe": [{"strata": 1}],
+    "cross-task-moe": [{"hidden": 0}],
+    "uni-perceiver-moe": [{"condition": "task"}, {"condition": "token"}],
+    "duo-llm": [{"explore": 0.0}],
 }
 CASES = [
     (slug, options)
@@ -206,7 +213,10 @@ def reorder_experts(name, tensor, order):
     axes = re.search(r"_([A-Z]+)$", name)
     if axes is None or "E" not in axes.group(1):
         return tensor
-    return tensor.index_select(axes.group(1).index("E"), torch.tensor(order))
+    axis = axes.group(1).index("E")
+    if tensor.shape[axis] == 1:  # a shared expert, which no route names
+        return tensor
+    return tensor.index_select(axis, torch.tensor(order))
 
 
 def renamed_twin(model, slug, options, order, library):

@@ -31,7 +31,7 @@ class Recipe:
         evidence: the test or result file, relative to the repository.
         needs: what a caller must bring: "tasks" (task of each row), "examples" (prompts on the experts' cards),
             "gates" (trained beside each adapter), "training" (a router trained on data).
-        kind: the arena it competes in; "study" is not a composition for a model but something to run (an analysis, a way
+        kind: the arena it competes in; "study" is no composition for a model but something to run (an analysis, a way
             of decoding, an experiment), which `compose` returns.
         causal: whether a token's output is independent of the tokens after it, so that step-by-step generation equals
             the full forward pass.

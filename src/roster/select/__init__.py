@@ -6,11 +6,30 @@ with `reads_bias = False`, and `Router` refuses the combination.
 
 from roster.select.all import All
 from roster.select.capacity import Capacity
+from roster.select.cluster_dropout import ClusterDropout
+from roster.select.gated_top_k import GatedTopK
+from roster.select.gumbel import GumbelTop1
+from roster.select.hard_top1 import HardTop1
 from roster.select.present import Present
 from roster.select.relaxed_bernoulli import RelaxedBernoulli
 from roster.select.relu import ReLU
 from roster.select.soft import Soft
+from roster.select.threshold import Threshold
 from roster.select.top_k import TopK
 from roster.select.top_p import TopP
 
-__all__ = ["All", "Capacity", "Present", "ReLU", "RelaxedBernoulli", "Soft", "TopK", "TopP"]
+__all__ = [
+    "All",
+    "Capacity",
+    "ClusterDropout",
+    "GatedTopK",
+    "GumbelTop1",
+    "HardTop1",
+    "Present",
+    "ReLU",
+    "RelaxedBernoulli",
+    "Soft",
+    "Threshold",
+    "TopK",
+    "TopP",
+]

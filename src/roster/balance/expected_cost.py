@@ -1,0 +1,40 @@
+"""Expected cost: makes a router prefer cheap experts where they do as well.
+
+Shape legend: T tokens, E experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from roster.context import Context
+from roster.errors import RosterError
+from roster.route import AnyRoute
+
+
+class ExpectedCost(nn.Module):
+    """`coefficient * mean over tokens of sum_e softmax(scores)_e cost_e`; padding is left out.
+
+    Args:
+        costs: of each expert, in any unit, none below zero.
+        coefficient: nats of loss that one unit of cost must save.
+    """
+
+    def __init__(self, costs: Sequence[float], coefficient: float):
+        super().__init__()
+        if min(costs) < 0:
+            raise RosterError(f"expected cost: no cost may be below zero, not {min(costs)}")
+        self.register_buffer("cost_E", torch.tensor(list(costs), dtype=torch.float32))
+        self.coefficient = coefficient
+
+    def forward(self, route: AnyRoute, context: Context) -> Tensor:
+        """A scalar."""
+        cost_T = route.scores_TE.float().softmax(1) @ self.cost_E
+        mask_T = context.mask_T
+        if mask_T is None:
+            return self.coefficient * cost_T.mean()
+        weight_T = mask_T.to(cost_T)
+        return self.coefficient * (cost_T * weight_T).sum() / weight_T.sum().clamp_min(1.0)
