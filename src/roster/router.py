@@ -59,10 +59,14 @@ class Router(nn.Module):
             loss = part(route, context)
             if loss is not None:
                 context.add_loss(self.site, loss)
+        self.trace(route, context)
+        return route
+
+    def trace(self, route: AnyRoute, context: Context) -> None:
+        """Hands a route to whoever records the call."""
         if context.recorder is not None:
             # Not a decorator: that would load the compiler whenever roster is imported.
             torch.compiler.disable(self._record)(route, context)
-        return route
 
     def _record(self, route: AnyRoute, context: Context) -> None:
         gates_BSE = route.dense().detach().view(context.batch, context.length, -1)

@@ -89,6 +89,13 @@ def test_a_wide_capacity_changes_nothing_and_gradients_flow():
         assert gradient.any()
 
 
+def test_when_it_holds():
+    for when, in_training, at_evaluation in (("always", 2, 2), ("training", 2, 4), ("evaluation", 4, 2)):
+        select = Capacity(TopK(1), 1.0, when=when)
+        assert int(select.train()(SCORES_TE, HERE).counts_E[0]) == in_training
+        assert int(select.eval()(SCORES_TE, HERE).counts_E[0]) == at_evaluation
+
+
 def test_the_bias_steers_through_a_capacity():
     route = Capacity(TopK(1), 9.0)(SCORES_TE, HERE, bias_E=torch.tensor([0.0, 0.0, 99.0]))
     assert route.counts_E.tolist() == [0, 0, 4]
@@ -109,6 +116,8 @@ def test_bad_values():
             Capacity(TopK(1), factor)
     with pytest.raises(RosterError, match="reroute"):
         Capacity(TopK(1), 1.0, "rerout")
+    with pytest.raises(RosterError, match="training"):
+        Capacity(TopK(1), 1.0, when="trainin")
     with pytest.raises(RosterError, match="soft routes"):
         Capacity(Soft(), 1.0)(SCORES_TE, HERE)
 

@@ -23,6 +23,7 @@ from roster.errors import RosterError, nearest
 from roster.route import Route
 
 Overflow = Literal["order", "score", "random", "reroute"]
+When = Literal["always", "training", "evaluation"]
 
 
 class CappedRoute(Route):
@@ -63,7 +64,7 @@ class Capacity(nn.Module):
             weight; "random": drawn at random, at evaluation always the same for the same positions; "reroute": as
             "score", and a pair that lost its place moves to the best-scored expert that has room and does not serve
             the token yet. There it weighs what a softmax gives the new expert beside the token's other ones.
-        in_training: whether the capacity holds in training too.
+        when: whether the capacity holds "always", in "training" only, or at "evaluation" only.
         seed: of the random priorities.
 
     Raises:
@@ -75,7 +76,7 @@ class Capacity(nn.Module):
         select: nn.Module,
         factor: float,
         overflow: Overflow = "order",
-        in_training: bool = True,
+        when: When = "always",
         seed: int = 0,
     ):
         super().__init__()
@@ -83,8 +84,10 @@ class Capacity(nn.Module):
             raise RosterError(f"capacity: a factor of {factor} drops every token; it must be above 0 and finite")
         if overflow not in get_args(Overflow):
             raise RosterError(f"capacity: unknown overflow {overflow!r}: {nearest(overflow, get_args(Overflow))}")
+        if when not in get_args(When):
+            raise RosterError(f"capacity: unknown when={when!r}: {nearest(when, get_args(When))}")
         self.select, self.factor, self.overflow = select, factor, overflow
-        self.in_training, self.seed = in_training, seed
+        self.when, self.seed = when, seed
         self.reads_bias = getattr(select, "reads_bias", False)
 
     def forward(self, scores_TE: Tensor, context: Context, bias_E: Tensor | None = None) -> Route:
@@ -92,7 +95,7 @@ class Capacity(nn.Module):
         route = self.select(scores_TE, context, bias_E)
         if not isinstance(route, Route):
             raise RosterError(f"capacity: {type(self.select).__name__} makes soft routes, which have no pairs to drop")
-        if self.training and not self.in_training:
+        if self.when == ("evaluation" if self.training else "training"):
             return route
         mask_T = context.mask_T
         if mask_T is not None:
