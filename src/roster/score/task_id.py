@@ -21,6 +21,8 @@ class TaskTable(nn.Module):
         needed_by: who to name in the error when ids are missing.
     """
 
+    reads_tokens = False
+
     def __init__(
         self,
         table_NE: Tensor,
