@@ -1,6 +1,7 @@
 """Recipes: published methods as compositions of parts. One method a file; this list is the catalogue.
 
-The files beside this one route among adapters, those under `moe/` among feed-forward blocks.
+The files beside this one route among adapters, those under `moe/` among feed-forward blocks,
+those under `lm/` among whole language models.
 
 To add one: write `recipes/<method>.py` with a function that returns a composition and a `RECIPE` record, name it
 here, and write its check. The property test of the invariants (tests/test_invariants.py) finds it by itself.
@@ -11,6 +12,7 @@ from __future__ import annotations
 from roster.errors import RosterError, nearest
 from roster.recipes import (
     arrow,
+    lm,
     lora_tle,
     milora,
     moe,
@@ -50,6 +52,7 @@ RECIPES = _catalogue(
     polytropon.RECIPE,
     smear.RECIPE,
     *moe.RECIPES,
+    *lm.RECIPES,
 )
 
 

@@ -1,0 +1,105 @@
+"""Cost-quality curves: what a router gives for every price, and the area under that (AIQ).
+
+Curves are non-decreasing convex hulls, because every deployed router can toss a coin between two of its settings, and
+need not spend more for less. AIQ is the area under that hull over a common range of costs, divided by the range
+(RouterBench: Hu et al., 2024, arXiv:2403.12031).
+
+Shape legend: L settings of a router's dial, N prompts, P points of a curve, B bootstrap resamples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roster.lm.records import Matrix
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Corners of a curve, costs rising. A mixing curve is straight between corners, another steps up at them."""
+
+    cost_P: Matrix
+    quality_P: Matrix
+    mixes: bool = True
+
+    def quality_at(self, cost: Matrix | float) -> Matrix:
+        """Quality for a cost; NaN below the cheapest corner, constant above the dearest."""
+        cost = np.asarray(cost, dtype=float)
+        if self.mixes:
+            found = np.interp(cost, self.cost_P, self.quality_P)
+        else:
+            found = self.quality_P[(np.searchsorted(self.cost_P, cost, side="right") - 1).clip(0)]
+        return np.where(cost < self.cost_P[0] - 1e-12 * abs(self.cost_P[0]), np.nan, found)
+
+    def cost_at(self, quality: float) -> float:
+        """The least cost that gives a quality; NaN where the curve does not reach it."""
+        if quality > self.quality_P[-1] + 1e-12:
+            return float("nan")
+        at = int(np.searchsorted(self.quality_P, quality - 1e-12))
+        if at == 0 or not self.mixes:
+            return float(self.cost_P[at])
+        (c0, c1), (q0, q1) = self.cost_P[at - 1 : at + 1], self.quality_P[at - 1 : at + 1]
+        return float(c0 + (c1 - c0) * (quality - q0) / (q1 - q0))
+
+    def aiq(self, low: float, high: float) -> float:
+        """Mean quality over the costs between `low` and `high`; costs below the first corner count as no quality."""
+        if high <= low:
+            return float(self.quality_at(high))
+        edges = np.unique(np.concatenate([[low, high], self.cost_P[(self.cost_P > low) & (self.cost_P < high)]]))
+        middle = (edges[1:] + edges[:-1]) / 2  # linear or constant between edges: the midpoint rule is exact
+        return float((np.diff(edges) * np.nan_to_num(self.quality_at(middle))).sum() / (high - low))
+
+
+def curve(cost_L: Matrix, quality_L: Matrix, mixes: bool = True) -> Curve:
+    """The curve through a router's settings: the non-decreasing upper hull, or the running best if it cannot mix."""
+    order = np.lexsort((-quality_L, cost_L))
+    cost_P, quality_P = cost_L[order], quality_L[order]
+    best = np.maximum.accumulate(quality_P)
+    rising = np.concatenate([[True], quality_P[1:] > best[:-1]])
+    cost_P, quality_P = cost_P[rising], quality_P[rising]
+    if not mixes:
+        return Curve(cost_P, quality_P, mixes)
+    hull: list[int] = []
+    for p in range(len(cost_P)):
+        while len(hull) > 1 and _below(cost_P, quality_P, hull[-2], hull[-1], p):
+            hull.pop()
+        hull.append(p)
+    return Curve(cost_P[hull], quality_P[hull], mixes)
+
+
+def _below(cost_P: Matrix, quality_P: Matrix, a: int, b: int, c: int) -> bool:
+    """Whether b lies on or below the line from a to c."""
+    run, rise = cost_P[c] - cost_P[a], quality_P[c] - quality_P[a]
+    return bool((quality_P[b] - quality_P[a]) * run <= rise * (cost_P[b] - cost_P[a]))
+
+
+@dataclass(frozen=True)
+class Played:
+    """What each setting of a router did on each test prompt: its score and its cost, [L, N]."""
+
+    score_LN: Matrix
+    cost_LN: Matrix
+    mixes: bool = True
+
+    def curve(self, weight_N: Matrix | None = None) -> Curve:
+        """The curve on all prompts, or with weights that sum to 1."""
+        N = self.score_LN.shape[1]
+        weight_N = np.full(N, 1 / N) if weight_N is None else weight_N
+        return curve(self.cost_LN @ weight_N, self.score_LN @ weight_N, self.mixes)
+
+
+def resamples(N: int, count: int, seed: int = 0) -> NDArray[np.float64]:
+    """Bootstrap weights [B, N]: how often each prompt was drawn, divided by N. The same draws pair all routers."""
+    return np.random.default_rng(seed).multinomial(N, np.full(N, 1 / N), size=count) / N
+
+
+def interval(value_B: Matrix, level: float = 0.95) -> tuple[float, float]:
+    """The central percentile interval of a bootstrap; NaN values (a curve that does not reach) are left out."""
+    value_B = value_B[np.isfinite(value_B)]
+    if not len(value_B):
+        return (float("nan"), float("nan"))
+    low, high = np.quantile(value_B, [(1 - level) / 2, (1 + level) / 2])
+    return (float(low), float(high))

@@ -1,0 +1,148 @@
+"""Playing routers on recorded answers: every setting of every router's dial, on every test prompt.
+
+Shape legend: L settings, N prompts, M models.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from roster.errors import RosterError
+from roster.lm.calibration import auroc, brier, ece
+from roster.lm.curve import Played
+from roster.lm.decide import CascadeRule
+from roster.lm.decide.weights import Weights
+from roster.lm.estimate import Estimates, Mean, Truth
+from roster.lm.records import Matrix, Records
+from roster.lm.routing import Routing
+
+TIMED_PROMPTS = 40
+
+
+@dataclass(frozen=True)
+class Run:
+    """One router on one test set.
+
+    Attributes:
+        played: what each setting did.
+        brier, ece, auroc: of the quality estimates against all recorded scores; None for those that make none.
+        decision_ms: median milliseconds per decision, one prompt at a time; None when nothing is decided.
+    """
+
+    played: Played
+    brier: float | None = None
+    ece: float | None = None
+    auroc: float | None = None
+    decision_ms: float | None = None
+
+
+def complete(records: Records) -> Records:
+    """The prompts for which every model's score and cost are known, so that all routers face the same ones.
+
+    Raises:
+        RosterError: there are none.
+    """
+    whole_N = np.isfinite(records.score_NM).all(1) & np.isfinite(records.cost_NM).all(1)
+    if not whole_N.any():
+        raise RosterError(
+            f"records {records.name!r}: no prompt of the test has the score and the cost of every model; "
+            "leave out the models that lack them"
+        )
+    left = records.rows(whole_N)
+    if dropped := len(records) - len(left):
+        left = replace(
+            left, notes=(*records.notes, f"{dropped} test prompts were left out: a score or cost is missing")
+        )
+    return left
+
+
+def play(routing: Routing, test: Records, timed: bool = True) -> Run:
+    """A fitted router over its whole dial.
+
+    Args:
+        routing: fitted on other prompts.
+        test: without missing cells (`complete`).
+        timed: whether to measure the time of single decisions.
+    """
+    datasets = test.datasets if routing.sees_dataset else None
+    estimates = ordered(routing.estimator.estimate(test.prompts, datasets), test.models)
+    played = _play_rule(routing, estimates, test)
+    if isinstance(routing.estimator, Truth):
+        return Run(played)
+    expected, score = estimates.quality_NM.reshape(-1), test.score_NM.reshape(-1)
+    return Run(
+        played,
+        brier(expected, score),
+        ece(expected, score),
+        auroc(expected, score),
+        _decision_ms(routing, test) if timed else None,
+    )
+
+
+def _play_rule(routing: Routing, estimates: Estimates, test: Records) -> Played:
+    at_N = np.arange(len(test))
+    score, cost = [], []
+    for rule in routing.rule.sweep(estimates):
+        if isinstance(rule, CascadeRule):
+            kept_N, paid_N = rule.play(estimates, confidence(test), test.cost_NM)
+        else:
+            kept_N = rule.choose(estimates)
+            paid_N = test.cost_NM[at_N, kept_N]
+        score.append(test.score_NM[at_N, kept_N])
+        cost.append(paid_N)
+    return Played(np.array(score), np.array(cost), routing.mixes)
+
+
+def confidence(records: Records) -> Matrix:
+    """How sure each answer was, in [0, 1]: the mean probability of its tokens.
+
+    Raises:
+        RosterError: no log-probabilities were recorded.
+    """
+    if records.logprob_NM is None or np.isnan(records.logprob_NM).any():
+        raise RosterError(f"a cascade needs the log-probability of every answer; records {records.name!r} lack some")
+    return np.exp(records.logprob_NM)
+
+
+def ordered(estimates: Estimates, models: tuple[str, ...]) -> Estimates:
+    """The estimates with their columns in another order of the same models."""
+    at = [estimates.models.index(model) for model in models]
+    names = ("quality_NM", "std_NM", "cost_NM", "delay_NM")
+    return replace(estimates, models=tuple(models), **{name: getattr(estimates, name)[:, at] for name in names})
+
+
+def _decision_ms(routing: Routing, test: Records) -> float:
+    took = []
+    for prompt, dataset in list(zip(test.prompts, test.datasets, strict=True))[:TIMED_PROMPTS]:
+        start = time.perf_counter()
+        routing.rule.choose(routing.estimator.estimate([prompt], [dataset]))
+        took.append(time.perf_counter() - start)
+    return 1000 * float(np.median(took))
+
+
+def play_random(test: Records) -> Run:
+    """Every model equally often; towards lower costs mixed with the cheapest model, towards higher with the dearest.
+
+    The expectation is taken exactly, so there are no dice.
+    """
+    mean_M = test.cost_NM.mean(0)
+    pick = [mean_M.argmin(), None, mean_M.argmax()]
+    score = [test.score_NM.mean(1) if m is None else test.score_NM[:, m] for m in pick]
+    cost = [test.cost_NM.mean(1) if m is None else test.cost_NM[:, m] for m in pick]
+    return Run(Played(np.array(score), np.array(cost)))
+
+
+def play_oracle(test: Records) -> Run:
+    """The best model for every single prompt, at every price: what no router can beat."""
+    return play(Routing(Truth(test), Weights()), test, timed=False)
+
+
+def best_single(train: Records, test: Records) -> tuple[str, float, float]:
+    """The model with the best mean score in training: its name, and its quality and cost on the test."""
+    quality_M = Mean().fit(train).quality_M
+    name = train.models[int(quality_M.argmax())]
+    m = test.column(name)
+    return name, float(test.score_NM[:, m].mean()), float(test.cost_NM[:, m].mean())

@@ -1,0 +1,118 @@
+"""What an evaluation of routers found: plain data, for the table, the JSON and the page."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+LOOKUP, RANDOM, ORACLE, SINGLE, MIX = "lm-dataset-lookup", "lm-random", "lm-oracle", "lm-best-single", "lm-static-mix"
+YARDSTICKS = (SINGLE, RANDOM, MIX, LOOKUP)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One router in one section.
+
+    Attributes:
+        router: its slug.
+        kind: "router", "yardstick" or "bound".
+        quality: at the cost of random.
+        over_lookup: its quality at that cost less the look-up's, paired.
+        aiq: area under its curve over the range from the cheapest to the dearest single model.
+        cost: what it takes to reach the quality of the best single model, relative to that model's cost; NaN where
+            its curve does not reach it.
+        brier, ece, auroc, decision_ms: see `roster.lm.play.Run`.
+        router_cost: of one decision relative to a call at the cost of random; None unless costs are in USD.
+        curve: corners (cost, quality).
+        mixes: whether the curve is straight between its corners; else it steps.
+        verdict: in words, beside the look-up.
+    """
+
+    router: str
+    kind: str
+    quality: Figure
+    over_lookup: Figure
+    aiq: Figure
+    cost: Figure
+    brier: float | None
+    ece: float | None
+    auroc: float | None
+    decision_ms: float | None
+    router_cost: float | None
+    curve: list[tuple[float, float]]
+    mixes: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One test set."""
+
+    title: str
+    train_prompts: int
+    test_prompts: int
+    models: int
+    cost_of_random: float
+    single: str
+    single_quality: float
+    single_cost: float
+    rows: list[Row]
+    chosen: str | None = None
+
+
+@dataclass(frozen=True)
+class AddedRow:
+    """A router that was told of a model by k probes.
+
+    Attributes:
+        router, model, probes: who, which, how many.
+        auroc, brier: of the new model's expected score on the test prompts.
+        quality: of the router at the cost of random, the new model among its choices.
+        quality_without: the same if the model had not been added.
+        quality_retrained: the same if all training answers of the model had been known.
+    """
+
+    router: str
+    model: str
+    probes: int
+    auroc: float
+    brier: float
+    quality: float
+    quality_without: float
+    quality_retrained: float
+
+
+@dataclass
+class Report:
+    """Everything that the table, the JSON and the page show."""
+
+    data: str
+    currency: str
+    notes: tuple[str, ...]
+    sections: list[Section] = field(default_factory=list)
+    added: list[AddedRow] = field(default_factory=list)
+    verdict: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: NaN becomes None."""
+        return _plain(asdict(self))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,48 @@
+"""Model-SAT: every model is its results in an aptitude test; one scorer reads them beside the prompt.
+
+Equation: P(good) = sigmoid(a . logit(sum_t p(t | x) aptitude_{t, m}) + w . x + b), with the same a, w and b for all
+    models.
+Shapes: aptitudes [G, M] over G core tasks, memberships [N, G].
+Trains: the scorer; a new model needs its aptitude test only.
+Siblings: a k-means table reads the nearest task's result alone.
+Source: Zhang, Zhan, Ye, 2025, "Capability Instruction Tuning: A New Paradigm for Dynamic LLM Routing",
+    arXiv:2502.17282.
+Differences: the paper writes the aptitudes as text and lets a small language model read them; here they are numbers
+    and the scorer is a logistic model. Its test has 50 tasks of 20 shots; here the core tasks are clusters of the
+    training prompts, and a new model may have sat only part of them.
+"""
+
+from __future__ import annotations
+
+from roster.lm.decide import Weights
+from roster.lm.encode import encoder as named_encoder
+from roster.lm.estimate import Aptitude
+from roster.lm.routing import Routing
+from roster.recipes.recipe import Recipe
+
+
+def model_sat(tasks: int = 50, cost_weight: float = 0.0, encoder: str = "tfidf") -> Routing:
+    """Model-SAT.
+
+    Args:
+        tasks: core tasks of the aptitude test, at most.
+        cost_weight: quality that one unit of the currency is worth.
+        encoder: `tfidf`, `minilm`, or a sentence-transformers model.
+    """
+    return Routing(Aptitude(tasks, encoder=named_encoder(encoder)), Weights(cost_weight))
+
+
+RECIPE = Recipe(
+    slug="model-sat",
+    title="Model-SAT",
+    source="Zhang et al., 2025, Capability Instruction Tuning: A New Paradigm for Dynamic LLM Routing, "
+    "arXiv:2502.17282",
+    compose=model_sat,
+    trains="router",
+    batch_invariant=True,
+    claim="Beats the best single model, and routes well to models that were not there in training.",
+    claim_shown=None,
+    evidence="docs/results/lm.md",
+    needs=("training",),
+    kind="lm",
+)

@@ -1,0 +1,53 @@
+"""RouterDC: prompts and models in one space, trained by two contrastive losses.
+
+Equation: s_m = cos(f(x), k_m) / temperature; sample-model loss: for each of a prompt's best models
+    -log softmax of its similarity against those of the worst models; sample-sample loss: the same for prompts of one
+    cluster against the rest of the batch.
+Shapes: f(x) [N, W], keys [M, W].
+Trains: the map f and the keys.
+Siblings: Tryage regresses scores where RouterDC ranks models.
+Source: Chen, Jiang, Lin, Kwok, Zhang, 2024, "RouterDC: Query-Based Router by Dual Contrastive Learning for Assembling
+    Large Language Models", arXiv:2409.19886.
+Differences: f is a linear map over a frozen encoder, where the paper fine-tunes mDeBERTa-v3; clusters are made from the
+    encoder's vectors. The similarity is turned into an expected score by a logistic fit, so that any rule can use it.
+"""
+
+from __future__ import annotations
+
+from roster.lm.decide import Weights
+from roster.lm.encode import encoder as named_encoder
+from roster.lm.estimate import Contrastive
+from roster.lm.routing import Routing
+from roster.recipes.recipe import Recipe
+
+
+def routerdc(
+    width: int = 64, pull: float = 1.0, epochs: int = 10, cost_weight: float = 0.0, encoder: str = "tfidf"
+) -> Routing:
+    """RouterDC on a frozen encoder.
+
+    Args:
+        width: of the common space.
+        pull: weight of the sample-sample loss.
+        epochs: of training.
+        cost_weight: quality that one unit of the currency is worth.
+        encoder: `tfidf`, `minilm`, or a sentence-transformers model.
+    """
+    estimator = Contrastive(width, pull=pull, epochs=epochs, encoder=named_encoder(encoder))
+    return Routing(estimator, Weights(cost_weight))
+
+
+RECIPE = Recipe(
+    slug="routerdc",
+    title="RouterDC",
+    source="Chen et al., 2024, RouterDC: Query-Based Router by Dual Contrastive Learning for Assembling Large Language "
+    "Models, arXiv:2409.19886",
+    compose=routerdc,
+    trains="router",
+    batch_invariant=True,
+    claim="Better than the best single model and other routers, in distribution (+2.76 %) and outside (+1.90 %).",
+    claim_shown=None,
+    evidence="docs/results/lm.md",
+    needs=("training",),
+    kind="lm",
+)

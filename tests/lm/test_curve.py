@@ -1,0 +1,66 @@
+"""Curves, areas and intervals against cases small enough to do by hand, and against scipy."""
+
+import numpy as np
+import pytest
+import scipy.spatial
+import scipy.stats
+
+from roster.lm.curve import Played, curve, interval, resamples
+
+
+def test_hull_drops_what_mixing_beats():
+    # (1, .2) (2, .3) (3, .8) (4, .7): the line from the first to the third passes above the second.
+    made = curve(np.array([4.0, 1.0, 2.0, 3.0]), np.array([0.7, 0.2, 0.3, 0.8]))
+    assert made.cost_P.tolist() == [1, 3]
+    assert made.quality_P.tolist() == [0.2, 0.8]
+    assert made.quality_at(2.0) == pytest.approx(0.5)
+    assert made.quality_at(9.0) == pytest.approx(0.8)
+    assert np.isnan(made.quality_at(0.5))
+    assert made.cost_at(0.5) == pytest.approx(2.0)
+    assert np.isnan(made.cost_at(0.9))
+
+
+def test_area_by_hand():
+    # From 1 to 3 the mean is 0.5, from 3 to 5 it is 0.8.
+    made = curve(np.array([1.0, 3.0]), np.array([0.2, 0.8]))
+    assert made.aiq(1, 5) == pytest.approx((2 * 0.5 + 2 * 0.8) / 4)
+    assert made.aiq(0, 1) == 0  # nothing can be had for less than the first corner
+
+
+def test_steps_do_not_mix():
+    made = curve(np.array([1.0, 2.0, 3.0]), np.array([0.2, 0.3, 0.8]), mixes=False)
+    assert made.quality_at(2.9) == pytest.approx(0.3)
+    assert made.aiq(1, 3) == pytest.approx(0.25)
+    assert made.cost_at(0.25) == 2
+
+
+def test_hull_agrees_with_qhull():
+    rng = np.random.default_rng(0)
+    cost, quality = rng.random(60), rng.random(60)
+    made = curve(cost, quality)
+    corners = scipy.spatial.ConvexHull(np.c_[cost, quality]).vertices
+    on_hull = set(zip(cost[corners], quality[corners], strict=True))
+    # The first corner is the best at the lowest cost: both hulls have it, and all the others.
+    assert set(zip(made.cost_P, made.quality_P, strict=True)) <= on_hull
+    assert (np.diff(made.quality_P) > 0).all()
+    slopes = np.diff(made.quality_P) / np.diff(made.cost_P)
+    assert (np.diff(slopes) < 0).all()
+    for c, q in zip(cost, quality, strict=True):
+        assert made.quality_at(c) >= q - 1e-12
+
+
+def test_bootstrap_interval_agrees_with_scipy():
+    rng = np.random.default_rng(1)
+    score_N = rng.random(200)
+    ours = interval(resamples(200, 4000, seed=2) @ score_N)
+    theirs = scipy.stats.bootstrap(
+        (score_N,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(3)
+    ).confidence_interval
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.003)
+
+
+def test_played_curve_weighs_prompts():
+    played = Played(np.array([[0.0, 1.0], [1.0, 1.0]]), np.array([[1.0, 1.0], [2.0, 4.0]]))
+    assert played.curve().quality_P.tolist() == [0.5, 1.0]
+    assert played.curve().cost_P.tolist() == [1.0, 3.0]
+    assert played.curve(np.array([0.0, 1.0])).quality_P.tolist() == [1.0]
