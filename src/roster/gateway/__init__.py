@@ -1,0 +1,12 @@
+"""gateway: an OpenAI-compatible server in front of models behind other such servers, with policies that route.
+
+    config, reading     the file, and errors about it
+    runtime, gateway    what it becomes; what outlives a request
+    session, relay      one request's way; a streamed answer's way
+    upstreams, sse      calling others
+    policies, learning  who is asked; learning from feedback
+    store, databases    what survives a kill
+    app, endpoints      the HTTP face
+
+Needs the extra `gateway`. Nothing here imports torch.
+"""

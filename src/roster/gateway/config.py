@@ -1,0 +1,209 @@
+"""The config file of the gateway, as pydantic models: what may be written, its defaults, and what must agree.
+
+Unknown keys are errors. How the file is read, and how errors are worded, is in `reading.py`.
+Prices are in one currency of the user's choice per million tokens; times are in seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from roster.errors import nearest
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
+"""Goes into headers and metrics, so it is plain."""
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Strict(BaseModel):
+    """No unknown keys, no silent conversions, no changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Listen(Strict):
+    """Where the gateway is reached."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+
+
+class Timeouts(Strict):
+    """Of one call to an upstream.
+
+    Attributes:
+        connect: until the connection stands.
+        first_token: until the first piece of a streamed answer.
+        total: until the answer is complete.
+    """
+
+    connect: Seconds = 3.0
+    first_token: Seconds = 30.0
+    total: Seconds = 300.0
+
+
+class Breaker(Strict):
+    """When an upstream is left alone.
+
+    Attributes:
+        failures: so many in a row open the circuit.
+        cooldown: until one request tries it again.
+    """
+
+    failures: Annotated[int, Field(ge=1)] = 5
+    cooldown: Seconds = 15.0
+
+
+class Upstream(Strict):
+    """A server that speaks OpenAI's API.
+
+    Attributes:
+        url: up to and including the version, such as http://127.0.0.1:8001/v1.
+        api_key: sent as a bearer token.
+        drop: fields of the request that this server refuses.
+    """
+
+    url: str
+    api_key: SecretStr | None = None
+    timeouts: Timeouts = Timeouts()
+    breaker: Breaker = Breaker()
+    drop: tuple[str, ...] = Field(default=(), strict=False)
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        parsed = AnyHttpUrl(url)
+        if parsed.username or parsed.password or parsed.query or parsed.fragment:
+            raise ValueError("must not carry a user, a password, a query or a fragment: give the key as api_key")
+        return url.rstrip("/")
+
+
+class Price(Strict):
+    """Per million tokens."""
+
+    input: Amount
+    output: Amount
+
+
+class Model(Strict):
+    """A model that clients may ask for, and policies choose.
+
+    Attributes:
+        upstream: who serves it.
+        name: what the upstream calls it; by default the same.
+        price: what it costs.
+        max_output: the most tokens of an answer, where the request sets no limit of its own: budgets reserve for them.
+        logprobs: whether the upstream returns token log-probabilities, which cascades need.
+    """
+
+    upstream: str
+    name: str | None = None
+    price: Price
+    max_output: Annotated[int, Field(ge=1)] = 4096
+    logprobs: bool = True
+
+
+class Key(Strict):
+    """An API key of the gateway, and what its owner may spend.
+
+    Attributes:
+        key: the secret itself, at least 16 characters; best as ${VARIABLE}.
+        sha256: or the hexadecimal SHA-256 of the secret.
+        budget: the most that may be spent in each period; None: no limit.
+        period: day, month (both UTC) or total.
+    """
+
+    key: SecretStr | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    budget: Amount | None = None
+    period: Literal["day", "month", "total"] = "month"
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Key:
+        if (self.key is None) == (self.sha256 is None):
+            raise ValueError("give `key` or `sha256`, one of them")
+        if self.key is not None and len(self.key.get_secret_value()) < 16:
+            raise ValueError("the key is shorter than 16 characters")
+        return self
+
+
+class Limits(Strict):
+    """What a request may ask.
+
+    Attributes:
+        request_bytes: a larger body is refused with status 413.
+        retries: on how many further models a failed call is tried.
+        remembered_prompts: so many of the last prompts are kept in memory, for feedback on their answers.
+        keep_days: how long calls and feedback stay in the store.
+    """
+
+    request_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    remembered_prompts: Annotated[int, Field(ge=0)] = 10_000
+    keep_days: Annotated[int, Field(ge=1)] = 90
+
+
+class Config(Strict):
+    """The whole file.
+
+    Attributes:
+        store: sqlite:///path (relative to the config file) or postgresql://...
+        policies: options of each, with its `kind`; checked by the policy itself.
+        auto: the policy that the model name `auto` stands for; needless when there is only one, or one called auto.
+        keys: by the owner's name; none: everybody may ask.
+        allow_anonymous: must be said aloud to have no keys on an address that is not loopback.
+        log_prompts: keep the prompts' text in the store.
+    """
+
+    listen: Listen = Listen()
+    store: str = "sqlite:///gateway.db"
+    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)]
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    policies: dict[Name, dict[str, Any]] = {}
+    auto: str | None = None
+    keys: dict[Name, Key] = {}
+    allow_anonymous: bool = False
+    limits: Limits = Limits()
+    log_prompts: bool = False
+
+    @field_validator("store")
+    @classmethod
+    def _known_store(cls, url: str) -> str:
+        if not url.startswith(("sqlite:///", "postgresql://", "postgres://")):
+            raise ValueError("must be sqlite:///path or postgresql://user@host/database")
+        return url
+
+    @model_validator(mode="after")
+    def _agree(self) -> Config:
+        for name, model in self.models.items():
+            if model.upstream not in self.upstreams:
+                raise ValueError(
+                    f"models.{name}.upstream: there is no upstream {model.upstream!r}: "
+                    f"{nearest(model.upstream, self.upstreams)}"
+                )
+        both = sorted(self.models.keys() & self.policies.keys())
+        if both:
+            raise ValueError(f"{both[0]!r} is the name of a model and of a policy")
+        if "auto" in self.models:
+            raise ValueError("models.auto: the name `auto` is taken by the policy")
+        if self.auto is not None and self.auto not in self.policies:
+            raise ValueError(f"auto: there is no policy {self.auto!r}: {nearest(self.auto, self.policies)}")
+        if self.auto is not None and "auto" in self.policies and self.auto != "auto":
+            raise ValueError("auto: there is a policy called `auto` as well; rename it or leave the key out")
+        if not self.keys and not self.allow_anonymous and self.listen.host not in LOOPBACK:
+            raise ValueError(
+                f"listen.host: {self.listen.host!r} can be reached from elsewhere and there are no keys: "
+                "add keys, or say `allow_anonymous: true`"
+            )
+        return self
+
+    @property
+    def auto_policy(self) -> str | None:
+        """The name of the policy behind `auto`; None where nothing says which."""
+        if self.auto is not None or "auto" in self.policies:
+            return self.auto or "auto"
+        return next(iter(self.policies)) if len(self.policies) == 1 else None

@@ -1,0 +1,173 @@
+"""What each path under /v1 does."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from roster.errors import RosterError
+from roster.gateway import prices
+from roster.gateway.errors import ApiError
+from roster.gateway.keys import NANO, Caller
+from roster.gateway.relay import Relay
+from roster.gateway.requests import ChatRequest, FeedbackRequest, RouteRequest, TextRequest, asked
+from roster.gateway.session import Answer, Session
+from roster.gateway.store import ScoredBefore
+
+if TYPE_CHECKING:
+    from roster.gateway.gateway import Gateway
+
+_STARTED = int(time.time())
+
+
+class Routed(BaseModel):
+    """A decision."""
+
+    policy: str | None
+    model: str
+    reason: str
+    quality: float | None
+    estimated_cost: float | None
+    delay: float | None
+    quality_by_model: dict[str, float]
+    propensity: float
+    escalate_below: float | None
+
+
+class Learned(BaseModel):
+    """What became of a score."""
+
+    id: str
+    policy: str | None
+    model: str
+    learned: bool
+    reason: str
+
+
+async def chat(request: Request, body: ChatRequest) -> Response:
+    """A chat completion, from the model that the request names or that a policy chooses."""
+    return await _generate(request, body)
+
+
+async def completions(request: Request, body: TextRequest) -> Response:
+    """A text completion, from the model that the request names or that a policy chooses."""
+    return await _generate(request, body)
+
+
+async def _generate(request: Request, body: ChatRequest | TextRequest) -> Response:
+    gateway, caller = _parties(request)
+    session = Session(gateway, caller, asked(body, await request.json(), request.state.size))
+    try:
+        answer = await session.answer()
+    except ApiError as error:
+        await session.finish(session.legs[-1] if session.legs else None, error.code)
+        if session.legs:
+            attempts = [leg.record() for leg in session.legs]
+            error.extra = {"roster": {"id": session.id, "policy": session.policy, "attempts": attempts}}
+        raise
+    except BaseException:
+        gateway.spawn(session.finish(session.legs[-1] if session.legs else None, "abandoned"))
+        raise
+    if body.stream:
+        return Relay(session, answer, _headers(session, answer))
+    assert answer.body is not None
+    await session.finish(answer.leg)
+    told = answer.body | {
+        "id": session.id,
+        "model": answer.leg.target.name,
+        "usage": answer.leg.usage.body(),
+        "roster": session.extension(answer.leg),
+    }
+    cost = {"x-roster-cost": f"{session.cost / NANO:.9f}"}
+    return JSONResponse(told, headers=_headers(session, answer) | cost)
+
+
+def _headers(session: Session, answer: Answer) -> dict[str, str]:
+    """What is known when the answer begins."""
+    decision = answer.leg.decision
+    told = {
+        "x-roster-id": session.id,
+        "x-roster-model": answer.leg.target.name,
+        "x-roster-reason": decision.reason,
+        "x-roster-policy": session.policy,
+        "x-roster-quality": None if decision.quality is None else f"{decision.quality:.4f}",
+        "x-roster-estimated-cost": f"{session.estimated_cost(answer.leg):.9f}",
+        "x-roster-attempts": str(len(session.legs)),
+    }
+    # A header is one line of ASCII, whatever a policy gives as its reason.
+    return {key: " ".join(text.encode("ascii", "replace").decode().split()) for key, text in told.items() if text}
+
+
+async def models(request: Request) -> dict[str, Any]:
+    """All names that a request may give as its model."""
+    gateway, _ = _parties(request)
+    runtime = gateway.runtime
+    data = []
+    for name in runtime.names:
+        entry: dict[str, Any] = {"id": name, "object": "model", "created": _STARTED, "owned_by": "roster"}
+        target = runtime.targets.get(name)
+        about: dict[str, Any] = {"kind": "policy"}
+        if target is not None:
+            about = {"kind": "model", "price_per_million_tokens": target.model.price.model_dump()}
+        data.append(entry | {"roster": about})
+    return {"object": "list", "data": data}
+
+
+async def route(request: Request, body: RouteRequest) -> Routed:
+    """Which model would be asked, and why; nobody is asked."""
+    gateway, _ = _parties(request)
+    runtime = gateway.runtime
+    policy = runtime.policy_name(body.model)
+    prompt = body.text or ""
+    if policy is None:
+        reason, price = "asked for by name", runtime.targets[body.model].model.price
+        return Routed(
+            policy=None, model=body.model, reason=reason, quality=None,
+            estimated_cost=prices.estimate(price, prompt, body.max_tokens), delay=None, quality_by_model={},
+            propensity=1.0, escalate_below=None,
+        )  # fmt: skip
+    try:
+        decision = await gateway.decide(runtime, policy, prompt, frozenset(runtime.resting), body.max_tokens)
+    except RosterError:
+        raise ApiError(503, "No model is available at the moment.", "unavailable", "server_error") from None
+    price = runtime.targets[decision.model].model.price
+    cost = prices.estimate(price, prompt, body.max_tokens) if decision.cost is None else decision.cost
+    return Routed(
+        policy=policy, model=decision.model, reason=decision.reason, quality=decision.quality, estimated_cost=cost,
+        delay=decision.delay, quality_by_model=dict(decision.quality_by_model), propensity=decision.propensity,
+        escalate_below=decision.escalate_below,
+    )  # fmt: skip
+
+
+async def feedback(request: Request, body: FeedbackRequest) -> Learned:
+    """How good an answer was, from 0 to 1. Policies that learn online learn from it before this returns."""
+    gateway, caller = _parties(request)
+    call = await gateway.store.call(body.id)
+    if call is None or call.name != caller.name:
+        raise ApiError(404, f"There is no call {body.id!r} of this API key.", "call_not_found", param="id")
+    prompt = body.text or gateway.remembered(call.id) or call.prompt
+    learner = gateway.runtime.learners.get(call.policy or "")
+    try:
+        if learner is None:
+            await gateway.store.add_feedback(call.id, body.score, None, None)
+            learned = False
+        else:
+            learned = await learner.feedback(gateway.store, call.id, prompt, call.decision, body.score)
+    except ScoredBefore:
+        raise ApiError(409, f"The call {body.id!r} was scored before.", "already_scored", param="id") from None
+    gateway.metrics.feedback.labels(call.policy or "", str(learned).lower()).inc()
+    if learned:
+        reason = "learned and kept"
+    elif learner is None or not learner.learns:
+        reason = "kept; this call's policy does not learn online"
+    else:
+        reason = "kept; the prompt is no longer in memory, so nothing was learned: send it along"
+    return Learned(id=call.id, policy=call.policy, model=call.model, learned=learned, reason=reason)
+
+
+def _parties(request: Request) -> tuple[Gateway, Caller]:
+    return request.app.state.gateway, request.state.caller

@@ -1,0 +1,70 @@
+"""What goes wrong, in OpenAI's error format: `{"error": {"message", "type", "param", "code"}}`.
+
+Messages are written for the client who reads them: they name models by the gateway's own names and say nothing about
+upstreams' addresses or keys.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class ErrorBody(BaseModel):
+    """The inner object of an error."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorEnvelope(BaseModel):
+    """What every response with a status of 400 or more carries."""
+
+    error: ErrorBody
+
+
+class ApiError(Exception):
+    """An error that the client is told.
+
+    Args:
+        status: the HTTP status.
+        message: one sentence for people.
+        code: a fixed word for programs, such as model_not_found.
+        kind: OpenAI's `type`.
+        param: the field of the request that is to blame.
+        retry_after: seconds after which another try makes sense.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.kind, self.param = status, message, code, kind, param
+        self.retry_after = retry_after
+        self.extra: dict[str, Any] = {}
+        """What stands beside `error` in the body: the record of attempts."""
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object to send."""
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What goes beside the body."""
+        if self.status == 401:
+            return {"www-authenticate": "Bearer"}
+        return {} if self.retry_after is None else {"retry-after": str(max(1, round(self.retry_after)))}
+
+
+def invalid(message: str, param: str | None = None) -> ApiError:
+    """The request itself is wrong."""
+    return ApiError(400, message, "invalid_request", param=param)

@@ -1,0 +1,156 @@
+"""The gateway: what outlives a request. Store, connections, metrics, the current runtime, and the chores between."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Coroutine, Set
+from pathlib import Path
+from typing import Any
+
+from roster.errors import RosterError
+from roster.gateway.config import Config
+from roster.gateway.learning import catch_up_all
+from roster.gateway.metrics import Metrics
+from roster.gateway.reading import read_config
+from roster.gateway.runtime import Runtime
+from roster.gateway.store import Store
+from roster.gateway.upstreams import Client
+from roster.lm.policy import Decision
+
+log = logging.getLogger("roster.gateway")
+CATCH_UP_EVERY = 5.0
+"""Seconds between looks at what other gateways on the same store have learned."""
+PRUNE_EVERY = 3600.0
+
+
+class Gateway:
+    """Everything that requests share.
+
+    Args:
+        config: what to serve.
+        base: the folder that relative paths in it are relative to.
+
+    Raises:
+        RosterError: a policy cannot be made, or the store cannot be opened.
+    """
+
+    def __init__(self, config: Config, base: Path = Path()) -> None:
+        self.base = base
+        self.runtime = Runtime(config, base)
+        try:
+            self.store = Store(config.store, base)
+        except RosterError:
+            self.runtime.close()
+            raise
+        self.metrics = Metrics()
+        self.client = Client()
+        self._prompts: OrderedDict[str, str] = OrderedDict()
+        self._tasks: set[asyncio.Task] = set()
+        self._chores: list[asyncio.Task] = []
+
+    async def start(self) -> None:
+        """Takes back what was learned, and begins the chores.
+
+        Raises:
+            RosterError: what was learned does not fit a policy.
+        """
+        for learner in self.runtime.learners.values():
+            await learner.catch_up(self.store)
+        self._chores = [
+            asyncio.create_task(self._every(CATCH_UP_EVERY, self._catch_up)),
+            asyncio.create_task(self._every(PRUNE_EVERY, self._prune)),
+        ]
+
+    async def stop(self) -> None:
+        """Finishes what was begun, and lets everything go."""
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.client.close()
+        self.runtime.close()
+        self.store.close()
+
+    async def decide(
+        self, runtime: Runtime, policy: str, prompt: str, exclude: Set[str], max_tokens: int | None
+    ) -> Decision:
+        """Asks a policy, and takes its time.
+
+        Raises:
+            RosterError: every model is excluded.
+        """
+        begun = time.perf_counter()
+        load = {model: float(count) for model, count in runtime.in_flight.items()}
+        decision = await runtime.learners[policy].decide(prompt, exclude, load, max_tokens)
+        self.metrics.decision_seconds.labels(policy).observe(time.perf_counter() - begun)
+        self.metrics.decisions.labels(policy, decision.model).inc()
+        return decision
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does something that must be finished, whatever becomes of the request."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a request could not be finished", exc_info=task.exception())
+
+    def remember(self, call: str, prompt: str) -> None:
+        """Keeps a prompt for feedback, in memory only."""
+        self._prompts[call] = prompt
+        while len(self._prompts) > self.runtime.config.limits.remembered_prompts:
+            self._prompts.popitem(last=False)
+
+    def remembered(self, call: str) -> str | None:
+        """The prompt of a recent call."""
+        return self._prompts.get(call)
+
+    async def reload(self, path: Path) -> None:
+        """Takes a changed config file; when anything is wrong with it, everything stays as it was.
+
+        Raises:
+            RosterError: what is wrong.
+        """
+        config = await asyncio.to_thread(read_config, path)
+        now = self.runtime.config
+        for key in ("store", "listen"):
+            if getattr(config, key) != getattr(now, key):
+                raise RosterError(f"{path}: {key}: cannot be changed without a restart")
+        runtime = await asyncio.to_thread(Runtime, config, self.base, self.runtime)
+        try:
+            for learner in runtime.learners.values():
+                await learner.catch_up(self.store)
+        except RosterError:
+            runtime.close()
+            raise
+        before, self.runtime = self.runtime, runtime
+        # Requests that were under way may still ask the old policies: their threads end with the last reference.
+        del before
+
+    async def unreachable(self) -> list[str]:
+        """The upstreams where nothing answers."""
+        upstreams = self.runtime.config.upstreams
+        answers = await asyncio.gather(*(self.client.reachable(each) for each in upstreams.values()))
+        return [name for name, answers in zip(upstreams, answers, strict=True) if not answers]
+
+    async def _catch_up(self) -> None:
+        await catch_up_all(self.runtime.learners, self.store)
+        for name, breaker in self.runtime.breakers.items():
+            self.metrics.breaker_open.labels(name).set(float(breaker.opened_at is not None))
+
+    async def _prune(self) -> None:
+        await self.store.prune(self.runtime.config.limits.keep_days)
+
+    async def _every(self, seconds: float, chore: Any) -> None:
+        while True:
+            try:
+                await chore()
+            except Exception:
+                log.exception("a chore failed")
+            await asyncio.sleep(seconds)

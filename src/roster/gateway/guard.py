@@ -1,0 +1,106 @@
+"""Before a request is read: its size, its key, a count of how it ended. Plain ASGI, so that streams pass through."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from roster.gateway.errors import ApiError
+
+if TYPE_CHECKING:
+    from roster.gateway.gateway import Gateway
+
+PATHS = (
+    "/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/route", "/v1/feedback", "/health", "/metrics",
+    "/openapi.json", "/docs",
+)  # fmt: skip
+BODY_SECONDS = 60.0
+"""Within which a request's body must have come."""
+
+
+class Guard:
+    """Middleware: `app` sees only requests that are small enough and whose caller is known.
+
+    Paths under /v1 need a key where the config has keys. `/health` and `/metrics` do not.
+    """
+
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        self.app, self.gateway = app, gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status = 500
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._guarded(scope, receive, counted)
+        finally:
+            path = scope["path"] if scope["path"] in PATHS else "other"
+            self.gateway.metrics.requests.labels(path, str(status)).inc()
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        try:
+            state = scope.setdefault("state", {})
+            if scope["path"].startswith("/v1"):
+                keyring = self.gateway.runtime.keyring
+                state["caller"] = keyring.caller(request.headers.get("authorization"))
+            limit = self.gateway.runtime.config.limits.request_bytes
+            body = await _body(request, receive, limit)
+        except ApiError as error:
+            response = JSONResponse(error.body(), error.status, error.headers | {"connection": "close"})
+            await response(scope, receive, send)
+            return
+        if body is None:
+            return
+        state["size"] = len(body)
+        await self.app(scope, _replay(body, receive), send)
+
+
+async def _body(request: Request, receive: Receive, limit: int) -> bytes | None:
+    """The whole body; None when the client went away before its end."""
+    too_large = ApiError(413, f"The request is larger than {limit} bytes.", "request_too_large")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > limit:
+                    raise too_large
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+    except TimeoutError:
+        raise ApiError(408, "The request did not come to its end in time.", "request_timeout") from None
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """The body in one message, then whatever the client does next."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed

@@ -1,0 +1,64 @@
+"""cascade: ask the first model, and the next only where the answer's own confidence is low.
+
+The confidence is the mean probability of the answer's tokens, so every model but the last must return
+log-probabilities. Source of the idea: L. Chen, M. Zaharia, J. Zou, "FrugalGPT" (2023), arXiv 2305.05176, whose scorer
+is trained; this one needs no training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field
+
+from roster.errors import RosterError
+from roster.gateway.config import Model, Strict
+from roster.gateway.policies.base import Untrained
+from roster.lm.policy import Decision
+
+
+class Cascade(Untrained):
+    """Models from cheap to dear.
+
+    Args:
+        name: what clients call it.
+        steps: whom to ask, in this order.
+        escalate_below: the confidence in [0, 1] under which the next is asked.
+    """
+
+    class Options(Strict):
+        """`steps` and `escalate_below`."""
+
+        steps: Annotated[tuple[str, ...], Field(min_length=2, strict=False)]
+        escalate_below: Annotated[float, Field(ge=0, le=1)]
+
+    def __init__(self, name: str, steps: tuple[str, ...], escalate_below: float) -> None:
+        super().__init__(name, steps)
+        self.escalate_below = escalate_below
+
+    @classmethod
+    def build(cls, name: str, options: Any, known: Mapping[str, Model], base: Path) -> Self:
+        """From the config's options.
+
+        Raises:
+            RosterError: a model that is not the last returns no log-probabilities.
+        """
+        for model in options.steps[:-1]:
+            if model in known and not known[model].logprobs:
+                raise RosterError(f"{model!r} returns no log-probabilities, which only the last step can do without")
+        return cls(name, options.steps, options.escalate_below)
+
+    def decide(
+        self,
+        prompt: str,
+        *,
+        exclude: Set[str] = frozenset(),
+        load: Mapping[str, float] | None = None,
+        max_tokens: int | None = None,
+    ) -> Decision:
+        """The first step that is left; final when it is the last."""
+        chosen, *later = self.left(exclude)
+        step = f"step {self.models.index(chosen) + 1} of {len(self.models)}"
+        return Decision(chosen, step, escalate_below=self.escalate_below if later else None)

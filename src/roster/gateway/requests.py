@@ -1,0 +1,165 @@
+"""What clients may send. Fields that OpenAI's API has and the gateway does not read go to the upstream as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ModelName = Annotated[str, Field(min_length=1, max_length=256)]
+Tokens = Annotated[int, Field(ge=1, le=100_000_000, strict=True)]
+Answers = Annotated[int, Field(ge=1, le=128, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Kind = Literal["chat", "text"]
+
+
+class Open(BaseModel):
+    """Further fields are kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Message(Open):
+    """One message of a chat."""
+
+    role: Annotated[str, Field(min_length=1, max_length=64)]
+    content: str | list[dict[str, Any]] | None = None
+
+    def text(self) -> str:
+        """What a model reads of it, without pictures and sounds."""
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        parts = [part.get("text") for part in self.content]
+        return "\n".join(part for part in parts if isinstance(part, str))
+
+
+class StreamOptions(Open):
+    """Of a streamed answer."""
+
+    include_usage: Flag | None = None
+
+
+class Generation(Open):
+    """What both kinds of request share."""
+
+    model: ModelName
+    stream: Flag | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Tokens | None = None
+    n: Answers | None = None
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with a chunk of usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class ChatRequest(Generation):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Tokens | None = None
+    logprobs: Flag | None = None
+
+    def parts(self) -> list[str]:
+        """The text of each message."""
+        return [message.text() for message in self.messages]
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens of an answer."""
+        return self.max_completion_tokens or self.max_tokens
+
+
+class TextRequest(Generation):
+    """POST /v1/completions; prompts are text, not token ids."""
+
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=2048)]
+    best_of: Answers | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20, strict=True)] | None = None
+
+    def parts(self) -> list[str]:
+        """Each prompt."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens of an answer."""
+        return self.max_tokens
+
+
+class Question(BaseModel):
+    """A prompt in either form."""
+
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    prompt: str | None = None
+
+    @property
+    def text(self) -> str | None:
+        """The prompt as policies read it; None when there is none."""
+        if self.messages is not None:
+            return "\n".join(message.text() for message in self.messages)
+        return self.prompt
+
+
+class RouteRequest(Question):
+    """POST /v1/route: like a chat or a completion, and only the decision is returned."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: ModelName = "auto"
+    max_tokens: Tokens | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> RouteRequest:
+        if (self.messages is None) == (self.prompt is None):
+            raise ValueError("give `messages` or `prompt`, one of them")
+        return self
+
+
+class FeedbackRequest(Question):
+    """POST /v1/feedback: how good an answer was. The prompt is needed only where the gateway no longer has it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[str, Field(min_length=1, max_length=128)]
+    score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A generation request, read.
+
+    Attributes:
+        kind: chat or text.
+        body: as it came.
+        size: of the body, in bytes.
+        prompt: as policies read it.
+        request: the checked fields.
+    """
+
+    kind: Kind
+    body: dict[str, Any]
+    size: int
+    prompt: str
+    request: ChatRequest | TextRequest
+
+    @property
+    def path(self) -> str:
+        """Under an upstream's URL."""
+        return "/chat/completions" if self.kind == "chat" else "/completions"
+
+    @property
+    def answers(self) -> int:
+        """How many are asked for."""
+        wanted = self.request.n or 1
+        if isinstance(self.request, TextRequest):
+            return max(wanted, self.request.best_of or 1) * len(self.request.parts())
+        return wanted
+
+
+def asked(request: ChatRequest | TextRequest, body: dict[str, Any], size: int) -> Asked:
+    """Puts a request together with the body that it was read from."""
+    kind: Kind = "chat" if isinstance(request, ChatRequest) else "text"
+    return Asked(kind, body, size, "\n".join(request.parts()), request)

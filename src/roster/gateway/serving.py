@@ -1,0 +1,114 @@
+"""Running a gateway: from a file to an open port, with reloads on SIGHUP and whenever the file changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+
+from roster.errors import RosterError
+from roster.gateway.app import create_app
+from roster.gateway.gateway import Gateway
+from roster.gateway.reading import read_config
+
+log = logging.getLogger("roster.gateway")
+LOOK_EVERY = 1.0
+"""Seconds between looks at the config file."""
+
+
+def open_gateway(path: Path) -> Gateway:
+    """A gateway as a config file describes it; nothing listens yet.
+
+    Raises:
+        RosterError: what is wrong with the file, its policies or its store.
+    """
+    return Gateway(read_config(path), path.resolve().parent)
+
+
+async def check(path: Path, offline: bool = False) -> list[str]:
+    """Everything that can be known without a request: the file, the policies, the store, what they learned.
+
+    Args:
+        path: the config file.
+        offline: do not ask the upstreams.
+
+    Returns:
+        The upstreams that cannot be reached.
+
+    Raises:
+        RosterError: anything else is wrong.
+    """
+    gateway = await asyncio.to_thread(open_gateway, path)
+    try:
+        await gateway.start()
+        return [] if offline else await gateway.unreachable()
+    finally:
+        await gateway.stop()
+
+
+async def serve(path: Path) -> None:
+    """Serves until it is told to stop.
+
+    Raises:
+        RosterError: before the port is opened, whatever is wrong.
+    """
+    gateway = await asyncio.to_thread(open_gateway, path)
+    listen = gateway.runtime.config.listen
+    for name in await gateway.unreachable():
+        log.warning("upstream %s cannot be reached; its models will fail until it can", name)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(gateway),
+            host=listen.host,
+            port=listen.port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=30,
+        )
+    )
+    watching = asyncio.create_task(watch(gateway, path))
+    try:
+        await server.serve()
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+
+
+async def watch(gateway: Gateway, path: Path, every: float = LOOK_EVERY) -> None:
+    """Reloads the config when the file changes or SIGHUP comes; a wrong file is logged once and changes nothing."""
+    hup = asyncio.Event()
+    if sys.platform != "win32":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hup.set)
+    seen = _mark(path)
+    while True:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(hup.wait(), every)
+        mark = _mark(path)
+        if not hup.is_set() and mark == seen:
+            continue
+        hup.clear()
+        seen = mark
+        try:
+            await gateway.reload(path)
+        except RosterError as error:
+            gateway.metrics.reloads.labels("refused").inc()
+            log.error("the config was not reloaded, the old one stays: %s", error)
+        else:
+            gateway.metrics.reloads.labels("taken").inc()
+            log.info("the config was reloaded")
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    """Changes when the file does; None while it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

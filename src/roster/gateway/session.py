@@ -1,0 +1,302 @@
+"""One request's way through the gateway: decide, reserve, ask, and if need be ask another; then settle once.
+
+A *leg* is one call to one model. Legs follow each other when a model fails, when a budget does not reach for it, or
+when a cascade's answer is not confident enough.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from roster.errors import RosterError
+from roster.gateway import prices
+from roster.gateway.confidence import confidence, with_logprobs, without_logprobs
+from roster.gateway.errors import ApiError
+from roster.gateway.keys import NANO, Caller
+from roster.gateway.prices import NO_USAGE, Usage
+from roster.gateway.requests import Asked
+from roster.gateway.store import Call
+from roster.gateway.upstreams import Failure, Stream, Target
+from roster.lm.policy import Decision
+
+if TYPE_CHECKING:
+    from roster.gateway.gateway import Gateway
+
+log = logging.getLogger("roster.gateway")
+
+
+@dataclass
+class Leg:
+    """One call to one model.
+
+    Attributes:
+        target: the model.
+        decision: why it was asked.
+        outcome: answered, escalated, over_budget, or what failed; "asked" while it is under way.
+        cost: in billionths.
+        usage: its tokens, once known.
+        confidence: of its answer, where it was looked at.
+    """
+
+    target: Target
+    decision: Decision
+    outcome: str = "asked"
+    cost: int = 0
+    usage: Usage = NO_USAGE
+    confidence: float | None = None
+    begun: float = field(default_factory=time.perf_counter)
+
+    def record(self) -> dict[str, Any]:
+        """What the client is told about it."""
+        told: dict[str, Any] = {"model": self.target.name, "outcome": self.outcome, "cost": self.cost / NANO}
+        return told if self.confidence is None else told | {"confidence": round(self.confidence, 4)}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer, or one whose first chunk has come: `body` or `stream`.
+
+    Attributes:
+        leg: who gave it.
+        body: the upstream's object.
+        stream: its chunks.
+    """
+
+    leg: Leg
+    body: dict[str, Any] | None = None
+    stream: Stream | None = None
+
+
+class Session:
+    """A request under way.
+
+    Args:
+        gateway: everything that outlives the request.
+        caller: who asks and pays.
+        asked: for what.
+
+    Raises:
+        ApiError: there is no such model.
+    """
+
+    def __init__(self, gateway: Gateway, caller: Caller, asked: Asked) -> None:
+        self.gateway, self.runtime = gateway, gateway.runtime  # a reload does not change requests under way
+        self.caller, self.asked = caller, asked
+        self.policy = self.runtime.policy_name(asked.request.model)
+        self.id = f"{'chatcmpl' if asked.kind == 'chat' else 'cmpl'}-{uuid.uuid4().hex}"
+        self.legs: list[Leg] = []
+        self._held = 0
+        self._period = caller.period_now()
+        self._settled = False
+        self._kept: Answer | None = None
+
+    @property
+    def cost(self) -> int:
+        """Of all legs so far, in billionths."""
+        return sum(leg.cost for leg in self.legs)
+
+    async def answer(self) -> Answer:
+        """An answer, from the first model that gives one that is good enough.
+
+        Raises:
+            ApiError: nobody does.
+        """
+        while True:
+            leg = await self._next_leg()
+            if leg is None:
+                return self._last_resort()
+            try:
+                answer = await self._ask(leg)
+            except Failure as failure:
+                self._failed(leg, failure)
+                continue
+            if answer.body is None or self._good_enough(leg, answer.body):
+                return answer
+            leg.outcome = "escalated"
+            self._kept = answer
+
+    async def _next_leg(self) -> Leg | None:
+        """Decides who is asked next and reserves the money; None when nobody is left."""
+        failures = sum(leg.outcome not in ("escalated", "over_budget") for leg in self.legs)
+        while failures <= self.runtime.config.limits.retries:
+            decision = await self._decide()
+            if decision is None:
+                return None
+            leg = Leg(self.runtime.targets[decision.model], decision)
+            self.legs.append(leg)
+            if await self._reserve(leg.target):
+                return leg
+            leg.outcome = "over_budget"
+        return None
+
+    async def _decide(self) -> Decision | None:
+        resting = self.runtime.resting
+        excluded = frozenset(resting | {leg.target.name for leg in self.legs})
+        if self.policy is None:
+            name = self.asked.request.model
+            return None if name in excluded else Decision(name, "asked for by name")
+        try:
+            return await self.gateway.decide(
+                self.runtime, self.policy, self.asked.prompt, excluded, self.asked.request.limit
+            )
+        except RosterError:
+            return None
+
+    async def _reserve(self, target: Target) -> bool:
+        """Sets the most that the next leg can cost aside, beside what was spent already."""
+        if self.caller.budget is None:
+            return True
+        output = self.asked.request.limit or target.model.max_output
+        messages = len(self.asked.request.parts())
+        most = prices.most(target.model.price, self.asked.size, messages, output, self.asked.answers)
+        more = self.cost + most - self._held
+        if more > 0 and not await self.gateway.store.reserve(self.caller.name, self._period, more, self.caller.budget):
+            return False
+        self._held += max(0, more)
+        return True
+
+    def _body(self, leg: Leg) -> dict[str, Any]:
+        """The request for one leg: a cascade asks for log-probabilities, a budget for a limit."""
+        body = self.asked.body
+        if self.caller.budget is not None and self.asked.request.limit is None:
+            body = body | {"max_tokens": leg.target.model.max_output}
+        if leg.decision.escalate_below is not None:
+            body = {key: value for key, value in body.items() if key != "stream_options"} | {"stream": False}
+            return with_logprobs(body, self.asked.kind)
+        if self.asked.request.stream:
+            options = body.get("stream_options") or {}
+            body = body | {"stream_options": options | {"include_usage": True}}
+        return body
+
+    async def _ask(self, leg: Leg) -> Answer:
+        target, client = leg.target, self.gateway.client
+        target.breaker.begin()
+        self.runtime.in_flight[target.name] += 1
+        try:
+            # A cascade must see the whole answer before it lets anything through.
+            if self.asked.request.stream and leg.decision.escalate_below is None:
+                stream = await client.stream(target, self.asked, self._body(leg))
+                self.gateway.metrics.first_token_seconds.labels(target.name).observe(time.perf_counter() - leg.begun)
+                return Answer(leg, stream=stream)
+            body = await client.complete(target, self.asked, self._body(leg))
+        except ApiError:
+            target.breaker.succeeded()
+            self.end_leg(leg, "refused")
+            raise
+        except Failure:
+            raise
+        except BaseException:
+            target.breaker.abandoned()
+            self.end_leg(leg, "abandoned")
+            raise
+        target.breaker.succeeded()
+        self.charge(leg, prices.read_usage(body.get("usage")) or self._guess(body))
+        self.end_leg(leg, "answered")
+        return Answer(leg, body=body)
+
+    def _guess(self, body: dict[str, Any]) -> Usage:
+        texts = [choice.get("text") or (choice.get("message") or {}).get("content") for choice in body["choices"]]
+        written = sum(prices.guess_tokens(text) for text in texts if isinstance(text, str))
+        return Usage(prices.guess_tokens(self.asked.prompt), written, estimated=True)
+
+    def charge(self, leg: Leg, usage: Usage) -> None:
+        """Notes what a leg used."""
+        leg.usage, leg.cost = usage, prices.cost(leg.target.model.price, usage)
+
+    def end_leg(self, leg: Leg, outcome: str) -> None:
+        """A call to a model is over."""
+        metrics, name = self.gateway.metrics, leg.target.name
+        leg.outcome = outcome
+        self.runtime.in_flight[name] -= 1
+        metrics.attempts.labels(name, outcome).inc()
+        metrics.answer_seconds.labels(name).observe(time.perf_counter() - leg.begun)
+        metrics.tokens.labels(name, "prompt").inc(leg.usage.prompt)
+        metrics.tokens.labels(name, "completion").inc(leg.usage.completion)
+        metrics.cost.labels(name).inc(leg.cost / NANO)
+
+    def _failed(self, leg: Leg, failure: Failure) -> None:
+        leg.target.breaker.failed()
+        self.end_leg(leg, failure.kind)
+        log.warning("%s: model %s failed: %s", self.id, leg.target.name, failure.kind)
+
+    def _good_enough(self, leg: Leg, body: dict[str, Any]) -> bool:
+        wanted = leg.decision.escalate_below
+        if wanted is None:
+            return True
+        leg.confidence = confidence(body, self.asked.kind)
+        asked_for = self.asked.request.logprobs
+        if asked_for is None or asked_for is False:  # 0 is a wish, for text
+            without_logprobs(body)
+        # An answer that shows no confidence has none.
+        return leg.confidence is not None and leg.confidence >= wanted
+
+    def _last_resort(self) -> Answer:
+        """Nobody is left to ask: an answer that was not confident enough is better than none."""
+        if self._kept is not None:
+            self._kept.leg.outcome = "answered"
+            return self._kept
+        outcomes = [leg.outcome for leg in self.legs]
+        if "over_budget" in outcomes:
+            self.gateway.metrics.over_budget.inc()
+            raise ApiError(
+                429, "The budget of this API key does not reach for this request.", "insufficient_quota",
+                kind="insufficient_quota",
+            )  # fmt: skip
+        waits = [target.breaker.wait for target in self.runtime.targets.values() if target.breaker.wait > 0]
+        if not outcomes:
+            wait = math.ceil(min(waits, default=1.0))
+            raise ApiError(503, "No model is available at the moment.", "unavailable", "server_error", None, wait)
+        status = 504 if outcomes[-1] == "timeout" else 502
+        raise ApiError(status, f"No model answered ({', '.join(outcomes)}).", "upstream_failed", kind="server_error")
+
+    def extension(self, leg: Leg) -> dict[str, Any]:
+        """The `roster` field of an answer."""
+        decision = leg.decision
+        return {
+            "id": self.id,
+            "policy": self.policy,
+            "model": leg.target.name,
+            "reason": decision.reason,
+            "quality": decision.quality,
+            "estimated_cost": self.estimated_cost(leg),
+            "cost": self.cost / NANO,
+            "usage_estimated": leg.usage.estimated,
+            "propensity": decision.propensity,
+            "attempts": [each.record() for each in self.legs],
+        }
+
+    def estimated_cost(self, leg: Leg) -> float:
+        """What the decision, or else the price, says that the answer will cost."""
+        if leg.decision.cost is not None:
+            return leg.decision.cost
+        return prices.estimate(leg.target.model.price, self.asked.prompt, self.asked.request.limit)
+
+    async def finish(self, leg: Leg | None, outcome: str = "answered") -> None:
+        """Pays, and records the call; a second time does nothing.
+
+        Args:
+            leg: who answered, or was last asked; None: nobody was.
+            outcome: "answered", or what ended the request.
+        """
+        if self._settled:
+            return
+        self._settled = True
+        call = None
+        if leg is not None:
+            prompt = self.asked.prompt if self.runtime.config.log_prompts else None
+            usage = leg.usage
+            call = Call(
+                self.id, self.caller.name, self.policy, leg.target.name, leg.decision, self.cost,
+                usage.prompt, usage.completion, outcome, prompt,
+            )  # fmt: skip
+            self.gateway.remember(self.id, self.asked.prompt)
+        await self.gateway.store.settle(self.caller.name, self._period, self.cost - self._held, call)
+        log.info(
+            "%s key=%s policy=%s model=%s outcome=%s cost=%.9f", self.id, self.caller.name, self.policy,
+            None if leg is None else leg.target.name, outcome, self.cost / NANO,
+        )  # fmt: skip

@@ -1,0 +1,277 @@
+"""Calling upstreams: one connection pool, one taxonomy of what fails, and nothing of theirs in a client's error."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from roster.gateway import strict_json
+from roster.gateway.breaker import Breaker
+from roster.gateway.config import Model, Upstream
+from roster.gateway.errors import ApiError
+from roster.gateway.requests import Asked, Kind
+from roster.gateway.sse import DONE, NotEvents, read_events
+
+LARGEST_ANSWER = 64 * 1024 * 1024
+"""Bytes."""
+_CLIENTS_FAULT = (400, 413, 422)
+_PLAIN_KINDS = {401: "credentials", 403: "credentials", 404: "unknown_model", 429: "rate_limited", 408: "timeout"}
+
+
+class Failure(Exception):
+    """An upstream failed; another model may be asked.
+
+    Args:
+        kind: a fixed word: connect, timeout, status, credentials, unknown_model, rate_limited, garbage, stopped or
+            reported.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model and the way to it.
+
+    Attributes:
+        name: what clients and policies call it.
+        model: its entry in the config.
+        upstream: its server's entry.
+        breaker: of that server.
+    """
+
+    name: str
+    model: Model
+    upstream: Upstream
+    breaker: Breaker
+
+    def body(self, body: dict[str, Any]) -> bytes:
+        """A request's body as this upstream takes it."""
+        kept = {key: value for key, value in body.items() if key not in self.upstream.drop}
+        return strict_json.dumps(kept | {"model": self.model.name or self.name})
+
+
+class Client:
+    """All connections of a gateway to all upstreams."""
+
+    def __init__(self) -> None:
+        self._http = httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=200, keepalive_expiry=30),
+            # Neither proxies nor passwords from the surroundings: the config says everything.
+            trust_env=False,
+            headers={"content-type": "application/json", "accept-encoding": "identity", "user-agent": "roster"},
+        )
+
+    async def close(self) -> None:
+        """Ends all connections."""
+        await self._http.aclose()
+
+    async def reachable(self, upstream: Upstream) -> bool:
+        """Whether anything answers there."""
+        try:
+            await self._http.get(
+                f"{upstream.url}/models", headers=_authorization(upstream), timeout=upstream.timeouts.connect
+            )
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+            return False
+        return True
+
+    async def complete(self, target: Target, asked: Asked, body: dict[str, Any]) -> dict[str, Any]:
+        """A whole answer.
+
+        Raises:
+            Failure: there is none.
+            ApiError: the upstream blames the request.
+        """
+        try:
+            async with asyncio.timeout(target.upstream.timeouts.total):
+                response = await self._send(target, asked, body)
+                try:
+                    raw = await _read(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise Failure("timeout") from None
+        except httpx.HTTPError:
+            raise Failure("stopped") from None
+        return _answer(raw, asked.kind)
+
+    async def stream(self, target: Target, asked: Asked, body: dict[str, Any]) -> Stream:
+        """An answer whose first chunk has come.
+
+        Raises:
+            Failure: nothing came that could be passed on.
+            ApiError: the upstream blames the request.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + target.upstream.timeouts.total
+        response = None
+        try:
+            async with asyncio.timeout(min(target.upstream.timeouts.first_token, target.upstream.timeouts.total)):
+                response = await self._send(target, asked, body)
+                stream = Stream(response, deadline)
+                await stream.begin()
+                return stream
+        except BaseException as error:
+            if response is not None:
+                await response.aclose()
+            if isinstance(error, TimeoutError):
+                raise Failure("timeout") from None
+            raise
+
+    async def _send(self, target: Target, asked: Asked, body: dict[str, Any]) -> httpx.Response:
+        timeouts = target.upstream.timeouts
+        request = self._http.build_request(
+            "POST",
+            target.upstream.url + asked.path,
+            content=target.body(body),
+            headers=_authorization(target.upstream),
+            timeout=httpx.Timeout(timeouts.total, connect=timeouts.connect),
+        )
+        try:
+            response = await self._http.send(request, stream=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            raise Failure("connect") from None
+        except httpx.TimeoutException:
+            raise Failure("timeout") from None
+        except httpx.HTTPError:
+            raise Failure("stopped") from None
+        if response.status_code != 200:
+            try:
+                raise await _refusal(response, target)
+            finally:
+                await response.aclose()
+        return response
+
+
+class Stream:
+    """The chunks of a streamed answer; whoever has one closes it.
+
+    Attributes:
+        said_done: whether the upstream ended with its [DONE].
+    """
+
+    def __init__(self, response: httpx.Response, deadline: float) -> None:
+        self._response, self._deadline = response, deadline
+        self._events = read_events(response.aiter_bytes())
+        self._first: dict[str, Any] | None = None
+        self.said_done = False
+
+    async def begin(self) -> None:
+        """Waits for the first chunk."""
+        self._first = await self._next()
+        if self._first is None:
+            raise Failure("stopped")
+
+    async def chunks(self) -> AsyncIterator[dict[str, Any]]:
+        """All chunks, checked as far as the gateway reads them.
+
+        Raises:
+            Failure: what comes is no chunk, or nothing comes any more.
+        """
+        chunk = self._first
+        while chunk is not None:
+            yield chunk
+            try:
+                async with asyncio.timeout_at(self._deadline):
+                    chunk = await self._next()
+            except TimeoutError:
+                raise Failure("timeout") from None
+
+    async def _next(self) -> dict[str, Any] | None:
+        try:
+            data = await anext(self._events, None)
+        except NotEvents:
+            raise Failure("garbage") from None
+        except httpx.TimeoutException:
+            raise Failure("timeout") from None
+        except httpx.HTTPError:
+            raise Failure("stopped") from None
+        if data is None or data == DONE:
+            self.said_done = data == DONE
+            return None
+        return _chunk(data)
+
+    async def close(self) -> None:
+        """Ends the call, which makes the upstream stop."""
+        with suppress(httpx.HTTPError):
+            await self._response.aclose()
+
+
+def _authorization(upstream: Upstream) -> dict[str, str]:
+    key = upstream.api_key
+    return {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
+
+
+async def _read(response: httpx.Response) -> bytes:
+    parts, size = [], 0
+    async for part in response.aiter_bytes():
+        size += len(part)
+        if size > LARGEST_ANSWER:
+            raise Failure("garbage")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _answer(raw: bytes, kind: Kind) -> dict[str, Any]:
+    try:
+        answer = strict_json.loads(raw)
+    except json.JSONDecodeError:
+        raise Failure("garbage") from None
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    wanted = ("message", dict) if kind == "chat" else ("text", str)
+    if not isinstance(choices, list) or not choices:
+        raise Failure("garbage")
+    if not all(isinstance(each, dict) and isinstance(each.get(wanted[0]), wanted[1]) for each in choices):
+        raise Failure("garbage")
+    return answer
+
+
+def _chunk(data: str) -> dict[str, Any]:
+    try:
+        chunk = strict_json.loads(data)
+    except json.JSONDecodeError:
+        raise Failure("garbage") from None
+    if isinstance(chunk, dict) and "error" in chunk:
+        raise Failure("reported")
+    choices = chunk.get("choices") if isinstance(chunk, dict) else None
+    if not isinstance(choices, list) or not all(isinstance(each, dict) for each in choices):
+        raise Failure("garbage")
+    return chunk
+
+
+async def _refusal(response: httpx.Response, target: Target) -> Failure | ApiError:
+    """What a status other than 200 means."""
+    status = response.status_code
+    if status not in _CLIENTS_FAULT:
+        return Failure(_PLAIN_KINDS.get(status, "status"))
+    message = ""
+    with suppress(httpx.HTTPError, json.JSONDecodeError, Failure, TimeoutError):
+        async with asyncio.timeout(target.upstream.timeouts.connect):
+            told = strict_json.loads(await _read(response))
+        inner = told.get("error", told) if isinstance(told, dict) else {}
+        found = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
+        message = _redacted(found, target) if isinstance(found, str) else ""
+    return ApiError(status, f"The model {target.name!r} refused the request. {message}".strip(), "refused_by_model")
+
+
+def _redacted(message: str, target: Target) -> str:
+    """An upstream's words without its address, its key, its name for the model, or anything that looks like them."""
+    url = httpx.URL(target.upstream.url)
+    secrets = [target.upstream.url, url.netloc.decode(), url.host]
+    if target.upstream.api_key is not None:
+        secrets.append(target.upstream.api_key.get_secret_value())
+    for secret in filter(None, secrets):
+        message = message.replace(secret, "***")
+    if target.model.name:
+        message = message.replace(target.model.name, target.name)
+    return re.sub(r"\w+://\S+|\b(sk|hf|key)[-_]\S+|(?<!\w)(/[\w.@-]+){2,}", "***", message)[:500]

@@ -1,0 +1,161 @@
+"""Real servers on loopback, in threads of this process: an upstream that misbehaves on demand, and the gateway."""
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from roster.gateway.app import create_app
+from roster.gateway.config import Config
+from roster.gateway.gateway import Gateway
+
+WORDS = ("one", " two", " three")
+
+
+@contextlib.contextmanager
+def running(app):
+    """The URL of an ASGI app that listens on a free port."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="on"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        time.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+class Upstream:
+    """Speaks OpenAI's API. `does[model]` says how a model behaves; requests are kept in `seen`."""
+
+    def __init__(self):
+        self.does, self.seen, self.headers = {}, [], []
+        self.cancelled = threading.Event()
+        self.confidence = 0.95
+        self.app = Starlette(
+            routes=[
+                Route("/v1/chat/completions", self.answer, methods=["POST"]),
+                Route("/v1/completions", self.answer, methods=["POST"]),
+                Route("/v1/models", lambda request: JSONResponse({"data": []})),
+            ]
+        )
+
+    async def answer(self, request: Request) -> Response:
+        body = await request.json()
+        self.seen.append(body)
+        self.headers.append(dict(request.headers))
+        chat = request.url.path.endswith("chat/completions")
+        behaviour = self.does.get(body["model"], "answers")
+        if isinstance(behaviour, Response):
+            return behaviour
+        if behaviour == "hangs":
+            await asyncio.sleep(30)
+        if behaviour == "garbage" and not body.get("stream"):
+            return PlainTextResponse("<html>not JSON")
+        if body.get("stream"):
+            return StreamingResponse(self.stream(body, chat, behaviour), media_type="text/event-stream")
+        return JSONResponse(whole(body, chat, self.confidence, behaviour))
+
+    async def stream(self, body, chat, behaviour):
+        try:
+            if behaviour == "garbage":
+                yield "data: {nonsense\n\n"
+                return
+            for word in WORDS:
+                yield sse(piece(body, chat, word))
+                if behaviour == "endless":
+                    await asyncio.sleep(30)
+                if behaviour == "garbage later":
+                    yield b"\xff\xfe\x00 nonsense\n\n"
+                    return
+                if behaviour == "stops":
+                    return
+                if behaviour == "error later":
+                    yield sse({"error": {"message": f"secret {body['model']} at http://10.0.0.1"}})
+                    return
+            usage = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
+            if behaviour == "like transformers":  # usage in the last chunk, and no [DONE]
+                yield sse(piece(body, chat, "", "stop") | {"usage": usage})
+                return
+            yield sse(piece(body, chat, "", "stop"))
+            if (body.get("stream_options") or {}).get("include_usage"):
+                yield sse({"id": "x", "object": "y", "model": body["model"], "choices": [], "usage": usage})
+            yield b"data: [DONE]\n\n"
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+
+def whole(body, chat, confidence, behaviour):
+    import math
+
+    text = "".join(WORDS)
+    choice = {"index": 0, "finish_reason": "stop"}
+    choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+    if body.get("logprobs") not in (None, False):
+        logs = [math.log(confidence)] * 3
+        choice["logprobs"] = {"content": [{"token": "x", "logprob": each} for each in logs]} if chat else None
+        if not chat:
+            choice["logprobs"] = {"tokens": ["x"] * 3, "token_logprobs": logs}
+    answer = {
+        "id": "upstream-id",
+        "object": "chat.completion",
+        "created": 1,
+        "model": body["model"],
+        "choices": [choice],
+    }
+    if behaviour != "without usage":
+        answer["usage"] = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
+    return answer
+
+
+def piece(body, chat, text, finish=None):
+    choice = {"index": 0, "finish_reason": finish}
+    choice |= {"delta": {"content": text}} if chat else {"text": text}
+    return {"id": "upstream-id", "object": "x", "created": 1, "model": body["model"], "choices": [choice]}
+
+
+def sse(data):
+    return f"data: {json.dumps(data)}\n\n".encode()
+
+
+def settings(url, **changes):
+    """A config as a YAML file would give it: `small` and `large` at the upstream, under names of its own."""
+    return {
+        "upstreams": {
+            "up": {
+                "url": f"{url}/v1",
+                "api_key": "upstream-secret-key",
+                "timeouts": {"connect": 1.0, "first_token": 0.5, "total": 1.0},
+                "breaker": {"failures": 100, "cooldown": 0.2},
+            }
+        },
+        "models": {
+            "small": {"upstream": "up", "name": "secret-small", "price": {"input": 1.0, "output": 10.0}},
+            "large": {"upstream": "up", "name": "secret-large", "price": {"input": 100.0, "output": 1000.0}},
+        },
+        "policies": {"auto": {"kind": "fixed", "models": ["small", "large"]}},
+        "keys": {"alice": {"key": "alice-secret-0123456789"}, "bob": {"key": "bob-secret-9876543210"}},
+    } | changes
+
+
+SMALL_COST = (10 * 1.0 + 3 * 10.0) / 1e6
+LARGE_COST = (10 * 100.0 + 3 * 1000.0) / 1e6
+
+
+@contextlib.contextmanager
+def gateway_of(config, folder):
+    """(URL, gateway) of a gateway with a config as a dict."""
+    gateway = Gateway(Config.model_validate(config), folder)
+    with running(create_app(gateway)) as url:
+        yield url, gateway
