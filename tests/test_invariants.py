@@ -33,6 +33,13 @@ VARIANTS = {
     "cross-task-moe": [{"hidden": 0}],
     "uni-perceiver-moe": [{"condition": "task"}, {"condition": "token"}],
     "duo-llm": [{"explore": 0.0}],
+    "vqmoe": [{"continuous": False}],
+    "competesmoe": [{"rate": 1.0}],
+    "mowe": [{"parts": 1}],
+    "evomoe": [{"spawn": 0.0}],
+    "grin": [{"k": 1}],
+    "smoe-dropout": [{"start": 5}],
+    "stablemoe": [{"until": 0.0}],
 }
 CASES = [
     (slug, options)

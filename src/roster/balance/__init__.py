@@ -6,6 +6,18 @@ from roster.balance.expected_cost import ExpectedCost
 from roster.balance.load_balancing import LoadBalancing
 from roster.balance.locality import Locality
 from roster.balance.loss_free import LossFreeBias
+from roster.balance.parameter_penalty import ParameterPenalty
+from roster.balance.quantization import Quantization
 from roster.balance.z_loss import ZLoss
 
-__all__ = ["ClusterVariance", "Duty", "ExpectedCost", "LoadBalancing", "Locality", "LossFreeBias", "ZLoss"]
+__all__ = [
+    "ClusterVariance",
+    "Duty",
+    "ExpectedCost",
+    "LoadBalancing",
+    "Locality",
+    "LossFreeBias",
+    "ParameterPenalty",
+    "Quantization",
+    "ZLoss",
+]

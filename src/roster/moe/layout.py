@@ -78,6 +78,8 @@ class Layout:
             `roster.moe.attention`).
         kinds: which kind each expert is of, where they differ (in size, group, or node); experts of one kind are
             interchangeable. Empty: all alike.
+        consistency: weight of the disagreement between two draws of random experts, which the training loss then
+            contains (see `roster.train.consistency`); 0 for all others.
     """
 
     block: Callable[[Place], nn.Module]
@@ -86,6 +88,7 @@ class Layout:
     reads_prompt: bool = False
     routes_by_task: bool = False
     kinds: tuple[int, ...] = ()
+    consistency: float = 0.0
     at: Literal["feed-forward", "attention"] = "feed-forward"
 
     two_passes = False

@@ -1,33 +1,55 @@
 """Score: how well does each expert suit each token? `(x_TD, context) -> scores_TE`, one idea a file."""
 
 from roster.score.activation_norm import ActivationNorm
+from roster.score.attention import Attention
 from roster.score.barred import Barred
+from roster.score.codebook import Codebook
 from roster.score.constant import Constant
 from roster.score.cosine import Cosine
+from roster.score.distilled import Distilled
 from roster.score.from_memory import FromMemory
 from roster.score.grouped_pooling import GroupedPooling
+from roster.score.hypernetwork import Hypernetwork
+from roster.score.hyperspherical import Hyperspherical
 from roster.score.linear import Linear
+from roster.score.location import Location
+from roster.score.of_outputs import OfOutputs
 from roster.score.offset import Offset
+from roster.score.patched import Patched
 from roster.score.prompt_pooled import PromptPooled
+from roster.score.prompted import Prompted
 from roster.score.prototype import Prototype
 from roster.score.random import Random
+from roster.score.recurrent import Recurrent
 from roster.score.task_embedding import TaskEmbedding
 from roster.score.task_gate import TaskGate
 from roster.score.task_id import TaskTable
+from roster.score.token_id import TokenTable
 
 __all__ = [
     "ActivationNorm",
+    "Attention",
     "Barred",
+    "Codebook",
     "Constant",
     "Cosine",
+    "Distilled",
     "FromMemory",
     "GroupedPooling",
+    "Hypernetwork",
+    "Hyperspherical",
     "Linear",
+    "Location",
+    "OfOutputs",
     "Offset",
+    "Patched",
     "PromptPooled",
+    "Prompted",
     "Prototype",
     "Random",
+    "Recurrent",
     "TaskEmbedding",
     "TaskGate",
     "TaskTable",
+    "TokenTable",
 ]

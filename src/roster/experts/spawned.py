@@ -1,0 +1,49 @@
+"""Experts that begin as one: after a share of the training it is copied to all, each copy damaged in its own way (Nie
+et al., 2021, EvoMoE, arXiv:2112.14397).
+
+Shape legend: R rows grouped by expert, E experts, D model width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from roster.errors import RosterError
+
+
+class Spawned(nn.Module):
+    """All rows go to one expert until `at`; then every expert becomes a copy of it with weights set to zero at random.
+
+    Args:
+        inner: experts whose parameters all have E as their first axis.
+        at: share of the training after which copies are made; 0 for experts that are themselves from the start.
+        drop: share of a copy's weights that are set to zero.
+    """
+
+    def __init__(self, inner: nn.Module, at: float, drop: float):
+        super().__init__()
+        if not 0.0 <= at <= 1.0:
+            raise RosterError(f"experts are spawned within the training, not at={at}")
+        if not 0.0 <= drop < 1.0:
+            raise RosterError(f"spawned experts need 0 <= drop < 1, not {drop}")
+        self.inner, self.at, self.drop = inner, at, drop
+        self.num_experts = inner.num_experts
+        self.register_buffer("expert_seed", torch.tensor(0))
+        self.register_buffer("spawned", torch.tensor(at == 0.0))
+
+    def forward(self, rows_RD: Tensor, counts_E: Tensor) -> Tensor:
+        """Rows out for rows in."""
+        all_E = F.one_hot(self.expert_seed, self.num_experts) * counts_E.sum()
+        return self.inner(rows_RD, torch.where(self.spawned, counts_E, all_E))
+
+    @torch.no_grad()
+    def advance(self, progress: float) -> None:
+        """Makes the copies, once."""
+        if bool(self.spawned) or progress < self.at:
+            return
+        for weights in self.inner.parameters():
+            kept = torch.rand_like(weights) >= self.drop
+            weights.copy_(weights[self.expert_seed] * kept)
+        self.spawned.fill_(True)

@@ -1,0 +1,58 @@
+"""HyperRouter: the router's weights come from a frozen random network, of which only the input is trained.
+
+Equation: W = V relu(U z); scores = W x; softmax over the best k.
+Shapes: U [H, Z] and V [E, D, H] frozen, z [Z] trained.
+Trains: everything together; of the router only z.
+Siblings: SMoE-Dropout freezes the router whole, GShard trains it whole.
+Source: Do et al., 2023, "HyperRouter: Towards Efficient Training and Inference of Sparse Mixture of Experts",
+arXiv:2312.07035.
+Differences: every layer has a network of its own (both are frozen draws); top 2 of 8 half-width experts by default.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from roster.balance import LoadBalancing
+from roster.moe.layer import MoE
+from roster.moe.layout import Layout, Place
+from roster.recipes.recipe import Recipe
+from roster.router import Router
+from roster.score import Hypernetwork
+from roster.select import TopK
+
+
+def hyperrouter(
+    num_experts: int = 8, k: int = 2, embedding: int = 32, hidden: int = 64, balance: float = 0.01
+) -> Layout:
+    """Top-k routing by generated weights.
+
+    Args:
+        num_experts: E.
+        k: experts per token.
+        embedding: Z, what is trained of the router.
+        hidden: H.
+        balance: weight of the load-balancing loss.
+    """
+
+    def block(place: Place) -> nn.Module:
+        place.check_choice(k, num_experts)
+        score = Hypernetwork(place.width, num_experts, embedding, hidden)
+        router = Router(score, TopK(k), [LoadBalancing(balance)])
+        return MoE(router, place.make_experts(num_experts, place.share(k)))
+
+    return Layout(block)
+
+
+RECIPE = Recipe(
+    slug="hyperrouter",
+    title="HyperRouter",
+    source="Do et al., 2023, HyperRouter, arXiv:2312.07035",
+    compose=hyperrouter,
+    trains="everything",
+    batch_invariant=True,
+    claim="Between a frozen and a fully trained router lies one that collapses less than either and learns better.",
+    claim_shown=False,
+    evidence="docs/results/checks.md",
+    kind="moe",
+)

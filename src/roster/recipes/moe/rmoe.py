@@ -1,0 +1,58 @@
+"""RMoE: the router of each layer continues the state of the router below, for the same token.
+
+Equation: r_l = GRU(P_l x_l, r_(l-1)), r_0 = 0; scores = W_l r_l; softmax over the best k.
+Shapes: P_l [H, D], W_l [E, H]; one GRU cell for all layers.
+Trains: everything together.
+Siblings: GShard's router is the same without the state.
+Source: Qiu et al., 2024, "Layerwise Recurrent Router for Mixture-of-Experts", arXiv:2408.06793.
+Differences: top 2 of 8 half-width experts by default.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from torch import nn
+
+from roster.balance import LoadBalancing
+from roster.moe.layer import MoE
+from roster.moe.layout import Layout, Place
+from roster.recipes.recipe import Recipe
+from roster.router import Router
+from roster.score import Recurrent
+from roster.select import TopK
+
+
+def rmoe(num_experts: int = 8, k: int = 2, hidden: int = 32, balance: float = 0.01) -> Layout:
+    """Top-k routing with a state that rises through the layers.
+
+    Args:
+        num_experts: E.
+        k: experts per token.
+        hidden: H, width of the state.
+        balance: weight of the load-balancing loss.
+    """
+    # One cell for all layers of the model that this layout is for, made when the first layer is.
+    cell = functools.cache(lambda: nn.GRUCell(hidden, hidden))
+
+    def block(place: Place) -> nn.Module:
+        place.check_choice(k, num_experts)
+        score = Recurrent(place.width, num_experts, cell(), hidden, place.index)
+        router = Router(score, TopK(k), [LoadBalancing(balance)])
+        return MoE(router, place.make_experts(num_experts, place.share(k)))
+
+    return Layout(block)
+
+
+RECIPE = Recipe(
+    slug="rmoe",
+    title="RMoE (layerwise recurrent router)",
+    source="Qiu et al., 2024, Layerwise Recurrent Router for Mixture-of-Experts, arXiv:2408.06793",
+    compose=rmoe,
+    trains="everything",
+    batch_invariant=True,
+    claim="A router that carries its state across layers routes better than routers that decide layer by layer.",
+    claim_shown=False,
+    evidence="docs/results/checks.md",
+    kind="moe",
+)

@@ -1,0 +1,53 @@
+"""SMoE-Dropout: a frozen random router switches on more and more of a block's parts, and any number works afterwards.
+
+Equation: the best k of E by W x with W random and fixed, weighted by a softmax over them; k grows from `start` to E.
+Shapes: router [E, D].
+Trains: everything but the router.
+Siblings: HyperRouter trains a small input of a random router; fixed k is an ordinary mixture with a frozen router.
+Source: Chen et al., 2023, "Sparse MoE as the New Dropout", arXiv:2303.01610.
+Differences: none known beside size. All experts together are one dense block, into which the source cuts a block, too,
+so that the whole mixture has a quarter of the parameters of the others here.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from roster.moe.layer import MoE
+from roster.moe.layout import Layout, Place
+from roster.recipes.recipe import Recipe
+from roster.router import Router
+from roster.score import Linear
+from roster.select import GrowingTopK
+
+
+def smoe_dropout(num_experts: int = 8, start: int = 2) -> Layout:
+    """A block in parts of which more and more are on.
+
+    Args:
+        num_experts: E, which is also k at the end.
+        start: k at the beginning.
+    """
+
+    def block(place: Place) -> nn.Module:
+        place.check_choice(start, num_experts)
+        # Scores of the size of one: with smaller ones all weights would be equal.
+        score = Linear(place.width, num_experts, std=place.width**-0.5).requires_grad_(False)
+        router = Router(score, GrowingTopK(start, num_experts))
+        return MoE(router, place.make_experts(num_experts, place.share(num_experts)))
+
+    return Layout(block, trains=frozenset({"experts", "base"}))
+
+
+RECIPE = Recipe(
+    slug="smoe-dropout",
+    title="SMoE-Dropout",
+    source="Chen et al., 2023, Sparse MoE as the New Dropout, arXiv:2303.01610",
+    compose=smoe_dropout,
+    trains="everything",
+    batch_invariant=True,
+    claim="Under a frozen random router and a growing k, the loss falls with every expert added at inference.",
+    claim_shown=False,
+    evidence="docs/results/checks.md",
+    kind="moe",
+)

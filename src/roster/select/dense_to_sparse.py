@@ -1,0 +1,53 @@
+"""Dense-to-sparse selection: all experts serve at first, one in the end (Nie et al., 2021, EvoMoE, arXiv:2112.14397).
+
+Shape legend: T tokens, E experts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from roster.context import Context
+from roster.errors import RosterError
+from roster.route import Route
+
+
+class DenseToSparse(nn.Module):
+    """Experts whose `softmax((scores + noise) / temperature)` reaches a threshold serve, weighted by it.
+
+    The best always serves. As the temperature falls, the softmax sharpens and fewer experts reach the threshold. The
+    noise is Gumbel's, and there is none at evaluation.
+
+    Args:
+        threshold: in (0, 1); below 1 / E all serve at a high temperature.
+        start, end: temperature at the beginning and at the end of the fall, which is linear.
+        begin: share of the training before it starts to fall.
+    """
+
+    reads_bias = False
+
+    def __init__(self, threshold: float = 0.2, start: float = 2.0, end: float = 0.3, begin: float = 0.0):
+        super().__init__()
+        if not 0.0 < threshold < 1.0:
+            raise RosterError(f"dense-to-sparse needs 0 < threshold < 1, not {threshold}")
+        if not start >= end > 0.0:
+            raise RosterError(f"dense-to-sparse needs temperatures start >= end > 0, not {start} and {end}")
+        if not 0.0 <= begin < 1.0:
+            raise RosterError(f"dense-to-sparse needs 0 <= begin < 1, not {begin}")
+        self.threshold, self.start, self.end, self.begin = threshold, start, end, begin
+        self.register_buffer("temperature", torch.tensor(float(start)))
+
+    def forward(self, scores_TE: Tensor, context: Context, bias_E: Tensor | None = None) -> Route:
+        """A route with one to E experts per token."""
+        scores_TE = scores_TE.float()
+        if self.training:
+            scores_TE = scores_TE - torch.empty_like(scores_TE).exponential_().log()
+        gate_TE = (scores_TE / self.temperature).softmax(1)
+        chosen_TE = (gate_TE >= self.threshold).scatter(1, gate_TE.argmax(1, keepdim=True), True)
+        return Route.from_gates(gate_TE * chosen_TE, chosen_TE)
+
+    def advance(self, progress: float) -> None:
+        """Lowers the temperature."""
+        done = max(0.0, (progress - self.begin) / (1.0 - self.begin))
+        self.temperature.fill_(self.start + (self.end - self.start) * done)
