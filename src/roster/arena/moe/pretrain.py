@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from roster.arena.moe.data import DOMAINS, VOCAB, Corpus, corpus
 from roster.moe.replacing import replace
+from roster.train.consistency import training_loss
 from roster.train.schedule import advance
 
 
@@ -33,6 +34,7 @@ class Terms:
         hidden: hidden units of a feed-forward block that one token uses.
         learning_rate: peak; a linear warm-up over a tenth of the steps, then a cosine to a tenth of the peak.
         validation_rows: rows per domain on which the loss is measured.
+        device: where to train; a GPU changes no other term.
     """
 
     steps: int = 300
@@ -44,6 +46,7 @@ class Terms:
     hidden: int = 192
     learning_rate: float = 4e-3
     validation_rows: int = 24
+    device: str = "cpu"
 
 
 @dataclass
@@ -104,7 +107,7 @@ def pretrain(
         text: by default the arena's corpus.
     """
     text = corpus() if text is None else text
-    model = replace(small_model(terms, seed), recipe, options=options, tasks=DOMAINS)
+    model = replace(small_model(terms, seed), recipe, options=options, tasks=DOMAINS).to(terms.device)
     return train(model, text, terms, seed, each_step)
 
 
@@ -117,19 +120,21 @@ def train(
     optimizer = torch.optim.AdamW(parameters, lr=terms.learning_rate, weight_decay=0.01, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, terms.steps))
     model.train()
+    losses: list[Tensor] = []  # read once at the end: a device must not be waited for at every step
     start = time.monotonic()
     for step in range(terms.steps):
-        ids_BS, domain_B = text.batch(step, terms.rows, terms.length, seed)
-        output = model(input_ids=ids_BS, labels=ids_BS, use_cache=False, **asked(model, domain_B))
+        ids_BS, domain_B = (each.to(terms.device) for each in text.batch(step, terms.rows, terms.length, seed))
+        loss = training_loss(model, input_ids=ids_BS, labels=ids_BS, use_cache=False, **asked(model, domain_B))
         optimizer.zero_grad(set_to_none=True)
-        output.loss.backward()
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         advance(model, (step + 1) / terms.steps)
-        run.train_loss.append(float(output.loss.detach()))
+        losses.append(loss.detach())
         if each_step is not None:
             each_step(step, model)
+    run.train_loss = torch.stack(losses).tolist()
     run.seconds = time.monotonic() - start
     model.eval()
     run.validation_loss = validate(model, text, terms)
@@ -152,13 +157,13 @@ def asked(model: Any, domain_B: Tensor) -> dict[str, Tensor]:
 @torch.no_grad()
 def validate(model: Any, text: Corpus, terms: Terms) -> dict[str, float]:
     """Mean loss in nats per token: "all" and by domain. The model must be in evaluation mode."""
-    ids_BS, domain_B = text.validation_rows(terms.validation_rows, terms.length)
+    ids_BS, domain_B = (each.to(terms.device) for each in text.validation_rows(terms.validation_rows, terms.length))
     losses = []
     for rows in range(0, len(ids_BS), terms.rows):
         part = slice(rows, rows + terms.rows)
         logits = model(input_ids=ids_BS[part], use_cache=False, **asked(model, domain_B[part])).logits
         loss = nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), ids_BS[part, 1:], reduction="none")
         losses.append(loss.mean(1))
-    loss_B = torch.cat(losses)
+    loss_B, domain_B = torch.cat(losses).cpu(), domain_B.cpu()
     by_domain = {name: float(loss_B[domain_B == index].mean()) for index, name in enumerate(DOMAINS)}
     return {"all": float(loss_B.mean()), **by_domain}
