@@ -13,7 +13,7 @@ import numpy as np
 from roster.errors import RosterError
 from roster.lm.calibration import auroc, brier, ece
 from roster.lm.curve import Played
-from roster.lm.decide import CascadeRule
+from roster.lm.decide import CascadeRule, Rule
 from roster.lm.decide.weights import Weights
 from roster.lm.estimate import Estimates, Mean, Truth
 from roster.lm.records import Matrix, Records
@@ -83,17 +83,19 @@ def play(routing: Routing, test: Records, timed: bool = True) -> Run:
 
 
 def _play_rule(routing: Routing, estimates: Estimates, test: Records) -> Played:
+    settings = [play_setting(rule, estimates, test) for rule in routing.rule.sweep(estimates)]
+    return Played(np.array([s for s, _ in settings]), np.array([c for _, c in settings]), routing.mixes)
+
+
+def play_setting(rule: Rule, estimates: Estimates, test: Records) -> tuple[Matrix, Matrix]:
+    """What one setting gave: (score, cost) per prompt, each [N]."""
     at_N = np.arange(len(test))
-    score, cost = [], []
-    for rule in routing.rule.sweep(estimates):
-        if isinstance(rule, CascadeRule):
-            kept_N, paid_N = rule.play(estimates, confidence(test), test.cost_NM)
-        else:
-            kept_N = rule.choose(estimates)
-            paid_N = test.cost_NM[at_N, kept_N]
-        score.append(test.score_NM[at_N, kept_N])
-        cost.append(paid_N)
-    return Played(np.array(score), np.array(cost), routing.mixes)
+    if isinstance(rule, CascadeRule):
+        kept_N, paid_N = rule.play(estimates, confidence(test), test.cost_NM)
+    else:
+        kept_N = rule.choose(estimates)
+        paid_N = test.cost_NM[at_N, kept_N]
+    return test.score_NM[at_N, kept_N], paid_N
 
 
 def confidence(records: Records) -> Matrix:

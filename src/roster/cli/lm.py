@@ -1,0 +1,211 @@
+"""`roster lm`: records, reports and policies of routers among whole language models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from roster.cli.common import console, parse_options
+from roster.errors import RosterError, nearest
+
+if TYPE_CHECKING:
+    from roster.lm.records import Records
+    from roster.recipes import Recipe
+
+app = typer.Typer(no_args_is_help=True, help="Route prompts among whole language models.")
+Data = Annotated[str, typer.Argument(help="A folder of records, or recorded data such as `llmrouter`.")]
+Routers = Annotated[list[str] | None, typer.Option("--router", help="A recipe's name; may be repeated.")]
+
+
+@app.command("log")
+def log(
+    data: Data,
+    count: Annotated[int, typer.Option(min=1, help="Prompts, taken evenly over the data.")] = 100,
+) -> None:
+    """Print recorded data as a log, one call per line: the form that `roster lm import` reads.
+
+    \b
+    Examples:
+      roster lm log zeroeval --count 300 > log.jsonl
+    """
+    from roster.lm.exporting import log_lines
+    from roster.lm.storing import find_records
+
+    for line in log_lines(find_records(data), count):
+        typer.echo(line)
+
+
+@app.command("import")
+def import_log(
+    file: Annotated[Path, typer.Argument(help="JSONL or Parquet, one call per line.")],
+    out: Annotated[Path, typer.Option(help="The folder of records to write.")],
+    currency: Annotated[str, typer.Option(help="What a cost of 1 is.")] = "USD",
+) -> None:
+    """Check a log of calls and write it as records.
+
+    Each line has a prompt, a model and, where known, score (0 to 1), cost, latency in seconds, answer, logprob,
+    dataset and split.
+
+    \b
+    Examples:
+      roster lm log zeroeval --count 300 > log.jsonl
+      roster lm import log.jsonl --out my-records
+    """
+    from roster.lm.importing import read_log
+    from roster.lm.storing import save_records
+
+    records = read_log(file, currency)
+    save_records(records, out)
+    splits = {name: records.splits.count(name) for name in ("train", "validation", "test")}
+    typer.echo(f"{len(records)} prompts, {len(records.models)} models: " + ", ".join(records.models))
+    typer.echo("splits: " + ", ".join(f"{count} {name}" for name, count in splits.items()))
+    cells = len(records) * len(records.models)
+    typer.echo("missing: " + ", ".join(f"{n} of {cells} {what}s" for what, n in records.missing.items()))
+    for note in records.notes:
+        typer.echo(f"note: {note}")
+
+
+@app.command("eval")
+def evaluate(
+    data: Data,
+    router: Routers = None,
+    held_out: Annotated[list[str] | None, typer.Option(help="A data set to hold out; may be repeated.")] = None,
+    add: Annotated[list[str] | None, typer.Option(help="A model to add from probes; may be repeated.")] = None,
+    probes: Annotated[list[int] | None, typer.Option(min=1, help="How many; may be repeated.")] = None,
+    encoder: Annotated[str, typer.Option(help="`tfidf`, `minilm` or a sentence-transformers model.")] = "tfidf",
+    draws: Annotated[int, typer.Option(min=10, help="Bootstrap draws.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="A folder for report.json and report.html.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure routers on recorded answers, beside what needs no router.
+
+    Without --router, every recipe that the data allow. The yardsticks are always there: best single model, random,
+    static mix, look-up by data set, per-query oracle.
+
+    \b
+    Examples:
+      roster lm eval zeroeval --router lm-knn --router modem --draws 100
+      roster lm eval zeroeval --router carrot-router --held-out gsm8k \\
+        --add gpt-4o-2024-08-06 --probes 20 --draws 100 --out lm-report
+    """
+    from roster.lm.evaluate import evaluate as measure
+    from roster.lm.report import tables, write_report
+    from roster.lm.storing import find_records
+
+    records = find_records(data)
+    routers = {recipe.slug: _make(recipe, encoder) for recipe in _recipes(router, records)}
+    for model in add or []:
+        records.column(model)
+    with console(stderr=True).status("measuring") as status:
+        report = measure(
+            records,
+            routers,
+            held_out=held_out or (),
+            added=add or (),
+            probes=probes or (10, 20, 50),
+            draws=draws,
+            seed=seed,
+            progress=lambda what: status.update(what),
+        )
+    if out is not None:
+        write_report(report, out)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
+        return
+    for each in tables(report):
+        console().print(each)
+    for sentence in report.verdict:
+        typer.echo(sentence)
+
+
+@app.command("tune")
+def tune(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The policy's folder to write.")],
+    router: Annotated[str, typer.Option(help="A recipe's name.")] = "carrot-router",
+    budget: Annotated[float | None, typer.Option(help="Mean cost per call, at most.")] = None,
+    floor: Annotated[float | None, typer.Option(help="Mean quality, at least.")] = None,
+    name: Annotated[str | None, typer.Option(help="The policy's name; by default the folder's.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="An option of the recipe, name=value.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """Choose a router's operating point on validation prompts, say what the test gave, and save the policy.
+
+    \b
+    Examples:
+      roster lm tune zeroeval --router carrot-router --budget 0.001 --out cheap
+      roster lm tune zeroeval --router lm-knn --option neighbours=20 \\
+        --floor 0.85 --out good
+    """
+    from roster.lm.offline import OfflinePolicy
+    from roster.lm.storing import find_records
+    from roster.lm.tune import tune as choose
+
+    records = find_records(data)
+    (recipe,) = _recipes([router], records)
+    routing = recipe(parse_options(option or []))
+    if routing.sees_dataset:
+        raise RosterError(f"{router!r} must be told every prompt's data set, which nobody does behind a gateway")
+    tuned = choose(routing, records, budget=budget, floor=floor, seed=seed)
+    target = f"mean cost at most {budget:g}" if budget is not None else f"mean quality at least {floor:g}"
+    lines = [f"target: {target} {records.currency if budget is not None else ''}".rstrip()]
+    about: dict[str, Any] = {"recipe": recipe.slug, "data": records.name, "currency": records.currency}
+    for split, outcome in (("validation", tuned.validation), ("test", tuned.test)):
+        if outcome is not None:
+            quality, cost = outcome.quality, outcome.cost
+            lines.append(
+                f"{split}: quality {quality.value:.4f} [{quality.low:.4f}, {quality.high:.4f}], "
+                f"cost {cost.value:.3g} [{cost.low:.3g}, {cost.high:.3g}]"
+            )
+    if tuned.kept is not None:
+        lines.append("the test kept the target" if tuned.kept else "the test did not keep the target")
+    about["tuned"] = lines
+    policy = OfflinePolicy(name or out.name, tuned.routing.estimator, tuned.routing.rule, about=about)
+    policy.save(out)
+    for line in lines:
+        typer.echo(line)
+
+
+@app.command("route")
+def route(
+    policy: Annotated[Path, typer.Argument(help="What `roster lm tune` wrote.")],
+    prompt: Annotated[str, typer.Argument(help="The text that the models would see.")],
+) -> None:
+    """Ask a policy which model it would send a prompt to, and why.
+
+    \b
+    Examples:
+      roster lm tune zeroeval --router carrot-router --budget 0.001 --out cheap
+      roster lm route cheap "What is 17 times 23?"
+    """
+    import dataclasses
+
+    from roster.lm.offline import load_policy
+
+    typer.echo(json.dumps(dataclasses.asdict(load_policy(policy).decide(prompt)), indent=1))
+
+
+def _recipes(names: list[str] | None, records: Records) -> list[Recipe]:
+    """The recipes asked for, or all that these data allow."""
+    from roster.recipes import RECIPES
+
+    known = {slug: recipe for slug, recipe in RECIPES.items() if recipe.kind == "lm"}
+    has_answers = records.answer_NM is not None
+    if names is None:
+        # Random is always in the report, exactly.
+        return [r for r in known.values() if r.slug != "lm-random" and (has_answers or "answers" not in r.needs)]
+    for name in names:
+        if name not in known:
+            raise RosterError(f"unknown router among models {name!r}: {nearest(name, known)}")
+        if "answers" in known[name].needs and not has_answers:
+            raise RosterError(f"{name!r} compares answers, and records {records.name!r} have none")
+    return [known[name] for name in names]
+
+
+def _make(recipe: Recipe, encoder: str) -> Any:
+    options = {"encoder": encoder} if "encoder" in recipe.options() else {}
+    return lambda: recipe(options)

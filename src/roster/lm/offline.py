@@ -1,0 +1,176 @@
+"""OfflinePolicy: a fitted routing that answers prompts one by one, saved as a folder.
+
+The folder holds `policy.json` (parts, options, figures of the tuning) and `arrays.safetensors`; nothing in it is
+executed on reading. Its encoder is rebuilt from its name where it is a pretrained one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Set
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roster.errors import RosterError, nearest
+from roster.files import write_whole
+from roster.lm import decide, encode, estimate
+from roster.lm.decide import CascadeRule, Rule
+from roster.lm.estimate import Estimates, Estimator
+from roster.lm.part import pack, unpack
+from roster.lm.policy import Decision
+from roster.lm.prices import Price, check_prices, tokens
+
+FORMAT = "roster-lm-policy/1"
+
+
+def known_parts() -> dict[str, type]:
+    """Every class that a policy's folder may name."""
+    modules = (decide, encode, estimate)
+    return {name: getattr(module, name) for module in modules for name in module.__all__ if name[0].isupper()}
+
+
+class OfflinePolicy:
+    """A policy (`roster.lm.policy.Policy`) that learns nothing while it serves.
+
+    Args:
+        name: what callers ask for.
+        estimator: fitted.
+        rule: of decision.
+        prices: per model; with them, a caller's `max_tokens` bounds the expected cost.
+        about: where it comes from and what it showed; any JSON.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        estimator: Estimator,
+        rule: Rule,
+        prices: Mapping[str, Price] | None = None,
+        about: Mapping[str, Any] | None = None,
+    ):
+        if prices:
+            check_prices(prices, estimator.models)
+        self.name, self.estimator, self.rule = name, estimator, rule
+        self.prices, self.about = dict(prices or {}), dict(about or {})
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models it chooses among."""
+        return self.estimator.models
+
+    def decide(
+        self,
+        prompt: str,
+        *,
+        exclude: Set[str] = frozenset(),
+        load: Mapping[str, float] | None = None,
+        max_tokens: int | None = None,
+    ) -> Decision:
+        """See `Policy.decide`."""
+        allowed_M = np.array([model not in exclude for model in self.models])
+        if not allowed_M.any():
+            raise RosterError(f"policy {self.name!r} has no model left: all {len(allowed_M)} are excluded")
+        estimates = self._adjusted(self.estimator.estimate([prompt]), prompt, load, max_tokens)
+        choice = int(self.rule.choose(estimates, allowed_M)[0])
+        below = None
+        if isinstance(self.rule, CascadeRule):
+            below = self.rule.next_below(estimates, np.flatnonzero(~allowed_M).tolist(), choice)
+        return Decision(
+            model=self.models[choice],
+            reason=self.rule.reason(estimates, choice),
+            quality=float(estimates.quality_NM[0, choice]),
+            cost=_known(estimates.cost_NM[0, choice]),
+            delay=_known(estimates.delay_NM[0, choice]),
+            quality_by_model=dict(zip(self.models, estimates.quality_NM[0].tolist(), strict=True)),
+            escalate_below=below,
+        )
+
+    def _adjusted(
+        self, estimates: Estimates, prompt: str, load: Mapping[str, float] | None, max_tokens: int | None
+    ) -> Estimates:
+        if load:
+            for name in load:
+                if name not in self.models:
+                    raise RosterError(f"policy {self.name!r} has no model {name!r}: {nearest(name, self.models)}")
+            # One request at a time is the plainest queue; a server that batches is faster than this.
+            waiting_M = np.array([1 + load.get(model, 0.0) for model in self.models])
+            estimates = replace(estimates, delay_NM=estimates.delay_NM * waiting_M)
+        if max_tokens is not None and self.prices:
+            most_M = [
+                (tokens(prompt) * self.prices[m].input + max_tokens * self.prices[m].output) / 1e6 for m in self.models
+            ]
+            estimates = replace(estimates, cost_NM=np.fmin(estimates.cost_NM, np.array(most_M)))
+        return estimates
+
+    def feedback(self, prompt: str, decision: Decision, score: float) -> None:
+        """Nothing: an offline policy does not learn."""
+
+    def state(self) -> bytes:
+        """Nothing was learned."""
+        return b""
+
+    def restore(self, state: bytes) -> None:
+        """Nothing to take back.
+
+        Raises:
+            RosterError: a state of some other policy.
+        """
+        if state:
+            raise RosterError(f"policy {self.name!r} does not learn online and has no state to restore")
+
+    def save(self, folder: Path | str) -> Path:
+        """Writes the folder; what was there under the same names is replaced."""
+        from safetensors.numpy import save
+
+        folder = Path(folder)
+        estimator, arrays = pack(self.estimator, "estimator.")
+        rule, more = pack(self.rule, "rule.")
+        content = {
+            "format": FORMAT,
+            "name": self.name,
+            "models": list(self.models),
+            "estimator": estimator,
+            "rule": rule,
+            "prices": {name: {"input": price.input, "output": price.output} for name, price in self.prices.items()},
+            "about": self.about,
+        }
+        text = json.dumps(content, indent=1, allow_nan=False)  # before anything is written
+        write_whole(folder / "arrays.safetensors", save(arrays | more))
+        write_whole(folder / "policy.json", (text + "\n").encode())
+        return folder
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def load_policy(folder: Path | str) -> OfflinePolicy:
+    """The policy in a folder.
+
+    Raises:
+        RosterError: there is none, or it cannot be read.
+    """
+    from safetensors.numpy import load
+
+    folder = Path(folder)
+    path = folder / "policy.json"
+    if not path.is_file():
+        raise RosterError(f"{str(folder)!r} is not a policy's folder: there is no policy.json in it")
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise RosterError(f"{str(path)!r} is not of the format {FORMAT!r}")
+        arrays = load((folder / "arrays.safetensors").read_bytes())
+        known = known_parts()
+        estimator = unpack(content["estimator"], arrays, known, "estimator.")
+        rule = unpack(content["rule"], arrays, known, "rule.")
+        prices = {name: Price(**each) for name, each in content["prices"].items()}
+        return OfflinePolicy(content["name"], estimator, rule, prices, content["about"])
+    except RosterError as error:
+        raise RosterError(f"policy {str(folder)!r}: {error}") from None
+    except Exception as error:
+        # Whatever a damaged file provokes, the user can only mend the file.
+        raise RosterError(f"policy {str(folder)!r} is damaged: {type(error).__name__}: {error}") from None
