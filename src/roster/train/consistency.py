@@ -29,3 +29,14 @@ def two_draws(model: Any, weight: float, **inputs: Tensor) -> Tensor:
     counts_BS = (labels_BS != -100).to(apart_BS)
     disagreement = (apart_BS * counts_BS).sum() / counts_BS.sum().clamp_min(1.0)
     return (first.loss + second.loss) / 2 + weight * disagreement
+
+
+def training_loss(model: Any, **inputs: Tensor) -> Tensor:
+    """The loss of one batch as the model's layout wants it: of one forward call, or of two draws that must agree.
+
+    Args:
+        model: a causal LM with mixtures, in training mode.
+        inputs: what the model takes, `labels` among them.
+    """
+    weight = getattr(model.roster.mixing, "consistency", 0.0)
+    return two_draws(model, weight, **inputs) if weight else model(**inputs).loss
