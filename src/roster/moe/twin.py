@@ -35,9 +35,7 @@ def rerouted(model: Any, change: Callable[[Router], nn.Module]) -> Any:
         select = change(router)
         biased = any(hasattr(part, "bias_E") for part in router.balance)
         if biased and not getattr(select, "reads_bias", False):
-            raise RosterError(
-                f"router {router.site!r}: {type(select).__name__} does not read the bias that balances it"
-            )
+            raise RosterError(f"router {router.site!r}: {type(select).__name__} reads no bias, which balances it")
         memo[id(router.select)] = select.train(router.select.training)
     twin = copy.deepcopy(model, memo)
     if hasattr(twin, "roster"):

@@ -1,7 +1,7 @@
 """Recipes: published methods as compositions of parts. One method a file; this list is the catalogue.
 
 The files beside this one route among adapters, those under `moe/` among feed-forward blocks,
-those under `lm/` among whole language models.
+those under `lm/` among whole language models; those under `studies/` are no compositions but things to run.
 
 To add one: write `recipes/<method>.py` with a function that returns a composition and a `RECIPE` record, name it
 here, and write its check. The property test of the invariants (tests/test_invariants.py) finds it by itself.
@@ -22,6 +22,7 @@ from roster.recipes import (
     phatgoose,
     polytropon,
     smear,
+    studies,
     uniform,
     xlora,
 )
@@ -53,6 +54,7 @@ RECIPES = _catalogue(
     smear.RECIPE,
     *moe.RECIPES,
     *lm.RECIPES,
+    *studies.RECIPES,
 )
 
 

@@ -9,12 +9,14 @@ from roster.select.capacity import Capacity
 from roster.select.cluster_dropout import ClusterDropout
 from roster.select.dense_to_sparse import DenseToSparse
 from roster.select.entmax import Entmax
+from roster.select.forced import Forced
 from roster.select.gated_top_k import GatedTopK
 from roster.select.growing_top_k import GrowingTopK
 from roster.select.gumbel import GumbelTop1
 from roster.select.hard_top1 import HardTop1
 from roster.select.native import Native
 from roster.select.present import Present
+from roster.select.rank import Rank
 from roster.select.relaxed_bernoulli import RelaxedBernoulli
 from roster.select.relu import ReLU
 from roster.select.soft import Soft
@@ -30,12 +32,14 @@ __all__ = [
     "ClusterDropout",
     "DenseToSparse",
     "Entmax",
+    "Forced",
     "GatedTopK",
     "GrowingTopK",
     "GumbelTop1",
     "HardTop1",
     "Native",
     "Present",
+    "Rank",
     "ReLU",
     "RelaxedBernoulli",
     "Soft",

@@ -1,0 +1,128 @@
+"""One expert against many on a mixture of classification problems.
+
+Data of the source: a row is four patches in any order: a signal `+-a v_k` whose sign is the label, a centre `b c_k`
+that gives the cluster k away, a distractor `+-g v_j` of another cluster whose sign says nothing, and noise. Who does
+not know the cluster cannot tell signal from distractor. An expert is a two-layer convolution over patches: the sum of
+its filters' responses, plain (linear) or cubed (nonlinear). The router is one linear map of the sum of the patches,
+top-1, with uniform noise while it is trained; its weights have a larger rate than the experts'.
+
+Source: Chen et al., 2022, "Towards Understanding Mixture of Experts in Deep Learning", arXiv:2208.02813.
+Differences: Adam, not normalised gradient descent; sizes of signal, centre and distractor as we remember them.
+
+Shape legend: N rows, P patches, D width, E experts, J filters, C clusters.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WIDTH, CLUSTERS, EXPERTS, FILTERS = 50, 4, 8, 16
+TRAINING, TEST, STEPS = 4000, 4000, 500
+
+
+class Problem:
+    """A draw of signals and centres: four clusters, each with its own direction for the label."""
+
+    def __init__(self, generator: torch.Generator):
+        basis_DD = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator))[0]
+        self.signal_CD, self.center_CD = basis_DD[:CLUSTERS], basis_DD[CLUSTERS : 2 * CLUSTERS]
+        self.generator = generator
+
+    def draw(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(patches [N, P, D], labels -1 or 1 [N], clusters [N])."""
+        uniform = lambda low, high: low + (high - low) * torch.rand(rows, 1, generator=self.generator)  # noqa: E731
+        cluster_N = torch.randint(0, CLUSTERS, (rows,), generator=self.generator)
+        other_N = (cluster_N + torch.randint(1, CLUSTERS, (rows,), generator=self.generator)) % CLUSTERS
+        label_N = self._signs(rows)
+        patches_NPD = torch.stack(
+            [
+                label_N[:, None] * uniform(0.5, 2) * self.signal_CD[cluster_N],
+                uniform(1, 2) * self.center_CD[cluster_N],
+                self._signs(rows)[:, None] * uniform(0.5, 3) * self.signal_CD[other_N],
+                torch.randn(rows, WIDTH, generator=self.generator) / WIDTH**0.5,
+            ],
+            dim=1,
+        )
+        order_NP = torch.rand(rows, 4, generator=self.generator).argsort(1)
+        return patches_NPD.gather(1, order_NP[..., None].expand(-1, -1, WIDTH)), label_N, cluster_N
+
+    def _signs(self, rows: int) -> Tensor:
+        return torch.randint(0, 2, (rows,), generator=self.generator) * 2.0 - 1
+
+
+class Convolutions(nn.Module):
+    """Experts that answer with the sum of their filters' responses over the patches, and a top-1 router.
+
+    Args:
+        experts: E; a single one needs no router.
+        filters: J of each.
+        power: 1 for linear experts, 3 for cubic ones.
+    """
+
+    def __init__(self, experts: int, filters: int, power: int):
+        super().__init__()
+        self.power = power
+        self.filter_EJD = nn.Parameter(torch.randn(experts, filters, WIDTH) * 0.1)
+        self.router_ED = nn.Parameter(torch.zeros(experts, WIDTH))
+
+    def route(self, patches_NPD: Tensor) -> Tensor:
+        """Scores [N, E], with noise in training."""
+        scores_NE = patches_NPD.sum(1) @ self.router_ED.T
+        return scores_NE + torch.rand_like(scores_NE) if self.training else scores_NE
+
+    def forward(self, patches_NPD: Tensor) -> tuple[Tensor, Tensor]:
+        """(answer, whose sign is the guess, [N]; expert of each row [N])."""
+        scores_NE = self.route(patches_NPD)
+        answers_NE = torch.einsum("npd,ejd->nepj", patches_NPD, self.filter_EJD).pow(self.power).sum((2, 3))
+        expert_N = scores_NE.argmax(1)
+        weight_N1 = scores_NE.softmax(1).gather(1, expert_N[:, None])
+        return (answers_NE.gather(1, expert_N[:, None]) * weight_N1)[:, 0], expert_N
+
+
+def learn(problem: Problem, model: Convolutions, rate: float = 1e-2, router_rate: float = 3e-2) -> None:
+    """Adam on the logistic loss over the whole training set."""
+    patches_NPD, label_N, _ = problem.draw(TRAINING)
+    optimizer = torch.optim.Adam(
+        [{"params": [model.filter_EJD], "lr": rate}, {"params": [model.router_ED], "lr": router_rate}]
+    )
+    model.train()
+    for step in range(STEPS):
+        rows = slice((step % 8) * TRAINING // 8, (step % 8 + 1) * TRAINING // 8)
+        answer_N, _ = model(patches_NPD[rows])
+        optimizer.zero_grad()
+        F.softplus(-label_N[rows] * answer_N).mean().backward()
+        optimizer.step()
+    model.eval()
+
+
+@torch.no_grad()
+def measure(problem: Problem, model: Convolutions) -> tuple[float, float]:
+    """(test accuracy, entropy of the clusters given the expert in nats: 0 when an expert serves one cluster)."""
+    patches_NPD, label_N, cluster_N = problem.draw(TEST)
+    answer_N, expert_N = model(patches_NPD)
+    table_EC = np.zeros((len(model.router_ED), CLUSTERS))
+    np.add.at(table_EC, (expert_N.numpy(), cluster_N.numpy()), 1 / TEST)
+    share_E = table_EC.sum(1)
+    chance_EC = table_EC / np.maximum(share_E[:, None], 1e-12)
+    entropy_E = -(chance_EC * np.log(np.maximum(chance_EC, 1e-12))).sum(1)
+    return float((answer_N * label_N > 0).float().mean()), float(share_E @ entropy_E)
+
+
+def study(seed: int) -> dict[str, float]:
+    """Accuracy of one and of many experts, linear and nonlinear, and how pure the experts' clusters are."""
+    figures = {}
+    for name, experts, filters, power in (
+        ("one linear", 1, EXPERTS * FILTERS, 1),
+        ("one nonlinear", 1, EXPERTS * FILTERS, 3),
+        ("mixture, linear", EXPERTS, FILTERS, 1),
+        ("mixture, nonlinear", EXPERTS, FILTERS, 3),
+    ):
+        problem = Problem(torch.Generator().manual_seed(seed))
+        torch.manual_seed(seed)
+        model = Convolutions(experts, filters, power)
+        learn(problem, model)
+        figures[f"{name}: accuracy"], figures[f"{name}: entropy of clusters"] = measure(problem, model)
+    return figures

@@ -1,0 +1,15 @@
+"""Methods that are no composition for a model: ways of decoding, analyses, experiments. Each composes to a callable."""
+
+from __future__ import annotations
+
+from roster.recipes.studies import contrast, early_exit, experiments, look
+
+RECIPES = (
+    contrast.RECIPE,
+    early_exit.RECIPE,
+    look.RECIPE,
+    experiments.VISION,
+    experiments.CLUSTERS,
+    experiments.PATCHES,
+    experiments.GRANULARITY,
+)
