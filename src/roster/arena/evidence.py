@@ -30,6 +30,19 @@ CHECKS = {
     "lora-tle": ("roster.arena.checks.lora_tle", 5),
     "milora-prompt-routed": ("roster.arena.checks.milora", 3),
     "mov-molora": ("roster.arena.checks.molora", 3),
+    "x-moe": ("roster.arena.checks.x_moe", 3),
+    "rmoe": ("roster.arena.checks.rmoe", 5),
+    "attention-router": ("roster.arena.checks.attention_router", 5),
+    "hyperrouter": ("roster.arena.checks.hyperrouter", 3),
+    "vqmoe": ("roster.arena.checks.vqmoe", 3),
+    "autonomy-of-experts": ("roster.arena.checks.autonomy_of_experts", 3),
+    "competesmoe": ("roster.arena.checks.competesmoe", 3),
+    "mowe": ("roster.arena.checks.mowe", 3),
+    "evomoe": ("roster.arena.checks.evomoe", 3),
+    "grin": ("roster.arena.checks.grin", 3),
+    "smoe-dropout": ("roster.arena.checks.smoe_dropout", 3),
+    "stablemoe": ("roster.arena.checks.stablemoe", 3),
+    "thor": ("roster.arena.checks.thor", 3),
 }
 """Module and number of seeds, by slug."""
 
