@@ -1,0 +1,122 @@
+"""The arena of feed-forward mixtures: equal terms, resuming, and measures by hand."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from roster.arena.moe import compare as arena
+from roster.arena.moe.data import DOMAINS, corpus
+from roster.arena.moe.measures import Routing, bytes_for_backward, flops_per_token, fluctuation, routing
+from roster.arena.moe.pretrain import Terms, pretrain, rate_at, small_model
+from roster.arena.moe.report import markdown, write_page
+from roster.errors import RosterError
+from roster.moe.replacing import replace
+
+TINY = Terms(steps=5, rows=3, length=16, width=16, layers=2, heads=2, hidden=16, validation_rows=2)
+
+
+def test_every_recipe_reads_the_same_text():
+    text = corpus()
+    one, domain = text.batch(3, 6, 16, seed=1)
+    other, _ = text.batch(3, 6, 16, seed=1)
+    assert torch.equal(one, other)
+    assert not torch.equal(one, text.batch(4, 6, 16, seed=1)[0])
+    assert sorted(domain.tolist()) == [0, 0, 1, 1, 2, 2]
+
+
+def test_training_and_validation_do_not_share_text():
+    text = corpus()
+    for domain in DOMAINS:
+        held_out = text.validation[domain][:4000].unfold(0, 40, 40)
+        seen = {tuple(row) for row in text.train[domain].unfold(0, 40, 1).tolist()}
+        shared = sum(tuple(row) in seen for row in held_out.tolist())
+        assert shared <= 0.05 * len(held_out), domain  # licences and headings recur
+
+
+def test_the_same_seed_gives_the_same_run():
+    one, other = (pretrain("switch-transformer", terms=TINY, seed=2) for _ in range(2))
+    assert one.train_loss == other.train_loss
+    assert one.validation_loss == other.validation_loss
+
+
+def test_initial_weights_around_the_blocks_are_the_same_for_all():
+    models = [replace(small_model(TINY, 0), slug) for slug in ("dense-active", "gshard-top2")]
+    for name in ("model.embed_tokens.weight", "model.layers.1.self_attn.q_proj.weight"):
+        assert torch.equal(*(model.get_parameter(name) for model in models))
+
+
+def test_rate_rises_then_falls_to_a_tenth():
+    rates = [rate_at(step, 100) for step in range(100)]
+    assert rates[9] == max(rates) == 1.0
+    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
+
+
+def test_a_comparison_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    slugs = arena.contenders(["switch-transformer"])
+    assert slugs == ["dense-active", "switch-transformer"]
+    first = arena.compare(slugs, TINY, 2, tmp_path / "runs")
+    (tmp_path / "runs" / "switch-transformer-1.json").unlink()
+    trained = []
+    original = arena.measured_run
+    monkeypatch.setattr(arena, "measured_run", lambda *args: trained.append(args[0]) or original(*args))
+    again = arena.compare(slugs, TINY, 2, tmp_path / "runs")
+    assert trained == ["switch-transformer"]
+    assert [r["validation"] for r in again["recipes"]] == [r["validation"] for r in first["recipes"]]
+    with pytest.raises(RosterError, match="choose another folder"):
+        arena.compare(slugs, dataclasses.replace(TINY, steps=6), 2, tmp_path / "runs")
+    page = write_page(again, tmp_path / "report.html").read_text()
+    assert "Switch Transformer" in page
+    assert "<svg" in page
+    assert "| `switch-transformer` |" in markdown(again)
+
+
+def test_what_is_no_feed_forward_mixture_is_refused():
+    with pytest.raises(RosterError, match="arrow-mbc"):
+        arena.contenders(["arrow-mbc"])
+
+
+def test_interval_is_students():
+    from scipy import stats
+
+    values = [1.0, 2.0, 4.0]
+    low, high = stats.t.interval(0.95, 2, loc=7 / 3, scale=stats.sem(values))
+    assert arena.interval(values) == pytest.approx({"mean": 7 / 3, "low": low, "high": high}, rel=1e-3)
+
+
+class Scripted(torch.nn.Module):
+    """A model that routes by domain: expert n for domain n, or all tokens to expert 0."""
+
+    def __init__(self, by_domain):
+        super().__init__()
+        self.by_domain = by_domain
+        self.roster = type("Roster", (), {"recorder": None})()
+
+    def forward(self, input_ids, use_cache):
+        expert_B = torch.arange(len(input_ids)) if self.by_domain else torch.zeros(len(input_ids), dtype=torch.long)
+        gates = torch.nn.functional.one_hot(expert_B, 3).float()[:, None].expand(-1, input_ids.shape[1], -1)
+        self.roster.recorder.record("site", gates, None, input_ids)
+
+
+def test_routing_measures_by_hand():
+    ids, domains = torch.zeros(3, 4, dtype=torch.long), torch.arange(3)
+    apart = routing(Scripted(True), ids, domains)
+    assert apart.specialisation == pytest.approx(1.0, abs=1e-5)
+    assert apart.violation == pytest.approx(0.0)
+    assert apart.entropy == pytest.approx(0.0, abs=1e-6)
+    assert apart.experts_per_token == 1.0
+    together = routing(Scripted(False), ids, domains)
+    assert together.specialisation == pytest.approx(0.0, abs=1e-5)
+    assert together.violation == pytest.approx(2.0)
+    assert fluctuation(apart, together) == pytest.approx(2 / 3)
+    assert isinstance(together, Routing)
+
+
+def test_arithmetic_is_counted():
+    model = replace(small_model(TINY, 0), "dense-active").eval()
+    ids = torch.zeros(2, 16, dtype=torch.long)
+    D, F, S, vocabulary = 16, 16, 16, 1024
+    linear = 2 * (2 * (4 * D * D + 3 * D * F)) + 2 * D * vocabulary  # two operations per weight, two layers, the head
+    attention = 2 * 2 * 2 * S * D  # scores and values
+    assert flops_per_token(model, ids) == pytest.approx(linear + attention, rel=0.05)
+    assert bytes_for_backward(model, ids) > 0
