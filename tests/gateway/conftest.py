@@ -9,11 +9,17 @@ import pytest
 from gateway.servers import Upstream, gateway_of, running, settings
 
 
-@pytest.fixture
-def upstream():
+@pytest.fixture(scope="session")
+def only_upstream():
     fake = Upstream()
     with running(fake.app) as fake.url:
         yield fake
+
+
+@pytest.fixture
+def upstream(only_upstream):
+    only_upstream.forget()
+    return only_upstream
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import threading
-import time
 
 import uvicorn
 from starlette.applications import Starlette
@@ -19,29 +18,38 @@ from roster.gateway.gateway import Gateway
 WORDS = ("one", " two", " three")
 
 
+LOOP = asyncio.new_event_loop()
+"""One for all servers, on a thread of its own."""
+threading.Thread(target=LOOP.run_forever, daemon=True).start()
+
+
+def on_loop(work):
+    """The result of a coroutine that runs where the servers do."""
+    return asyncio.run_coroutine_threadsafe(work, LOOP).result(20)
+
+
 @contextlib.contextmanager
 def running(app):
     """The URL of an ASGI app that listens on a free port."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="on"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        time.sleep(0.005)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="on")
+    server = uvicorn.Server(config)
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    on_loop(server.startup())
+    assert not server.should_exit, "the server did not start"
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        server.should_exit = True
-        thread.join(10)
+        server.force_exit = True  # whoever still hangs was meant to
+        on_loop(server.shutdown())
+        on_loop(server.lifespan.shutdown())  # which an impatient shutdown leaves out
 
 
 class Upstream:
     """Speaks OpenAI's API. `does[model]` says how a model behaves; requests are kept in `seen`."""
 
     def __init__(self):
-        self.does, self.seen, self.headers = {}, [], []
-        self.cancelled = threading.Event()
-        self.confidence = 0.95
+        self.forget()
         self.app = Starlette(
             routes=[
                 Route("/v1/chat/completions", self.answer, methods=["POST"]),
@@ -49,6 +57,12 @@ class Upstream:
                 Route("/v1/models", lambda request: JSONResponse({"data": []})),
             ]
         )
+
+    def forget(self):
+        """As new, for the next test."""
+        self.does, self.seen, self.headers = {}, [], []
+        self.cancelled = threading.Event()
+        self.confidence = 0.95
 
     async def answer(self, request: Request) -> Response:
         body = await request.json()
@@ -102,7 +116,7 @@ def whole(body, chat, confidence, behaviour):
     text = "".join(WORDS)
     choice = {"index": 0, "finish_reason": "stop"}
     choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-    if body.get("logprobs") not in (None, False):
+    if body.get("logprobs") is not None and body["logprobs"] is not False:
         logs = [math.log(confidence)] * 3
         choice["logprobs"] = {"content": [{"token": "x", "logprob": each} for each in logs]} if chat else None
         if not chat:
@@ -136,7 +150,7 @@ def settings(url, **changes):
             "up": {
                 "url": f"{url}/v1",
                 "api_key": "upstream-secret-key",
-                "timeouts": {"connect": 1.0, "first_token": 0.5, "total": 1.0},
+                "timeouts": {"connect": 1.0, "first_token": 0.4, "total": 0.6},
                 "breaker": {"failures": 100, "cooldown": 0.2},
             }
         },

@@ -48,8 +48,9 @@ class Learner:
         Raises:
             RosterError: every model is excluded.
         """
+        known = {model: load.get(model, 0.0) for model in self.policy.models}
         return await self._on_thread(
-            lambda: self.policy.decide(prompt, exclude=exclude, load=load, max_tokens=max_tokens)
+            lambda: self.policy.decide(prompt, exclude=exclude, load=known, max_tokens=max_tokens)
         )
 
     async def feedback(self, store: Store, call: str, prompt: str | None, decision: Decision, score: float) -> bool:

@@ -1,4 +1,4 @@
-"""Policies that a config can name: those that need no training, and one that learns online.
+"""Policies that a config can name: those that need no training, one that learns online, and saved ones.
 
 To add a kind: a class with `Options` and `build` in a file of its own, and a line in `KINDS`.
 """
@@ -17,6 +17,7 @@ from roster.gateway.policies.base import Untrained, prices_of
 from roster.gateway.policies.cascade import Cascade
 from roster.gateway.policies.cheapest import Cheapest
 from roster.gateway.policies.fixed import Fixed
+from roster.gateway.policies.folder import Folder
 from roster.gateway.policies.mix import Mix
 from roster.gateway.policies.thompson import Thompson
 from roster.gateway.reading import worded
@@ -26,6 +27,7 @@ KINDS: dict[str, type[Untrained]] = {
     "cascade": Cascade,
     "cheapest": Cheapest,
     "fixed": Fixed,
+    "folder": Folder,
     "mix": Mix,
     "thompson": Thompson,
 }
