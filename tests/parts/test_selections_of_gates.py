@@ -52,12 +52,13 @@ def test_entmax_is_the_maximiser_that_defines_it():
     for seed in range(3):
         score_E = torch.randn(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2
 
-        def negative(p, s=score_E.numpy()):
+        def negative(p, s):
             return -(p @ s) - ((p - abs(p) ** 1.5) / 0.75).sum()
 
         found = minimize(
             negative,
             [0.25] * 4,
+            args=(score_E.numpy(),),
             bounds=[(0, 1)] * 4,
             constraints={"type": "eq", "fun": lambda p: p.sum() - 1},
             method="SLSQP",
