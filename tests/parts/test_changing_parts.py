@@ -1,0 +1,73 @@
+"""Parts that change while a model trains: what they do before, meanwhile and after."""
+
+import pytest
+import torch
+
+from roster import RosterError
+from roster.context import Context
+from roster.experts import Spawned, SwiGLU
+from roster.select import DenseToSparse, GrowingTopK
+
+SCORES_TE = torch.tensor([[2.0, 1.0, 0.0, -1.0], [0.0, 0.1, 0.2, 0.3]])
+HERE = Context(1, 2)
+
+
+def test_dense_to_sparse_by_hand():
+    select = DenseToSparse(threshold=0.2, start=100.0, end=0.1).eval()
+    route = select(SCORES_TE, HERE)
+    assert route.chosen().all()
+    torch.testing.assert_close(route.dense(), (SCORES_TE / 100).softmax(1))
+    select.advance(1.0)
+    assert float(select.temperature) == pytest.approx(0.1)
+    prob_TE = (SCORES_TE / 0.1).softmax(1)
+    assert torch.equal(select(SCORES_TE, HERE).chosen(), prob_TE >= 0.2)
+    select.threshold = 0.99
+    assert select(SCORES_TE, HERE).counts_E.tolist() == [1, 0, 0, 1], "the best always serves"
+
+
+def test_dense_to_sparse_waits_and_then_falls_evenly():
+    select = DenseToSparse(start=2.0, end=1.0, begin=0.5)
+    temperatures = []
+    for progress in (0.25, 0.5, 0.75, 1.0):
+        select.advance(progress)
+        temperatures.append(float(select.temperature))
+    assert temperatures == pytest.approx([2.0, 2.0, 1.5, 1.0])
+    with pytest.raises(RosterError, match="threshold"):
+        DenseToSparse(threshold=1.0)
+
+
+def test_growing_top_k():
+    select = GrowingTopK(1, 4)
+    assert select(SCORES_TE, HERE).counts_E.tolist() == [1, 0, 0, 1]
+    select.advance(1 / 3)
+    assert int(select.k_now) == 2
+    gate_TE = select(SCORES_TE, HERE).dense()
+    torch.testing.assert_close(gate_TE[0, :2], SCORES_TE[0, :2].softmax(0))
+    assert gate_TE[0, 2:].tolist() == [0.0, 0.0]
+    select.advance(1.0)
+    torch.testing.assert_close(select(SCORES_TE, HERE).dense(), SCORES_TE.softmax(1))
+    with pytest.raises(RosterError, match="start <= end"):
+        GrowingTopK(3, 2)
+
+
+def test_experts_are_spawned_once_from_one():
+    experts = Spawned(SwiGLU(3, 4, 4), at=0.5, drop=0.25)
+    rows_RD, counts_E = torch.randn(6, 4), torch.tensor([1, 2, 3])
+    alone = experts.inner(rows_RD, torch.tensor([6, 0, 0]))
+    torch.testing.assert_close(experts(rows_RD, counts_E), alone)
+    seed = experts.inner.gate_EDF[0].clone()
+    experts.advance(0.4)
+    assert not experts.spawned
+    experts.advance(0.5)
+    copies = experts.inner.gate_EDF
+    for copy in copies:
+        kept = copy != 0
+        assert torch.equal(copy[kept], seed[kept])
+        assert not kept.all()
+    assert not torch.equal(copies[0], copies[1])
+    torch.testing.assert_close(experts(rows_RD, counts_E), experts.inner(rows_RD, counts_E))
+    later = copies.detach().clone()
+    experts.advance(0.6)
+    assert torch.equal(copies, later), "copies are made once"
+    with pytest.raises(RosterError, match="at="):
+        Spawned(SwiGLU(2, 4, 4), at=1.5, drop=0.0)
