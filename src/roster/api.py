@@ -15,7 +15,7 @@ from roster.library import Library
 from roster.mixture.attach import attach
 from roster.mixture.base import load_base, load_tokenizer
 from roster.mixture.folder import MANIFEST
-from roster.mixture.folder import load as load_folder
+from roster.mixture.kinds import load_folder
 from roster.recipes import find
 
 

@@ -78,13 +78,15 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
 def open_mixture(folder: str, base: str | None) -> Any:
     """A saved mixture, ready to answer; its tokenizer is `model.roster.tokenizer`."""
     from roster.mixture.base import load_tokenizer
-    from roster.mixture.folder import load, read_manifest
+    from roster.mixture.folder import read_manifest
+    from roster.mixture.kinds import kind_of, load_folder
 
-    manifest = read_manifest(Path(folder))
-    if base is None and manifest.base.name is None and not manifest.base.included:
-        raise RosterError(f"the mixture {folder!r} carries no base, and its base has no public name: give --base")
+    if base is None and kind_of(Path(folder)) == "mixture":
+        manifest = read_manifest(Path(folder))
+        if manifest.base.name is None and not manifest.base.included:
+            raise RosterError(f"the mixture {folder!r} carries no base, and its base has no public name: give --base")
     quiet()
-    model = load(Path(folder), base=base).eval()
+    model = load_folder(Path(folder), **({} if base is None else {"base": base})).eval()
     if model.roster.tokenizer is None and base is not None:
         model.roster.tokenizer = load_tokenizer(base)
     if model.roster.tokenizer is None:

@@ -32,7 +32,8 @@ from roster.recipes import find
 
 MANIFEST = "roster.json"
 ROUTER = "router.safetensors"
-_ENTRIES = ("experts", "base", ROUTER, MANIFEST)  # the last makes the others a mixture
+# Of every kind of mixture, so that one kind can take the other's place; the last makes the others a mixture.
+_ENTRIES = ("experts", "base", ROUTER, "model.safetensors", MANIFEST)
 
 
 class Expert(pydantic.BaseModel, extra="forbid"):
@@ -97,7 +98,7 @@ def save(model: Any, folder: Path, include_base: bool | None = None) -> None:
             recipe=mixture.recipe, options=mixture.options, experts=experts, tasks=list(mixture.tasks), base=base
         )
         (new / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-        _move_in(new, folder)
+        move_in(new, folder)
 
 
 def load(folder: Path, base: Any = None, **kwargs: Any) -> Any:
@@ -255,7 +256,7 @@ def _base_of(folder: Path, manifest: Manifest, base: Any, kwargs: dict[str, Any]
     return model, name if not manifest.base.included else manifest.base.name, load_tokenizer(base)
 
 
-def _move_in(new: Path, folder: Path) -> None:
+def move_in(new: Path, folder: Path) -> None:
     """Puts a finished folder in place. What else lies in an existing folder (a trainer's state) stays there.
 
     The mixture that was there is moved aside first, whole, and comes back when anything fails.

@@ -56,6 +56,12 @@ class Mixture(nn.Module):
         self.head: nn.Module | None = None
         self.router: Router | None = None
 
+    def save(self, model: Any, folder: Path, include_base: bool | None) -> None:
+        """Writes the model that this belongs to; each kind of mixture knows its own folder."""
+        from roster.mixture.folder import save
+
+        save(model, folder, include_base)
+
 
 class RoutedModel:
     """Mixin of every routed model. `model.roster` holds what is not per layer; see `Mixture`."""
@@ -218,10 +224,11 @@ class RoutedModel:
         return super()._set_gradient_checkpointing(enable, carrying, **kw)
 
     def save_pretrained(self, save_directory: str | Path, *, include_base: bool | None = None, **kwargs: Any) -> None:
-        """Writes one folder that `roster.load` reloads to the same bits; see `roster.mixture.folder.save`."""
-        from roster.mixture.folder import save
+        """Writes one folder that `roster.load` reloads to the same bits.
 
-        save(self, Path(save_directory), include_base=include_base)
+        See `roster.mixture.folder` for routed adapters and `roster.moe.folder` for routed blocks.
+        """
+        self.roster.save(self, Path(save_directory), include_base)
 
     def merge(self, *, task: str | None = None, rank: int | None = None) -> Any:
         """One plain PEFT adapter that does what this mixture does; see `roster.merge.merge_experts`."""

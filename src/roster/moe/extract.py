@@ -51,13 +51,29 @@ def extract_task(model: Any, task: str) -> Any:
                 f"recipe {model.roster.recipe!r}: {type(each.router.score).__name__} at {each.router.site!r} reads the "
                 "tokens too, so every expert may be needed for every task"
             )
-    memo = {id(each): _smaller(each, index) for each in mixtures}
+    memo = {id(each): sub_block(each, index) for each in mixtures}
     small = copy.deepcopy(model, memo)
     kept = max(getattr(module, "num_experts", 0) for module in small.modules())
     mixture = small.roster
     mixture.mixing = dataclasses.replace(mixture.mixing, routes_by_task=False, kinds=())
+    mixture.made, mixture.unsaved = None, f"it was cut to the task {task!r} (`as_plain` may give a plain model)"
     mixture.tasks, mixture.experts, mixture.recorder = (), tuple(str(each) for each in range(kept)), None
     return small
+
+
+@torch.no_grad()
+def sub_block(mixture: MoE, task: int) -> nn.Module:
+    """One block's part for one task: a dense block where the experts can be merged, else a smaller mixture.
+
+    Args:
+        mixture: whose router reads nothing but the task.
+        task: its id.
+    """
+    gate_K, chosen_K = _choice(mixture.router, task)
+    if type(mixture.experts) is SwiGLU:
+        return Dense(_merged(mixture.experts, gate_K, chosen_K))
+    experts = _subset(mixture.experts, chosen_K)
+    return MoE(Router(Constant(gate_K), All("none"), site=mixture.router.site), experts)
 
 
 def as_plain(model: Any) -> Any:
@@ -83,15 +99,6 @@ def as_plain(model: Any) -> Any:
     plain.load_state_dict(state)
     plain.generation_config = copy.deepcopy(model.generation_config)
     return plain.train(model.training)
-
-
-@torch.no_grad()
-def _smaller(mixture: MoE, task: int) -> nn.Module:
-    gate_K, chosen_K = _choice(mixture.router, task)
-    if type(mixture.experts) is SwiGLU:
-        return Dense(_merged(mixture.experts, gate_K, chosen_K))
-    experts = _subset(mixture.experts, chosen_K)
-    return MoE(Router(Constant(gate_K), All("none"), site=mixture.router.site), experts)
 
 
 def _choice(router: Router, task: int) -> tuple[Tensor, Tensor]:

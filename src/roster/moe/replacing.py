@@ -17,7 +17,9 @@ from roster.mixture.model import Mixture, routed_class
 from roster.mixture.site import CHILD, running
 from roster.moe.attention import RoutedAttention, find_attention
 from roster.moe.blocks import find_blocks
+from roster.moe.folder import Replaced
 from roster.moe.layout import Layout, Place
+from roster.moe.mixture import BlockMixture
 from roster.recipes import find
 from roster.router import Router
 
@@ -67,8 +69,10 @@ def replace(
     layout: Layout = record(options)
     if layout.routes_by_task and not tasks:
         raise RosterError(f"recipe {recipe!r} routes by task: name the tasks with tasks=")
+    layers = None if layers is None else sorted(set(layers))
     blocks = {"feed-forward": find_blocks, "attention": find_attention}[layout.at](model, layers)
-    mixture = Mixture(layout, (), tasks, recipe, options or {})
+    mixture = BlockMixture(layout, (), tasks, recipe, options or {})
+    mixture.made = Replaced(recipe=recipe, options=dict(options or {}), layers=layers, hidden=hidden, tasks=list(tasks))
     made = {}
     for index, (name, kind) in enumerate(blocks.items()):
         place = Place(
