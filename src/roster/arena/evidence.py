@@ -43,6 +43,20 @@ CHECKS = {
     "smoe-dropout": ("roster.arena.checks.smoe_dropout", 3),
     "stablemoe": ("roster.arena.checks.stablemoe", 3),
     "thor": ("roster.arena.checks.thor", 3),
+    "task-moe": ("roster.arena.checks.task_moe", 3),
+    "task-aware-moe": ("roster.arena.checks.task_aware", 3),
+    "cross-task-moe": ("roster.arena.checks.cross_task", 5),
+    "uni-perceiver-moe": ("roster.arena.checks.uni_perceiver", 3),
+    "direct-nmt-task-moe": ("roster.arena.checks.direct_nmt", 3),
+    "router-tuning-mindskip": ("roster.arena.checks.mindskip", 3),
+    "duo-llm": ("roster.arena.checks.duo_llm", 3),
+    "jei-dnn": ("roster.arena.checks.jei_dnn", 3),
+    "scmoe-self-contrast": ("roster.arena.checks.self_contrast", 3),
+    "look-into-moes": ("roster.arena.checks.look", 3),
+    "vision-moe-routers": ("roster.arena.studies.vision_routers", 3),
+    "understanding-moe": ("roster.arena.studies.clusters", 3),
+    "pmoe-patch-routing": ("roster.arena.studies.patches", 3),
+    "fine-grained-moe-scaling": ("roster.arena.studies.granularity", 1),
 }
 """Module and number of seeds, by slug."""
 

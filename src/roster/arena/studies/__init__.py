@@ -1,1 +1,1 @@
-"""Experiments of the literature on mixtures, small enough to run again. Each file has `study(seed) -> figures`."""
+"""Experiments of the literature on mixtures, small enough to run again. Each file has `check(seed) -> figures`."""

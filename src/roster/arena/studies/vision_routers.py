@@ -174,9 +174,17 @@ def accuracy(name: str, seed: int) -> float:
     return _right(model.eval(), *test)
 
 
-def study(seed: int) -> dict[str, float]:
+def check(seed: int) -> dict[str, float]:
     """Test accuracy of each router."""
     return {name: accuracy(name, seed) for name in ROUTERS}
+
+
+def shown(figures: list[dict[str, float]]) -> bool:
+    """In the mean over seeds, every router by expert choice is above every one by token choice, and soft above all."""
+    mean = {name: np.mean([each[name] for each in figures]) for name in ROUTERS}
+    by_token = max(mean[name] for name in ROUTERS if "token choice" in name)
+    by_expert = min(mean[name] for name in ROUTERS if "expert choice" in name)
+    return bool(by_expert > by_token and max(mean, key=mean.__getitem__) == "soft")
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ Experiment = Callable[[int], dict[str, float]]
 
 def _study(name: str) -> Experiment:
     # By name and at use: the arena stands above the recipes, which may not depend on it.
-    return importlib.import_module(f"roster.arena.studies.{name}").study
+    return importlib.import_module(f"roster.arena.studies.{name}").check
 
 
 def vision_moe_routers() -> Experiment:
