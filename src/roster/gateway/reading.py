@@ -20,6 +20,7 @@ from roster.gateway.config import Config
 
 _REFERENCE = re.compile(r"\$(?:\$|\{([^}]*)\}|)")
 _LARGEST = 4 * 1024 * 1024
+_DEEPEST = 16
 
 
 def read_config(path: Path | str, environment: Mapping[str, str] | None = None) -> Config:
@@ -76,6 +77,8 @@ class _UniqueKeys(yaml.SafeLoader):
 
 def _filled(value: Any, where: str, at: tuple[str, ...], environment: Mapping[str, str]) -> Any:
     """The same value with every `${NAME}` replaced."""
+    if len(at) > _DEEPEST:  # an alias that stands within what it names has no end
+        raise RosterError(f"{where}: {'.'.join(at[:3])}...: nested deeper than any config is")
     if isinstance(value, dict):
         return {key: _filled(each, where, (*at, str(key)), environment) for key, each in value.items()}
     if isinstance(value, list):

@@ -81,10 +81,17 @@ async def serve(path: Path) -> None:
             await watching
 
 
-async def watch(gateway: Gateway, path: Path, every: float = LOOK_EVERY) -> None:
-    """Reloads the config when the file changes or SIGHUP comes; a wrong file is logged once and changes nothing."""
+async def watch(gateway: Gateway, path: Path, every: float = LOOK_EVERY, signals: bool = True) -> None:
+    """Reloads the config when the file changes or SIGHUP comes; a wrong file is logged once and changes nothing.
+
+    Args:
+        gateway: whose config it is.
+        path: the file.
+        every: seconds between looks.
+        signals: heed SIGHUP, which only the main thread can.
+    """
     hup = asyncio.Event()
-    if sys.platform != "win32":
+    if signals and sys.platform != "win32":
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hup.set)
     seen = _mark(path)
     while True:
