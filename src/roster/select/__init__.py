@@ -11,6 +11,7 @@ from roster.select.dense_to_sparse import DenseToSparse
 from roster.select.entmax import Entmax
 from roster.select.forced import Forced
 from roster.select.gated_top_k import GatedTopK
+from roster.select.grouped_top_k import GroupedTopK
 from roster.select.growing_top_k import GrowingTopK
 from roster.select.gumbel import GumbelTop1
 from roster.select.hard_top1 import HardTop1
@@ -34,6 +35,7 @@ __all__ = [
     "Entmax",
     "Forced",
     "GatedTopK",
+    "GroupedTopK",
     "GrowingTopK",
     "GumbelTop1",
     "HardTop1",
