@@ -9,7 +9,7 @@ of pairs, a `SoftRoute` has dense dispatch and combine weights.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 
@@ -79,6 +79,27 @@ class Route:
         """(token_R, expert_R, weight_R) sorted by expert."""
         order = self.order_R
         return self.token_R[order], self.expert_R[order], self.weight_R[order]
+
+    def first(self, count: int) -> Route:
+        """The same route among the first experts only; pairs of the others become nobody's."""
+        ours_R = self.expert_R < count
+        expert_R, weight_R = torch.where(ours_R, self.expert_R, count), self.weight_R.masked_fill(~ours_R, 0.0)
+        return Route(self.token_R, expert_R, weight_R, self.num_tokens, count)
+
+    def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(token_R, weight_R, counts_E): pairs sorted by expert, nobody's last or left out, and counts."""
+        order = self.order_R
+        return self.token_R[order], self.weight_R[order], self.counts_E
+
+    def through(self, experts: nn.Module, x_TD: Tensor) -> Tensor:
+        """What the experts make of the tokens, [T, D]: `combine(experts(dispatch(x_TD)))`.
+
+        Experts that can do all three at once offer `serve(x_TD, route)`.
+        """
+        serve = getattr(experts, "serve", None)
+        if serve is not None:
+            return serve(x_TD, self)
+        return self.combine(experts(self.dispatch(x_TD), self.counts_E))
 
     def dispatch(self, x_TD: Tensor) -> Tensor:
         """The rows that the experts read, grouped by expert: [R, D]; nobody's rows come last."""
@@ -150,6 +171,11 @@ class _SlotRoute(Route):
             self.scores_TE,
         )
 
+    def first(self, count: int) -> Route:
+        theirs_TK = self.expert_TK >= count
+        expert_TK, weight_TK = self.expert_TK.clamp_max(count), self.weight_TK.masked_fill(theirs_TK, 0.0)
+        return _SlotRoute(expert_TK, weight_TK, count)
+
     def dense(self) -> Tensor:
         if self._gate_TE is None:  # one route may serve all layers of a block
             columns = self.num_experts if self.full else self.num_experts + 1  # the last takes what is nobody's
@@ -188,6 +214,9 @@ class _GateRoute(Route):
         return _GateRoute(
             self.gate_TE.masked_fill(~mask_T[:, None], 0.0), self.chosen_TE & mask_T[:, None], self.scores_TE
         )
+
+    def first(self, count: int) -> Route:
+        return _GateRoute(self.gate_TE[:, :count], self.chosen_TE[:, :count])
 
     def dense(self) -> Tensor:
         return self.gate_TE
@@ -229,6 +258,10 @@ class SoftRoute:
     def dispatch(self, x_TD: Tensor) -> Tensor:
         """The rows that the experts read, grouped by expert: [R, D]."""
         return self.dispatch_TR.T.to(x_TD.dtype) @ x_TD
+
+    def through(self, experts: nn.Module, x_TD: Tensor) -> Tensor:
+        """What the experts make of the tokens, [T, D]: `combine(experts(dispatch(x_TD)))`."""
+        return self.combine(experts(self.dispatch(x_TD), self.counts_E))
 
     def combine(self, rows_RD: Tensor) -> Tensor:
         """Weighted sum of all rows per token, [T, D]."""

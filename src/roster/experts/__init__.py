@@ -2,21 +2,31 @@
 
 from roster.experts.assorted import Assorted
 from roster.experts.factored import FactoredSwiGLU
+from roster.experts.feed_forward import FeedForwardExperts
+from roster.experts.gated import Gated
 from roster.experts.low_rank import LowRankExperts
+from roster.experts.mlp import MLP
 from roster.experts.mpo import MPO, MPOExperts
+from roster.experts.null import WithNull
+from roster.experts.ragged import Ragged
 from roster.experts.scaling import ScalingExperts
 from roster.experts.sized import SizedSwiGLU
 from roster.experts.spawned import Spawned
 from roster.experts.swiglu import SwiGLU
 
 __all__ = [
+    "MLP",
     "MPO",
     "Assorted",
     "FactoredSwiGLU",
+    "FeedForwardExperts",
+    "Gated",
     "LowRankExperts",
     "MPOExperts",
+    "Ragged",
     "ScalingExperts",
     "SizedSwiGLU",
     "Spawned",
     "SwiGLU",
+    "WithNull",
 ]

@@ -16,7 +16,7 @@ class MoE(nn.Module):
 
     Args:
         router: decides who is on duty.
-        experts: `(rows_RD grouped by expert, counts_E) -> rows_RD`.
+        experts: `(rows_RD grouped by expert, counts_E) -> rows_RD`; see `Route.through`.
     """
 
     def __init__(self, router: Router, experts: nn.Module):
@@ -36,5 +36,4 @@ class MoE(nn.Module):
         context = Context.of(x_BSD) if context is None else context
         x_TD = x_BSD.reshape(-1, x_BSD.shape[-1])
         route = self.router(x_TD, context)
-        rows_RD = self.experts(route.dispatch(x_TD), route.counts_E)
-        return route.combine(rows_RD).view_as(x_BSD)
+        return route.through(self.experts, x_TD).view_as(x_BSD)

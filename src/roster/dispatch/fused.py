@@ -1,0 +1,196 @@
+"""Whole feed-forward experts as one operation, expert by expert: gather, first matrices, activation, last matrix,
+weighted scatter. What one expert makes of its rows never leaves the cache, and nothing exists twice.
+
+Shape legend: T tokens, R (token, expert) pairs sorted by expert, N pairs of one expert, E experts, D model width,
+F expert width.
+
+The arithmetic runs inside two custom operations, so that a compiler sees one opaque call and no data-dependent shape.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from roster.dispatch.activation import activate, activate_backward
+from roster.dispatch.memory import fresh
+from roster.dispatch.weights import Expert, Weights
+
+
+def feed_forward(
+    x: Tensor,
+    counts_E: Tensor,
+    weights: Weights,
+    token_R: Tensor | None = None,
+    weight_R: Tensor | None = None,
+) -> Tensor:
+    """Applies experts to rows that are grouped by expert, or to tokens by way of sorted pairs.
+
+    Args:
+        x: rows [R, D] grouped by expert; with `token_R` tokens [T, D].
+        counts_E: rows, or pairs, per expert; those behind the last group belong to nobody.
+        weights: of the experts.
+        token_R, weight_R: token and combine weight of each pair, sorted by expert.
+
+    Returns:
+        Rows [R, D], undefined for nobody's; with `token_R` the weighted sums [T, D].
+    """
+    return _FeedForward.apply(x, token_R, weight_R, counts_E, weights.activation, weights.widths, *weights.matrices)
+
+
+class _FeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, token_R, weight_R, counts_E, activation, widths, *matrices):
+        save = any(ctx.needs_input_grad)
+        out, *middle = torch.ops.roster.feed_forward(
+            x, token_R, weight_R, counts_E, list(matrices), list(widths), activation, save
+        )
+        if save:
+            ctx.save_for_backward(x, token_R, weight_R, counts_E, *middle, *matrices)
+            ctx.activation, ctx.widths = activation, widths
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, token_R, weight_R, counts_E, middle0, middle1, *matrices = ctx.saved_tensors
+        need_x, _, need_weight, _, _, _, *need = ctx.needs_input_grad
+        grad_x, grad_weight, *grads = torch.ops.roster.feed_forward_backward(
+            grad, x, token_R, weight_R, counts_E, matrices, list(ctx.widths), ctx.activation,
+            [middle0, middle1], [need_x, need_weight, *need],
+        )  # fmt: skip
+        grads = [each if needed else None for each, needed in zip(grads, need, strict=True)]
+        return (grad_x if need_x else None, None, grad_weight if need_weight else None, None, None, None, *grads)
+
+
+@torch.library.custom_op("roster::feed_forward", mutates_args=())
+def _forward(
+    x: Tensor,
+    token_R: Tensor | None,
+    weight_R: Tensor | None,
+    counts_E: Tensor,
+    matrices: list[Tensor],
+    widths: list[int],
+    activation: str,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The output, and what the first matrices made of the rows if it is to be saved for the backward pass."""
+    weights = Weights(tuple(matrices), activation, tuple(widths))
+    sizes = counts_E.tolist()
+    rows = len(x if token_R is None else token_R)
+    kept = [fresh(rows * weights.widest, like=x) if save and n < weights.firsts else x.new_empty(0) for n in (0, 1)]
+    scratch = [] if save else [x.new_empty(max(sizes, default=0) * weights.widest) for _ in range(weights.firsts)]
+    out = x.new_empty(x.shape) if token_R is None else x.new_zeros(x.shape, dtype=_sums_in(x.dtype))
+    start = 0
+    for expert, size in zip(weights.per_expert(), sizes, strict=True):
+        if not size:
+            continue
+        group = slice(start, start + size)
+        x_ND = x[group] if token_R is None else x.index_select(0, token_R[group])
+        inputs = _middles(kept if save else scratch, start * weights.widest if save else 0, expert, size)
+        for first_DF, bias_F, into_NF in zip(expert.firsts, expert.first_biases, inputs, strict=True):
+            _affine(x_ND, first_DF, bias_F, into_NF)
+        hidden_NF = activate(activation, inputs, inplace=not save)
+        y_ND = _affine(hidden_NF, expert.last, expert.last_bias, out[group] if token_R is None else None)
+        if token_R is not None:
+            out.index_add_(0, token_R[group], y_ND.to(out.dtype).mul_(weight_R[group, None]))
+        start += size
+    return out.to(x.dtype), *kept
+
+
+@_forward.register_fake
+def _(x, token_R, weight_R, counts_E, matrices, widths, activation, save):
+    weights = Weights(tuple(matrices), activation, tuple(widths))
+    rows = len(x if token_R is None else token_R)
+    kept = [x.new_empty(rows * weights.widest if save and n < weights.firsts else 0) for n in (0, 1)]
+    return x.new_empty(x.shape), *kept
+
+
+@torch.library.custom_op("roster::feed_forward_backward", mutates_args=())
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    token_R: Tensor | None,
+    weight_R: Tensor | None,
+    counts_E: Tensor,
+    matrices: list[Tensor],
+    widths: list[int],
+    activation: str,
+    kept: list[Tensor],
+    need: list[bool],
+) -> list[Tensor]:
+    """Gradients of x, of the combine weights and of every matrix; empty ones where none is needed.
+
+    With y = h V the gradient of a pair's weight is <y, g> = <h, g V^T>, so that y itself need not be kept. All that
+    is linear in the weight is scaled where rows are narrow (D), not where they are wide (F).
+    """
+    need_x, need_weight, *need_matrices = need
+    weights = Weights(tuple(matrices), activation, tuple(widths))
+    grads = [fresh(*m.shape, like=m) if n else m.new_empty(0) for m, n in zip(matrices, need_matrices, strict=True)]
+    into_experts = weights.of_gradients(grads)
+    sums = x.dtype if token_R is None else _sums_in(x.dtype)
+    grad_x = x.new_zeros(x.shape, dtype=sums) if need_x else x.new_empty(0)
+    grad_weight = weight_R.new_zeros(weight_R.shape) if need_weight else x.new_empty(0)
+    start = 0
+    for expert, into, size in zip(weights.per_expert(), into_experts, counts_E.tolist(), strict=True):
+        if not size:
+            into.zero()
+            continue
+        group = slice(start, start + size)
+        token_N = None if token_R is None else token_R[group]
+        scale_N1 = None if token_R is None else weight_R[group, None].to(x.dtype)
+        g_ND = grad[group] if token_N is None else grad.index_select(0, token_N)
+        grad_hidden_NF = g_ND @ expert.last.T
+        inputs = _middles(kept, start * weights.widest, expert, size)
+        hidden_NF, grad_inputs = activate_backward(activation, grad_hidden_NF, inputs)
+        if need_weight:
+            share_N = (hidden_NF * grad_hidden_NF).sum(1, dtype=grad_weight.dtype)
+            grad_weight[group] = share_N if expert.last_bias is None else share_N + g_ND @ expert.last_bias
+        into.of_last(hidden_NF, g_ND if scale_N1 is None else g_ND.mul_(scale_N1))
+        if any(need_matrices):
+            x_ND = x[group] if token_N is None else x.index_select(0, token_N).mul_(scale_N1)
+            into.of_first(x_ND, grad_inputs, scale_N1)
+        if need_x:
+            _into_tokens(grad_x, grad_inputs, expert, group, token_N, scale_N1)
+        start += size
+    return [grad_x.to(x.dtype), grad_weight, *grads]
+
+
+@_backward.register_fake
+def _(grad, x, token_R, weight_R, counts_E, matrices, widths, activation, kept, need):
+    like = [x, x if weight_R is None else weight_R, *matrices]
+    return [each.new_empty(each.shape if needed else 0) for each, needed in zip(like, need, strict=True)]
+
+
+def _into_tokens(
+    grad_x: Tensor,
+    grad_inputs: list[Tensor],
+    expert: Expert,
+    group: slice,
+    token_N: Tensor | None,
+    scale_N1: Tensor | None,
+) -> None:
+    """Takes the gradients of what the first matrices made back through them."""
+    rows_ND = torch.mm(grad_inputs[0], expert.firsts[0].T, out=None if token_N is not None else grad_x[group])
+    for grad_NF, first_DF in zip(grad_inputs[1:], expert.firsts[1:], strict=True):
+        rows_ND.addmm_(grad_NF, first_DF.T)
+    if token_N is not None:
+        grad_x.index_add_(0, token_N, rows_ND.to(grad_x.dtype).mul_(scale_N1))
+
+
+def _middles(buffers: list[Tensor], start: int, expert: Expert, size: int) -> list[Tensor]:
+    """Where the products of one expert's first matrices lie, [N, F] each."""
+    width = expert.last.shape[0]
+    return [buffer[start : start + size * width].view(size, width) for buffer in buffers if buffer.numel()]
+
+
+def _affine(x_ND: Tensor, weight_DF: Tensor, bias_F: Tensor | None, out: Tensor | None) -> Tensor:
+    if bias_F is None:
+        return torch.mm(x_ND, weight_DF, out=out)
+    return torch.addmm(bias_F, x_ND, weight_DF, out=out)
+
+
+def _sums_in(dtype: torch.dtype) -> torch.dtype:
+    """Half precision would round the sum over a token's experts once per expert."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
