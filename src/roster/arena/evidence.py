@@ -57,6 +57,17 @@ CHECKS = {
     "understanding-moe": ("roster.arena.studies.clusters", 3),
     "pmoe-patch-routing": ("roster.arena.studies.patches", 3),
     "fine-grained-moe-scaling": ("roster.arena.studies.granularity", 1),
+    "loss-free-balancing": ("roster.arena.checks.loss_free_balancing", 5),
+    "moec": ("roster.arena.checks.moec", 3),
+    "locmoe": ("roster.arena.checks.locmoe", 5),
+    "capacity-aware-inference": ("roster.arena.checks.capacity_aware_inference", 5),
+    "stratified-moe": ("roster.arena.checks.stratified_moe", 5),
+    "union-of-experts": ("roster.arena.checks.union_of_experts", 5),
+    "adatt": ("roster.arena.checks.adatt", 5),
+    "jiuzhang-2": ("roster.arena.checks.jiuzhang_2", 3),
+    "mpoe": ("roster.arena.checks.mpoe", 5),
+    "spatial-moe": ("roster.arena.checks.spatial_moe", 5),
+    "mmoe-factorized": ("roster.arena.checks.mmoe_factorized", 5),
 }
 """Module and number of seeds, by slug."""
 
