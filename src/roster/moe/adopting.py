@@ -1,0 +1,243 @@
+"""Adopting an existing mixture: its experts are served by roster, so that it can be traced and routed otherwise.
+
+Found by what they are made of, not by the model's name: every block whose experts transformers itself can dispatch.
+
+Shape legend: E experts, D model width, F expert width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from roster.context import Context
+from roster.errors import RosterError
+from roster.mixture.attach import become
+from roster.mixture.model import routed_class
+from roster.mixture.site import CHILD
+from roster.moe.adopted import AdoptedSite, adopted_class
+from roster.moe.folder import Adopted
+from roster.moe.gates import gate_of, router_of
+from roster.moe.layer import MoE
+from roster.moe.layout import Layout, Place
+from roster.moe.mixture import BlockMixture
+from roster.moe.own_experts import Borrowed, reader_of
+from roster.recipes import find
+from roster.router import Router
+
+OWN = "own"
+
+
+@dataclass(frozen=True)
+class AdoptedPlace(Place):
+    """A block whose experts exist already.
+
+    Attributes:
+        block: the model's module around the experts.
+        num_experts: E.
+    """
+
+    block: nn.Module | None = None
+    num_experts: int = 0
+
+    @property
+    def own(self) -> Router:
+        """A copy of the model's own router as parts, to change one of them.
+
+        Raises:
+            RosterError: roster has no parts that decide as it does.
+        """
+        return router_of(self.block, self.name)
+
+    def share(self, parts: int) -> int:
+        """F: the experts have their width already."""
+        return self.hidden
+
+
+def adopt(
+    model: nn.Module,
+    router: str | Callable[[AdoptedPlace], Router] | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+    tasks: Sequence[str] = (),
+) -> Any:
+    """Makes a mixture that transformers knows a routed model, in place; its experts' tensors keep place and name.
+
+    Args:
+        model: a transformers model with mixture-of-experts blocks.
+        router: what decides from now on. None: the model's own router, so that outputs stay what they were. A recipe's
+            name of kind "moe": its router, fresh, over the model's experts; its options `num_experts` and `k`
+            (where it has them) are the model's unless given. Or a function that makes a router for each place, for
+            example `lambda place: Router(place.own.score, TopP(0.5))`.
+        options: the recipe's options.
+        tasks: names of the tasks, for recipes that route by task.
+
+    Returns:
+        The same object, now an instance of `RoutedModel` too. With another router the model's own one is frozen, idle,
+        and out of the loss (`config.output_router_logits` is set to False).
+
+    Raises:
+        RosterError: no block that roster can read, an unknown recipe, or a router for another number of experts,
+            before anything is changed.
+    """
+    if hasattr(model, CHILD):
+        raise RosterError("this model routes already: load it anew")
+    found = find_experts(model)
+    layout, recipe, options = _layout(router, options, model, found, tasks)
+    mixture = BlockMixture(layout, (), tasks, recipe, options)
+    mixture.made = Adopted(router=router, options=options, tasks=list(tasks)) if not callable(router) else None
+    mixture.unsaved = "its router was made by a function, which a folder cannot name"
+    two_sides = bool(getattr(model.config, "is_encoder_decoder", False))
+    made = {}
+    for index, (name, block) in enumerate(found.items()):
+        new = None if router is None else _other_router(model, index, found, layout, tasks, recipe)
+        made[name] = AdoptedSite(reader_of(block.experts), mixture.slot, name, new, two_sides)
+    for name, site in made.items():
+        experts = found[name].experts
+        experts.add_module(CHILD, site)
+        experts.__class__ = adopted_class(type(experts))
+        if router is not None and (gate := gate_of(found[name])) is not None:
+            gate.requires_grad_(False)
+    if router is not None and getattr(model.config, "output_router_logits", False):
+        model.config.output_router_logits = False
+    become(model, routed_class(type(model)), mixture)
+    most = max(reader_of(block.experts).sizes(block.experts)[0] for block in found.values())
+    mixture.experts = tuple(str(index) for index in range(most))
+    _set_trained(model, layout)
+    return model.train(model.training)
+
+
+def find_experts(model: nn.Module) -> dict[str, nn.Module]:
+    """The blocks around experts that roster can read, by name, in the order of the layers.
+
+    Raises:
+        RosterError: there is none.
+    """
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "experts", None), nn.Module) and reader_of(module.experts) is not None
+    }
+    if not found:
+        raise RosterError(
+            f"no mixture that roster can adopt in {type(model).__name__}: looked for modules with a child `experts` "
+            "that holds stacked matrices (gate_up_proj or up_proj, and down_proj) as transformers' own dispatch reads "
+            "them, or modules expert_0, expert_1, ...; `roster.moe.replace` makes mixtures of dense models"
+        )
+    return found
+
+
+def adopted_sites(model: nn.Module) -> dict[str, AdoptedSite]:
+    """The adopted blocks of a model by name."""
+    return {module.name: module for module in model.modules() if isinstance(module, AdoptedSite)}
+
+
+def _layout(
+    router: Any, options: Mapping[str, Any] | None, model: nn.Module, found: Mapping[str, nn.Module], tasks: Sequence
+) -> tuple[Layout, str, dict[str, Any]]:
+    """(layout, name of the recipe, its options)"""
+    if not isinstance(router, str):
+        if options:
+            raise RosterError("options= are a recipe's: give router= its name")
+        return Layout(lambda place: MoE(_made(router, place), place.make_experts(place.num_experts, 0))), OWN, {}
+    record = find(router)
+    if record.kind != "moe":
+        raise RosterError(f"recipe {router!r} does not route feed-forward experts (it is of kind {record.kind!r})")
+    block = next(iter(found.values()))
+    own = {"num_experts": reader_of(block.experts).sizes(block.experts)[0], "k": _own_k(model, block)}
+    known = record.options()
+    options = {name: value for name, value in own.items() if name in known and value is not None} | dict(options or {})
+    layout = record(options)
+    if layout.at != "feed-forward":
+        raise RosterError(f"recipe {router!r} routes attention blocks, not experts")
+    if layout.routes_by_task and not tasks:
+        raise RosterError(f"recipe {router!r} routes by task: name the tasks with tasks=")
+    return layout, router, options
+
+
+def _own_k(model: nn.Module, block: nn.Module) -> int | None:
+    """How many experts a token visits now."""
+    holders = (gate_of(block), block, model.config.get_text_config())
+    names = ("top_k", "num_experts_per_tok", "moe_topk")
+    return next((getattr(h, n) for h in holders for n in names if isinstance(getattr(h, n, None), int)), None)
+
+
+def _made(router: Callable[[AdoptedPlace], Router], place: AdoptedPlace) -> Router:
+    made = router(place)
+    if not isinstance(made, Router):
+        raise RosterError(f"router= must return a roster.Router for each place, not a {type(made).__name__}")
+    return made
+
+
+def _other_router(
+    model: nn.Module, index: int, found: Mapping[str, nn.Module], layout: Layout, tasks: Sequence[str], recipe: str
+) -> nn.Module:
+    name, block = list(found.items())[index]
+    num_experts, width, hidden = reader_of(block.experts).sizes(block.experts)
+
+    def borrow(count: int, each: int) -> Borrowed:
+        if count != num_experts:
+            raise RosterError(
+                f"recipe {recipe!r} wants {count} experts at {name!r}, where the model has {num_experts}: a recipe that "
+                "adds experts of its own, or fixes their number, cannot route those of this model"
+            )
+        return Borrowed(block.experts)
+
+    text = model.config.get_text_config()
+    place = AdoptedPlace(
+        name=name,
+        index=index,
+        count=len(found),
+        width=width,
+        hidden=hidden,
+        make_experts=borrow,
+        vocab_size=text.vocab_size,
+        tasks=tuple(tasks),
+        recipe=recipe,
+        block=block,
+        num_experts=num_experts,
+    )
+    new = layout.block(place)
+    weight = next(block.parameters())
+    new.to(device=weight.device, dtype=weight.dtype)
+    if not any(isinstance(each, Borrowed) for each in new.modules()):
+        raise RosterError(f"recipe {recipe!r} makes no router over the experts of {name!r}: it cannot route this model")
+    for each in new.modules():
+        if isinstance(each, Router):
+            _check_size(each, place, len(tasks))
+            each.site = name if each.site == "router" else f"{name}.{each.site}"
+    return new
+
+
+def _check_size(router: Router, place: AdoptedPlace, tasks: int) -> None:
+    """A router of a function may be for any number of experts; it shows in its first decision."""
+    if place.recipe != OWN:
+        return
+    weight = next(place.block.parameters())
+    x_TD = torch.zeros(2, place.width, device=weight.device, dtype=weight.dtype)
+    ids = torch.zeros(1, 2, dtype=torch.long, device=weight.device)
+    training = router.training
+    router.eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        route = router(x_TD, Context(1, 2, input_ids_BS=ids, task_ids_B=torch.zeros_like(ids[:, 0])))
+    router.train(training)
+    if route.num_experts != place.num_experts:
+        raise RosterError(
+            f"the router for {place.name!r} chooses among {route.num_experts} experts; the model has "
+            f"{place.num_experts} there"
+        )
+
+
+def _set_trained(model: nn.Module, layout: Layout) -> None:
+    if "base" in layout.trains:
+        return
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for site in adopted_sites(model).values():
+        for module in site.modules():
+            if isinstance(module, Router) and "router" in layout.trains:
+                module.requires_grad_(True)
