@@ -4,6 +4,10 @@ Toy: tokens come from 28 clusters, one for each pair of 8 functions, and want th
 experts of which 2 serve. The classical router is linear, as in the source; it has a third of the parameters, which
 are few beside those of the experts.
 
+This is the second setting that was tried. In the first the clusters' centres filled all 16 dimensions, where any pair
+can be told by a linear score, and the linear router was better at 4 of 5 seeds (mean error 0.025 against 0.031). Here
+they lie in 4 dimensions, where 28 pairs cannot be told by lines.
+
 Shape legend: T tokens, D width, E experts, N clusters.
 """
 
@@ -25,13 +29,14 @@ from roster.score import Attention, Linear
 from roster.select import TopK
 
 WIDTH, EXPERTS, STEPS, TOKENS = 16, 8, 1500, 256
+ROOM = 4
 
 
 def check(seed: int) -> dict[str, float]:
     """Relative test errors."""
     torch.manual_seed(seed)
     pair_N2 = torch.tensor(list(combinations(range(EXPERTS), 2)))
-    center_ND = torch.randn(len(pair_N2), WIDTH) * 2
+    center_ND = F.pad(torch.randn(len(pair_N2), ROOM) * 4, (0, WIDTH - ROOM))
     wanted_EOD = torch.randn(EXPERTS, WIDTH, WIDTH) * WIDTH**-0.5
 
     def draw() -> tuple[Tensor, Tensor]:

@@ -52,7 +52,7 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="A router that carries its state across layers routes better than routers that decide layer by layer.",
-    claim_shown=False,
+    claim_shown=True,
     evidence="docs/results/checks.md",
     kind="moe",
 )
