@@ -31,6 +31,7 @@ class Net(nn.Module):
         width, hidden, out: D, hidden units of a block that one row may use, O.
         tasks: names of the tasks.
         depth: how many blocks.
+        dense: how many of them, from the first, are dense blocks instead.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Net(nn.Module):
         out: int,
         tasks: Sequence[str] = (),
         depth: int = 1,
+        dense: int = 0,
     ):
         super().__init__()
         layout = find(recipe)(options)
@@ -53,7 +55,9 @@ class Net(nn.Module):
 
             return Place(f"block {index}", index, depth, width, hidden, make, tasks=tuple(tasks), recipe=recipe)
 
-        self.blocks = nn.ModuleList(layout.block(place(index)) for index in range(depth))
+        plain = find("dense-active")()
+        layouts = [plain if index < dense else layout for index in range(depth)]
+        self.blocks = nn.ModuleList(each.block(place(index)) for index, each in enumerate(layouts))
         self.out = nn.Linear(width, out)
 
     def forward(self, x_BD: Tensor, task_B: Tensor | None = None, context: Context | None = None) -> Tensor:

@@ -1,10 +1,11 @@
 """Task-level mixture for cross-task skills: learned routes group tasks by skill, and a new task is learned from few
 examples better than by a dense model.
 
-Toy: 12 tasks of 3 skills (random functions); a task is its skill plus a slight change of its own. One block, 3 experts.
-A thirteenth task of one of the skills comes with 8 examples: the mixture learns its vector only; the dense model, which
-reads a learned vector per task beside the input, learns the vector, or everything, whichever is better on the test.
-"""
+Toy: 12 tasks of 3 skills (random functions); a task is its skill plus a slight change of its own. One block, 3
+experts. A thirteenth task of one of the skills comes with 8 examples: the mixture learns its vector only; the dense
+model, which reads a learned vector per task beside the input, learns the vector, or everything, whichever is better
+on the test. This is the second try: in the first the noise of the routes did not fade, and experts were trained on
+rows of tasks that are not theirs to the end."""
 
 from __future__ import annotations
 

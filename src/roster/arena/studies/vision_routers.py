@@ -6,7 +6,8 @@ patches of 2 x 2; two layers of attention and a mixture of 4 gated experts. A ba
 expert's capacity is its even share of it (factor 1). 600 of the 1,797 images are for training.
 
 Source: Liu et al., 2024, "Routers in Vision Mixture of Experts: An Empirical Study", arXiv:2401.15969.
-Differences: the size; sparse transport by ascent on the dual with a fixed number of steps.
+Differences: the soft router normalises tokens and slots, as its own source does, with a fixed scale (the second try: in
+the first it did not); the size; sparse transport by ascent on the dual with a fixed number of steps.
 
 Shape legend: B images, S patches per image, T = B * S, E experts, D width, K capacity of an expert.
 """
@@ -26,7 +27,7 @@ from roster.experts import SwiGLU
 from roster.moe.layer import MoE
 from roster.route import Route
 from roster.router import Router
-from roster.score import Linear
+from roster.score import Cosine, Linear
 from roster.select import Capacity, Soft, TopK
 
 PATCHES, WIDTH, EXPERTS, HIDDEN, LAYERS = 16, 32, 4, 64, 2
@@ -98,7 +99,7 @@ ROUTERS: dict[str, Callable[[], Router]] = {
     "softmax, expert choice": lambda: _router(ExpertsChoose(softmax_affinity)),
     "sinkhorn, expert choice": lambda: _router(ExpertsChoose(sinkhorn_affinity)),
     "sparse transport, expert choice": lambda: _router(ExpertsChoose(sparse_affinity)),
-    "soft": lambda: Router(Linear(WIDTH, PATCHES, std=WIDTH**-0.5), Soft(PATCHES // EXPERTS)),
+    "soft": lambda: Router(Cosine(torch.randn(PATCHES, WIDTH), scale=4.0, trains=True), Soft(PATCHES // EXPERTS)),
 }
 
 

@@ -9,7 +9,8 @@ Source: Ye, Zha and Ren, 2022, "Eliciting and Understanding Cross-Task Skills wi
 arXiv:2205.12701.
 Differences: an expert is a feed-forward block, where the source's is a whole transformer layer; task vectors are
 learned from scratch (the source also tries ones made from text and from Fisher information); trained in one stage.
-In training every expert computes, as the straight-through gradient needs.
+The noise fades in a straight line over the training, which is ours. In training every expert computes, as the
+straight-through gradient needs.
 """
 
 from __future__ import annotations
