@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
 
 import tiny
 from roster import RosterError, Router
 from roster.context import Context
-from roster.experts import MPO, MPOExperts, SizedSwiGLU, SwiGLU
+from roster.experts import MPO, MPOExperts, SwiGLU
 from roster.experts.mpo import core_shapes, decompose
 from roster.moe import MoE
 from roster.moe.fine_deep import every
@@ -139,20 +138,6 @@ def test_the_gradient_mask_spares_a_share_of_the_core():
 def test_matrix_products_begin_at_the_size_of_a_linear_layer():
     torch.manual_seed(0)
     assert float(MPO(4, 64, 192)().detach().std()) == pytest.approx(64**-0.5, rel=0.1)
-
-
-def test_experts_of_different_sizes_equal_separate_experts():
-    torch.manual_seed(0)
-    sizes = [1, 4, 3]
-    experts, x_RD, counts = SizedSwiGLU(D, sizes), torch.randn(9, D), torch.tensor([2, 0, 5])
-    got = experts(x_RD, counts)
-    assert not got[7:].any(), "two rows belong to nobody"
-    starts = [0, 1, 5]
-    for expert, (begin, rows) in enumerate(((0, 2), (2, 0), (2, 5))):
-        units = slice(starts[expert], starts[expert] + sizes[expert])
-        own = x_RD[begin : begin + rows]
-        hidden = nn.functional.silu(own @ experts.gate_DH[:, units]) * (own @ experts.up_DH[:, units])
-        torch.testing.assert_close(got[begin : begin + rows], hidden @ experts.down_HD[units])
 
 
 def test_the_sizes_of_hmoe_keep_the_mean():

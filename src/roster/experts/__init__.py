@@ -10,7 +10,6 @@ from roster.experts.mpo import MPO, MPOExperts
 from roster.experts.null import WithNull
 from roster.experts.ragged import Ragged
 from roster.experts.scaling import ScalingExperts
-from roster.experts.sized import SizedSwiGLU
 from roster.experts.spawned import Spawned
 from roster.experts.swiglu import SwiGLU
 
@@ -25,7 +24,6 @@ __all__ = [
     "MPOExperts",
     "Ragged",
     "ScalingExperts",
-    "SizedSwiGLU",
     "Spawned",
     "SwiGLU",
     "WithNull",

@@ -16,7 +16,7 @@ from torch import nn
 
 from roster.balance import ParameterPenalty
 from roster.errors import RosterError
-from roster.experts import SizedSwiGLU
+from roster.experts import Ragged
 from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
@@ -43,7 +43,7 @@ def hmoe(num_experts: int = 8, k: int = 2, spread: float = 0.5, penalty: float =
         widths = progression(num_experts, place.share(k), spread)
         select = TopP(p) if p else TopK(k)
         router = Router(Linear(place.width, num_experts), select, [ParameterPenalty(widths, penalty)])
-        return MoE(router, SizedSwiGLU(place.width, widths))
+        return MoE(router, Ragged(place.width, widths))
 
     return Layout(block, kinds=tuple(range(num_experts)))
 
