@@ -19,6 +19,7 @@ from roster.errors import RosterError
 from roster.mixture.site import running
 from roster.moe.blocks import Kind
 from roster.router import Router
+from roster.select.allotted import ATTENTION
 
 # Names of the children that give an attention block away, and the one whose input width is the model's.
 _PARTS: dict[frozenset[str], str] = {
@@ -88,6 +89,28 @@ def find_attention(model: nn.Module, layers: Iterable[int] | None = None) -> dic
         raise RosterError(f"layers={list(chosen)}: this model has attention blocks 0 to {len(found) - 1}")
     names = list(found)
     return {names[index]: found[names[index]] for index in chosen}
+
+
+class _Keep:
+    """A forward hook that puts the weights of an attention block into the running call's memory."""
+
+    def __init__(self, slot: ContextSlot):
+        self.slot = slot
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        running(self.slot).memory[ATTENTION] = output[1]
+
+
+def keep_attention(model: Any, slot: ContextSlot) -> None:
+    """Switches to "eager" attention and keeps the weights of the latest block in every call's memory.
+
+    Args:
+        model: a transformers model.
+        slot: where the running call's context is found.
+    """
+    for name in find_attention(model):
+        model.get_submodule(name).register_forward_hook(_Keep(slot))
+    model.set_attn_implementation("eager")
 
 
 def _no_experts(count: int, width: int) -> NoReturn:

@@ -73,6 +73,8 @@ class Layout:
         remembers: whether a router keeps something across decode steps.
         reads_prompt: whether a router pools over the prompt, so that every row must have one.
         routes_by_task: whether rows must name a task.
+        reads_attention: whether a router reads the attention weights of its layer, which only the "eager" attention of
+            transformers gives.
         at: what becomes routed: "feed-forward" blocks, whose place `block` takes, or "attention" blocks, which stay and
             are the only expert: `block` then makes what decides how much of them each token gets (see
             `roster.moe.attention`).
@@ -87,6 +89,7 @@ class Layout:
     remembers: bool = False
     reads_prompt: bool = False
     routes_by_task: bool = False
+    reads_attention: bool = False
     kinds: tuple[int, ...] = ()
     consistency: float = 0.0
     at: Literal["feed-forward", "attention"] = "feed-forward"

@@ -15,7 +15,7 @@ from roster.errors import RosterError
 from roster.mixture.attach import become
 from roster.mixture.model import Mixture, routed_class
 from roster.mixture.site import CHILD, running
-from roster.moe.attention import RoutedAttention, find_attention
+from roster.moe.attention import RoutedAttention, find_attention, keep_attention
 from roster.moe.blocks import find_blocks
 from roster.moe.folder import Replaced
 from roster.moe.layout import Layout, Place
@@ -95,6 +95,8 @@ def replace(
         made[name] = _routed(model.get_submodule(name), block, layout, mixture)
     for name, block in made.items():
         model.set_submodule(name, block)
+    if layout.reads_attention:
+        keep_attention(model, mixture.slot)
     become(model, routed_class(type(model)), mixture)
     mixture.experts = tuple(str(index) for index in range(_most_experts(made)))
     _set_trained(model, layout)

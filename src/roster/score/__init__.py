@@ -9,10 +9,13 @@ from roster.score.cosine import Cosine
 from roster.score.distilled import Distilled
 from roster.score.from_memory import FromMemory
 from roster.score.grouped_pooling import GroupedPooling
+from roster.score.hidden_from import HiddenFrom
+from roster.score.hierarchical import Hierarchical
 from roster.score.hypernetwork import Hypernetwork
 from roster.score.hyperspherical import Hyperspherical
 from roster.score.linear import Linear
 from roster.score.location import Location
+from roster.score.noisy import Noisy
 from roster.score.of_outputs import OfOutputs
 from roster.score.offset import Offset
 from roster.score.patched import Patched
@@ -21,6 +24,7 @@ from roster.score.prompted import Prompted
 from roster.score.prototype import Prototype
 from roster.score.random import Random
 from roster.score.recurrent import Recurrent
+from roster.score.slots import Slots
 from roster.score.task_embedding import TaskEmbedding
 from roster.score.task_gate import TaskGate
 from roster.score.task_id import TaskTable
@@ -36,10 +40,13 @@ __all__ = [
     "Distilled",
     "FromMemory",
     "GroupedPooling",
+    "HiddenFrom",
+    "Hierarchical",
     "Hypernetwork",
     "Hyperspherical",
     "Linear",
     "Location",
+    "Noisy",
     "OfOutputs",
     "Offset",
     "Patched",
@@ -48,6 +55,7 @@ __all__ = [
     "Prototype",
     "Random",
     "Recurrent",
+    "Slots",
     "TaskEmbedding",
     "TaskGate",
     "TaskTable",
