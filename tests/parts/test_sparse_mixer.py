@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers.models.phimoe.modeling_phimoe import sparsemixer
 
 from roster import RosterError
 from roster.context import Context
@@ -75,6 +76,28 @@ def test_evaluation_takes_the_best_weighted_when_taken():
     first = SCORES_E.softmax(0)[2]
     second = SCORES_E[[0, 1, 3]].softmax(0)[0]
     torch.testing.assert_close(route.dense(), torch.stack([second, second * 0, first, second * 0])[None])
+
+
+@pytest.mark.parametrize("jitter", [0.1, EVERYONE])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_same_as_in_transformers(jitter, training):
+    """Phi-3.5-MoE's own. Its second draw takes one more random number, so that only first draws can be compared."""
+    torch.manual_seed(3)
+    scores_TE = torch.randn(200, 6).requires_grad_(True)
+    theirs_TE = scores_TE.detach().clone().requires_grad_(True)
+    torch.manual_seed(4)
+    route = SparseMixer(2, jitter).train(training)(scores_TE, Context(1, 200))
+    torch.manual_seed(4)
+    weight_TK, expert_TK = sparsemixer(theirs_TE, jitter, training)
+    compared = 1 if training else 2
+    expert_TK, weight_TK = expert_TK[:, :compared], weight_TK[:, :compared]
+    ours_TK = route.weight_TK[:, :compared]
+    assert torch.equal(route.expert_TK[:, :compared], expert_TK)
+    torch.testing.assert_close(ours_TK, weight_TK, atol=1e-4, rtol=1e-4)
+    value_TK = torch.randn(weight_TK.shape)
+    (ours_TK * value_TK).sum().backward()
+    (weight_TK * value_TK).sum().backward()
+    torch.testing.assert_close(scores_TE.grad, theirs_TE.grad)
 
 
 def test_bad_values():

@@ -62,7 +62,7 @@ class SparseMixer(nn.Module):
         noise_TE = -torch.empty_like(masked_TE).exponential_().log()
         expert_T1 = (masked_TE.detach() + noise_TE).argmax(1, keepdim=True)
         prob_T1 = prob_TE.gather(1, expert_T1)
-        whole_T1 = torch.rand_like(prob_T1) < 0.25
+        whole_T1 = torch.rand_like(prob_T1) > 0.75
         if self.spare_best:
             whole_T1 = whole_T1 | (expert_T1 == best_expert_T1)
         part_T1 = torch.where(whole_T1, 1.0, 1.0 / 3.0)
