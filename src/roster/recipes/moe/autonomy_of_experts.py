@@ -6,9 +6,9 @@ Shapes: P_e [P, D], G_e [P, F], U_e [D, F], V_e [F, D]; the score reads the expe
 Trains: everything together.
 Siblings: GShard decides before any expert has seen the token.
 Source: Lv et al., 2025, "Autonomy-of-Experts Models", arXiv:2501.13074.
-Differences: the beginnings h_e of the chosen are computed a second time, not kept (P x D multiply-adds per expert);
-by default the rank is such that a token costs as much as in a dense block, the choice included; experts are SwiGLU
-whatever the model's own block is.
+Differences: weights are a softmax over the chosen, in the source's code over all; the beginnings h_e of the chosen are
+computed a second time, not kept (P x D multiply-adds per expert); by default the rank is such that a token costs
+as much as in a dense block, the choice included; experts are SwiGLU whatever the model's own block is.
 """
 
 from __future__ import annotations

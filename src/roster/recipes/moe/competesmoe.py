@@ -7,7 +7,7 @@ Siblings: GShard without contests; Autonomy-of-Experts judges by the beginning o
 Source: Pham et al., 2024, "CompeteSMoE: Effective Training of Sparse Mixture of Experts via Competition",
 arXiv:2402.02526.
 Differences: a contest is held with a constant chance per layer and call, where the source schedules them; the distance
-that teaches the router is that of the scores themselves.
+that teaches the router is that of the scores themselves, in the source's code that of their softmaxes.
 """
 
 from __future__ import annotations

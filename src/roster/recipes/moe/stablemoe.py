@@ -6,7 +6,8 @@ Shapes: W [E, D], table [V, P], V [E, P].
 Trains: everything together; the light router in stage one only, W in both.
 Siblings: BASE layers and Switch never freeze; hash routing is frozen from the start.
 Source: Dai et al., 2022, "StableMoE: Stable Routing Strategy for Mixture of Experts", arXiv:2204.08396.
-Differences: the balance loss is that of Switch; the stages are shares of one training.
+Differences: the balance loss is that of Switch; the stages are shares of one training; a held-out token in stage one is
+routed by its hidden state, in the source's code by the light router already.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ Siblings: Switch is the first summand alone; `continuous=False` leaves the secon
 pre-training.
 Source: Do et al., 2024, "On the effectiveness of discrete representations in sparse mixture of experts",
 arXiv:2411.19402.
-Differences: the expert reads the token itself, where the source mixes a tenth of its code into it; each path has experts
-of its own, of half the width, where the source's paths share theirs; as many codes as experts, where the source
-has more and takes them modulo E. The codes lie in the model's own space, as in the source's plain form.
+Differences: the expert reads the token itself, where the source mixes a tenth of its code into it; each path has
+experts of its own, of half the width, where the source's paths share theirs; as many codes as experts, where the
+source has more and takes them modulo E. The codes lie in the model's own space, as in the source's plain form.
 """
 
 from __future__ import annotations
