@@ -46,7 +46,7 @@ def _generated() -> dict[str, Any]:
             "roster": {"type": "object"},
         },
     }
-    content = {"application/json": {"schema": whole}, "text/event-stream": {"schema": {"type": "string"}}}
+    content = {"application/json": {"schema": whole}, "text/event-stream": {}}
     return {
         "description": "The answer, with the field `roster`: who gave it, why, and what it cost.",
         "content": content,

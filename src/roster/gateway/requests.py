@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 5.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
-Tokens = Annotated[int, Field(ge=1, le=100_000_000, strict=True)]
-Answers = Annotated[int, Field(ge=1, le=128, strict=True)]
+Tokens = Annotated[int, Field(ge=1, le=100_000_000, strict=True), Whole]
+Answers = Annotated[int, Field(ge=1, le=128, strict=True), Whole]
 Flag = Annotated[bool, Field(strict=True)]
 Kind = Literal["chat", "text"]
 
@@ -77,7 +85,7 @@ class TextRequest(Generation):
 
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=2048)]
     best_of: Answers | None = None
-    logprobs: Annotated[int, Field(ge=0, le=20, strict=True)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20, strict=True), Whole] | None = None
 
     def parts(self) -> list[str]:
         """Each prompt."""
@@ -92,8 +100,8 @@ class TextRequest(Generation):
 class Question(BaseModel):
     """A prompt in either form."""
 
-    messages: Annotated[list[Message], Field(min_length=1)] | None = None
-    prompt: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1)] | SkipJsonSchema[None] = None
+    prompt: str | SkipJsonSchema[None] = None
 
     @property
     def text(self) -> str | None:
@@ -106,14 +114,16 @@ class Question(BaseModel):
 class RouteRequest(Question):
     """POST /v1/route: like a chat or a completion, and only the decision is returned."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        extra="allow", json_schema_extra={"oneOf": [{"required": ["messages"]}, {"required": ["prompt"]}]}
+    )
 
     model: ModelName = "auto"
     max_tokens: Tokens | None = None
 
     @model_validator(mode="after")
     def _one(self) -> RouteRequest:
-        if (self.messages is None) == (self.prompt is None):
+        if {"messages", "prompt"} <= self.model_fields_set or self.text is None:
             raise ValueError("give `messages` or `prompt`, one of them")
         return self
 
