@@ -73,6 +73,5 @@ def unpack(tree: Mapping[str, Any], arrays: Mapping[str, NDArray], known: Mappin
     for name, value in tree["facts"].items():
         setattr(part, name, tuple(value) if isinstance(value, list) else value)
     for name in part.fitted:
-        if prefix + name in arrays:
-            setattr(part, name, arrays[prefix + name])
+        setattr(part, name, arrays.get(prefix + name))
     return part

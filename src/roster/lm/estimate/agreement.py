@@ -6,6 +6,8 @@ scatter evenly over the other answers seen for n. Expectation-maximisation over 
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,8 @@ from roster.lm.estimate.plain import Constant
 from roster.lm.records import Matrix, Records
 
 _QUOTES = "'\"`"
+_NUMBER = re.compile(r"[$€£]?\s*(-?\d[\d,]*(?:\.\d+)?)\s*\.?")
+"""A number with its currency sign and separators: $1,200.00 is 1200."""
 
 
 class Agreement(Constant):
@@ -31,10 +35,13 @@ class Agreement(Constant):
 
 
 def canonical(answer: str | None) -> str | None:
-    """The text without surrounding space and quotes, which say nothing; None when nothing is left."""
+    """The text without surrounding space and quotes, numbers in one form; None when nothing is left."""
     if answer is None:
         return None
     text = str(answer).strip()
+    number = _NUMBER.fullmatch(text)
+    if number:
+        return f"{float(number[1].replace(',', '')):.10g}"
     while len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES:
         text = text[1:-1].strip()
     return text or None

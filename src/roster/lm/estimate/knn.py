@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,8 +44,12 @@ class KNN(Embedding):
 
     def nearest(self, x_ND: NDArray) -> NDArray[np.int64]:
         """The positions of the k nearest training prompts, [N, k], in no particular order."""
-        k = min(self.neighbours, len(self.x_ND))
-        return np.argpartition(-(x_ND @ self.x_ND.T), k - 1, axis=1)[:, :k]
+        count = len(self.x_ND)
+        k = min(self.neighbours, count)
+        far_NN = np.round(-(x_ND @ self.x_ND.T).astype(float), 5)
+        # Equally near ones in their order: rounding in the last bits, which batches change, must not choose.
+        far_NN += np.arange(count) * (5e-6 / count)
+        return np.argpartition(far_NN, k - 1, axis=1)[:, :k]
 
     def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
         """See `Embedding.quality`; the deviation is that of a share of so many votes."""
@@ -56,8 +62,6 @@ class KNN(Embedding):
 
     def estimate(self, prompts, datasets=None):
         """See `Embedding.estimate`; with `costs_too`, costs come from the neighbours where they have any."""
-        from dataclasses import replace
-
         found = super().estimate(prompts, datasets)
         if self.cost_NM is None:
             return found
