@@ -61,13 +61,17 @@ CHECKS = {
     "moec": ("roster.arena.checks.moec", 3),
     "locmoe": ("roster.arena.checks.locmoe", 5),
     "capacity-aware-inference": ("roster.arena.checks.capacity_aware_inference", 5),
-    "stratified-moe": ("roster.arena.checks.stratified_moe", 5),
+    "stratified-moe": ("roster.arena.checks.stratified_moe", 10),
     "union-of-experts": ("roster.arena.checks.union_of_experts", 5),
     "adatt": ("roster.arena.checks.adatt", 5),
     "jiuzhang-2": ("roster.arena.checks.jiuzhang_2", 3),
     "mpoe": ("roster.arena.checks.mpoe", 5),
     "spatial-moe": ("roster.arena.checks.spatial_moe", 5),
     "mmoe-factorized": ("roster.arena.checks.mmoe_factorized", 5),
+    "deepseekmoe": ("roster.arena.checks.deepseekmoe", 3),
+    "shortcut-moe": ("roster.arena.checks.shortcut_moe", 3),
+    "finedeep": ("roster.arena.checks.finedeep", 3),
+    "hmoe": ("roster.arena.checks.hmoe", 3),
 }
 """Module and number of seeds, by slug."""
 
