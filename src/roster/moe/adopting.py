@@ -182,8 +182,8 @@ def _other_router(
     def borrow(count: int, each: int) -> Borrowed:
         if count != num_experts:
             raise RosterError(
-                f"recipe {recipe!r} wants {count} experts at {name!r}, where the model has {num_experts}: a recipe that "
-                "adds experts of its own, or fixes their number, cannot route those of this model"
+                f"recipe {recipe!r} wants {count} experts at {name!r}, where the model has {num_experts}; a recipe "
+                "that adds experts of its own, or fixes their number, cannot route those of this model"
             )
         return Borrowed(block.experts)
 

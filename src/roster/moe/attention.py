@@ -80,7 +80,7 @@ def find_attention(model: nn.Module, layers: Iterable[int] | None = None) -> dic
             weight = getattr(module, reads).weight
             # GPT-2 keeps its matrices the other way round.
             width = weight.shape[1] if isinstance(getattr(module, reads), nn.Linear) else weight.shape[0]
-            found[name] = Kind(width, 0, _no_experts)
+            found[name] = Kind(width, 0, _no_experts, {})
     if not found:
         known = "; ".join(", ".join(sorted(parts)) for parts in _PARTS)
         raise RosterError(f"no attention block of {type(model).__name__} is known to roster (parts: {known})")

@@ -6,7 +6,7 @@ Shape legend: B batch rows, S tokens per row, D model width, F width of the mode
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from roster.mixture.model import Mixture, routed_class
 from roster.mixture.site import CHILD, running
 from roster.moe.attention import RoutedAttention, find_attention, keep_attention
 from roster.moe.blocks import find_blocks
+from roster.moe.dense_start import start_dense
 from roster.moe.folder import Replaced
 from roster.moe.layout import Layout, Place
 from roster.moe.mixture import BlockMixture
@@ -44,8 +45,9 @@ def replace(
     options: Mapping[str, Any] | None = None,
     hidden: int | None = None,
     tasks: Sequence[str] = (),
+    start: Literal["fresh", "dense"] = "fresh",
 ) -> Any:
-    """Turns feed-forward blocks of a model, in place, into mixtures with fresh experts.
+    """Turns feed-forward blocks of a model, in place, into mixtures. Dropout inside a replaced block goes with it.
 
     Args:
         model: a transformers model.
@@ -54,6 +56,8 @@ def replace(
         options: the recipe's options.
         hidden: hidden units that one token may use; by default those of the model's own block.
         tasks: names of the tasks, for recipes that route by task.
+        start: how the experts begin: "fresh", at random; or "dense", as runs of the hidden units of the block that they
+            replace (copies, where they are as wide); see `roster.moe.dense_start` for what then equals what.
 
     Returns:
         The same object, now an instance of `RoutedModel` too.
@@ -66,6 +70,8 @@ def replace(
         raise RosterError(f"recipe {recipe!r} does not make feed-forward mixtures (it is of kind {record.kind!r})")
     if hasattr(model, CHILD):
         raise RosterError("this model routes already: load it anew")
+    if start not in ("fresh", "dense"):
+        raise RosterError(f"start must be 'fresh' or 'dense', not {start!r}")
     layout: Layout = record(options)
     if layout.routes_by_task and not tasks:
         raise RosterError(f"recipe {recipe!r} routes by task: name the tasks with tasks=")
@@ -87,6 +93,8 @@ def replace(
             recipe=recipe,
         )
         block = layout.block(place)
+        if start == "dense":
+            start_dense(block, kind.matrices, recipe=recipe, site=name)
         for each in block.modules():
             if isinstance(each, Router):
                 each.site = name if each.site == "router" else f"{name}.{each.site}"
@@ -95,6 +103,8 @@ def replace(
         made[name] = _routed(model.get_submodule(name), block, layout, mixture)
     for name, block in made.items():
         model.set_submodule(name, block)
+        for emptied in blocks[name].emptied:
+            model.set_submodule(emptied, nn.Identity())
     if layout.reads_attention:
         keep_attention(model, mixture.slot)
     become(model, routed_class(type(model)), mixture)
