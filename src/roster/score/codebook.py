@@ -30,7 +30,9 @@ class Codebook(nn.Module):
         if not commitment >= 0:
             raise RosterError(f"a codebook score needs commitment >= 0, not {commitment}")
         self.commitment = commitment
-        self.codes_ED = nn.Parameter(torch.randn(num_experts, width))
+        # Codes begin near zero, where the direction of a token decides. With codes as long as tokens, the first that
+        # wins moves to the mean of all tokens and is from then on the nearest to every one.
+        self.codes_ED = nn.Parameter((torch.rand(num_experts, width) * 2 - 1) / num_experts)
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E], not positive."""

@@ -7,7 +7,7 @@ Siblings: SMoE-Dropout freezes the router whole, GShard trains it whole.
 Source: Do et al., 2023, "HyperRouter: Towards Efficient Training and Inference of Sparse Mixture of Experts",
 arXiv:2312.07035.
 Differences: every layer has a network of its own (all are frozen draws), with one embedding and ReLU, where the
-source's code has several embeddings, each for a chunk of the weights, and tanh; top 2 of 8 half-width experts by default.
+source's code has several embeddings, each for a chunk of the weights, and tanh; top 2 of 8 half-width experts.
 """
 
 from __future__ import annotations
