@@ -41,7 +41,7 @@ class RoutedByError(nn.Module):
         """[B, S, D] -> [B, S, D]."""
         x_TD = x_BSD.reshape(-1, x_BSD.shape[-1])
         route = self.router(x_TD, context)
-        y_TD = route.combine(self.experts(route.dispatch(x_TD), route.counts_E))
+        y_TD = route.through(self.experts, x_TD)
         if self.training and torch.is_grad_enabled():
             settings = (self.quantile, self.classification, self.damping)
             y_TD = _LearnFromError.apply(y_TD, route.scores_TE, route.chosen(), settings)

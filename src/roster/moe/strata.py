@@ -58,7 +58,7 @@ class Strata(nn.Module):
             here = replace(context, mask_BS=here_T.view(context.batch, -1), recorder=None)
             route = router(read_TD, here)
             router.trace(route, context)
-            h_TD = h_TD + route.combine(self.experts(route.dispatch(read_TD), route.counts_E)).to(h_TD.dtype)
+            h_TD = h_TD + route.through(self.experts, read_TD).to(h_TD.dtype)
             chosen_T = (route.chosen() * (self.stratum_E + 1)).sum(1)
             stands_T = torch.where(here_T, chosen_T, stands_T)
         return (h_TD - x_TD).view_as(x_BSD)
