@@ -228,7 +228,7 @@ def report(rows: dict[str, dict], options: argparse.Namespace, load_before: floa
         "date": datetime.date.today().isoformat(),
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("fastapi", "httpx", "starlette", "uvicorn")},
+        | {name: version(name) for name in ("aiohttp", "fastapi", "starlette", "uvicorn")},
     }
     RESULTS.write_text(json.dumps(record, indent=1) + "\n")
 

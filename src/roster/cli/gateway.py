@@ -30,8 +30,8 @@ def gateway(
       roster gateway gateway.yaml --check --offline
     """
     try:
+        import aiohttp  # noqa: F401
         import fastapi  # noqa: F401
-        import httpx  # noqa: F401
         import prometheus_client  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:

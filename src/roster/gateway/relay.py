@@ -138,7 +138,7 @@ class Relay(StreamingResponse):
                 outcome, leg.target.breaker.failed
             )()
             self._session.end_leg(leg, outcome)
-            await stream.close()
+            stream.close()
         await self._session.finish(leg, outcome)
 
 

@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import aiohttp
+from yarl import URL
 
 from roster.gateway import strict_json
 from roster.gateway.breaker import Breaker
@@ -64,26 +65,34 @@ class Client:
     """All connections of a gateway to all upstreams."""
 
     def __init__(self) -> None:
-        self._http = httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=200, keepalive_expiry=30),
-            # Neither proxies nor passwords from the surroundings: the config says everything.
-            trust_env=False,
-            headers={"content-type": "application/json", "accept-encoding": "identity", "user-agent": "roster"},
-        )
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def _http(self) -> aiohttp.ClientSession:
+        """Made at first use, because it belongs to the event loop that runs then."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # Servers close idle connections after 5 s and more; a call must not meet one that is being closed.
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4.0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"content-type": "application/json", "accept-encoding": "identity", "user-agent": "roster"},
+            )
+        return self._session
 
     async def close(self) -> None:
         """Ends all connections."""
-        await self._http.aclose()
+        if self._session is not None:
+            await self._session.close()
 
     async def reachable(self, upstream: Upstream) -> bool:
         """Whether anything answers there."""
+        timeout = aiohttp.ClientTimeout(total=upstream.timeouts.connect)
+        headers = _authorization(upstream)
         try:
-            await self._http.get(
-                f"{upstream.url}/models", headers=_authorization(upstream), timeout=upstream.timeouts.connect
-            )
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+            async with self._http.get(f"{upstream.url}/models", headers=headers, timeout=timeout):
+                return True
+        except (aiohttp.ClientError, TimeoutError, ValueError):
             return False
-        return True
 
     async def complete(self, target: Target, asked: Asked, body: dict[str, Any]) -> dict[str, Any]:
         """A whole answer.
@@ -95,13 +104,11 @@ class Client:
         try:
             async with asyncio.timeout(target.upstream.timeouts.total):
                 response = await self._send(target, asked, body)
-                try:
+                async with response:
                     raw = await _read(response)
-                finally:
-                    await response.aclose()
         except TimeoutError:
             raise Failure("timeout") from None
-        except httpx.HTTPError:
+        except aiohttp.ClientError:
             raise Failure("stopped") from None
         return _answer(raw, asked.kind)
 
@@ -123,33 +130,27 @@ class Client:
                 return stream
         except BaseException as error:
             if response is not None:
-                await response.aclose()
+                response.close()
             if isinstance(error, TimeoutError):
                 raise Failure("timeout") from None
             raise
 
-    async def _send(self, target: Target, asked: Asked, body: dict[str, Any]) -> httpx.Response:
-        timeouts = target.upstream.timeouts
-        request = self._http.build_request(
-            "POST",
-            target.upstream.url + asked.path,
-            content=target.body(body),
-            headers=_authorization(target.upstream),
-            timeout=httpx.Timeout(timeouts.total, connect=timeouts.connect),
-        )
+    async def _send(self, target: Target, asked: Asked, body: dict[str, Any]) -> aiohttp.ClientResponse:
         try:
-            response = await self._http.send(request, stream=True)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
+            response = await self._http.post(
+                target.upstream.url + asked.path,
+                data=target.body(body),
+                headers=_authorization(target.upstream),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=target.upstream.timeouts.connect),
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
             raise Failure("connect") from None
-        except httpx.TimeoutException:
-            raise Failure("timeout") from None
-        except httpx.HTTPError:
+        except aiohttp.ClientError:
             raise Failure("stopped") from None
-        if response.status_code != 200:
-            try:
+        if response.status != 200:
+            async with response:
                 raise await _refusal(response, target)
-            finally:
-                await response.aclose()
         return response
 
 
@@ -160,9 +161,9 @@ class Stream:
         said_done: whether the upstream ended with its [DONE].
     """
 
-    def __init__(self, response: httpx.Response, deadline: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, deadline: float) -> None:
         self._response, self._deadline = response, deadline
-        self._events = read_events(response.aiter_bytes())
+        self._events = read_events(response.content.iter_any())
         self._first: dict[str, Any] | None = None
         self.said_done = False
 
@@ -192,19 +193,25 @@ class Stream:
             data = await anext(self._events, None)
         except NotEvents:
             raise Failure("garbage") from None
-        except httpx.TimeoutException:
-            raise Failure("timeout") from None
-        except httpx.HTTPError:
+        except aiohttp.ClientError:
             raise Failure("stopped") from None
-        if data is None or data == DONE:
-            self.said_done = data == DONE
+        if data == DONE:
+            self.said_done = True
+            # A connection can be used again once it has been read to its end, which comes now or is not worth a wait.
+            with suppress(TimeoutError, NotEvents, aiohttp.ClientError):
+                async with asyncio.timeout(0.05):
+                    await anext(self._events, None)
+            return None
+        if data is None:
             return None
         return _chunk(data)
 
-    async def close(self) -> None:
-        """Ends the call, which makes the upstream stop."""
-        with suppress(httpx.HTTPError):
-            await self._response.aclose()
+    def close(self) -> None:
+        """Ends the call, which makes the upstream stop; a connection whose answer has been read is kept."""
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
 
 
 def _authorization(upstream: Upstream) -> dict[str, str]:
@@ -212,9 +219,9 @@ def _authorization(upstream: Upstream) -> dict[str, str]:
     return {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
 
 
-async def _read(response: httpx.Response) -> bytes:
+async def _read(response: aiohttp.ClientResponse) -> bytes:
     parts, size = [], 0
-    async for part in response.aiter_bytes():
+    async for part in response.content.iter_any():
         size += len(part)
         if size > LARGEST_ANSWER:
             raise Failure("garbage")
@@ -249,13 +256,13 @@ def _chunk(data: str) -> dict[str, Any]:
     return chunk
 
 
-async def _refusal(response: httpx.Response, target: Target) -> Failure | ApiError:
+async def _refusal(response: aiohttp.ClientResponse, target: Target) -> Failure | ApiError:
     """What a status other than 200 means."""
-    status = response.status_code
+    status = response.status
     if status not in _CLIENTS_FAULT:
         return Failure(_PLAIN_KINDS.get(status, "status"))
     message = ""
-    with suppress(httpx.HTTPError, json.JSONDecodeError, Failure, TimeoutError):
+    with suppress(aiohttp.ClientError, json.JSONDecodeError, Failure, TimeoutError):
         async with asyncio.timeout(target.upstream.timeouts.connect):
             told = strict_json.loads(await _read(response))
         inner = told.get("error", told) if isinstance(told, dict) else {}
@@ -266,8 +273,8 @@ async def _refusal(response: httpx.Response, target: Target) -> Failure | ApiErr
 
 def _redacted(message: str, target: Target) -> str:
     """An upstream's words without its address, its key, its name for the model, or anything that looks like them."""
-    url = httpx.URL(target.upstream.url)
-    secrets = [target.upstream.url, url.netloc.decode(), url.host]
+    url = URL(target.upstream.url)
+    secrets = [target.upstream.url, url.authority, url.host]
     if target.upstream.api_key is not None:
         secrets.append(target.upstream.api_key.get_secret_value())
     for secret in filter(None, secrets):
