@@ -1,10 +1,11 @@
 """AdaTT's own claim: it beats a shared bottom and MMoE, fuses related tasks more, and needs the native experts.
 
-Toy: 4 tasks on the same inputs, in two pairs; what is wanted of a task is 0.9 of its pair's random function and 0.44 of
-its own. All have the same hidden units in all (they all use all of them): a shared bottom with task inputs it cannot
-see, MMoE (a gate per task over 5 experts), which is AdaTT without the native part, and AdaTT (an expert per task and a
-shared one).
-Every task has its own read-out.
+Toy: 4 tasks on the same inputs, in two pairs; what is wanted of a task is 0.8 of its pair's random function and 0.6
+of its own. All have the same hidden units in all (they all use all of them): a shared bottom with task inputs it
+cannot see, MMoE (a gate per task over 5 experts), which is AdaTT without the native part, and AdaTT (an expert per
+task and a shared one). Every task has its own read-out. These are the second settings: with 20 hidden units in all
+instead of 60 and shares of 0.9 and 0.44, AdaTT's error was 0.154, MMoE's 0.149 and the shared bottom's 0.153 (means
+of 5 seeds).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from roster.arena.checks.clusters import OUT, WIDTH, mean_error, net, routes
 from roster.context import Context
 from roster.select import All
 
-TASKS, STEPS, HIDDEN = 4, 1000, 20
+TASKS, STEPS, HIDDEN = 4, 1000, 60
 
 
 class PerTask(Net):
@@ -51,7 +52,7 @@ def check(seed: int) -> dict[str, float]:
         x_BD, task_B = torch.randn(rows, WIDTH), torch.randint(0, TASKS, (rows,))
         y_BO = torch.zeros(rows, OUT)
         for task in range(TASKS):
-            y_BO = y_BO + (task_B == task)[:, None] * (0.9 * pair[task // 2](x_BD) + 0.44 * own[task](x_BD))
+            y_BO = y_BO + (task_B == task)[:, None] * (0.8 * pair[task // 2](x_BD) + 0.6 * own[task](x_BD))
         return x_BD, y_BO, task_B
 
     figures = {}

@@ -57,7 +57,7 @@ RECIPE = Recipe(
     batch_invariant=False,
     causal=False,
     claim="Inference is faster at an equal quality: rerouting costs less than dropping, by score less than at random.",
-    claim_shown=False,
+    claim_shown=True,
     evidence="docs/results/checks.md",
     kind="moe",
 )
