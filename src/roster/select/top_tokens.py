@@ -45,7 +45,7 @@ class TopTokens(nn.Module):
         real_BS = torch.ones(B, S, dtype=torch.bool, device=scores_TE.device)
         if context.mask_BS is not None:
             real_BS = context.mask_BS.to(scores_TE.device)
-        order_BSE = scores_BSE.masked_fill(~real_BS[..., None], -torch.inf).argsort(1, descending=True, stable=True)
-        rank_BSE = order_BSE.argsort(1)
+        order_BSE = scores_BSE.masked_fill(~real_BS[..., None], -torch.inf).argsort(dim=1, descending=True, stable=True)
+        rank_BSE = order_BSE.argsort(dim=1)
         count_B = (self.share * real_BS.sum(1).double()).ceil()
         return ((rank_BSE < count_B[:, None, None]) & real_BS[..., None]).view_as(scores_TE)
