@@ -63,6 +63,8 @@ def load(
     if router is None:
         raise RosterError("which router? give router=, for example 'arrow-mbc'; see `roster methods`")
     recipe = find(router)
+    if recipe.kind != "mixture":
+        raise RosterError(f"recipe {router!r} does not route among adapters (it is of kind {recipe.kind!r})")
     mixing = recipe(options)
     library = experts if isinstance(experts, Library) else Library.read(Path(experts))
     if isinstance(base, nn.Module):

@@ -45,7 +45,7 @@ def test_methods():
     catalogue = json.loads(succeed("methods", "--json"))
     assert catalogue.keys() == RECIPES.keys()
     for slug, fields in catalogue.items():
-        assert list(fields) == ["source", "trains", "batch_invariant", "claim", "claim_shown", "evidence"]
+        assert list(fields) == ["kind", "source", "trains", "batch_invariant", "claim", "claim_shown", "evidence"]
         assert fields["trains"] in ("nothing", "router", "router and experts", "everything")
         assert fields == {key: getattr(RECIPES[slug], key) for key in fields}
 

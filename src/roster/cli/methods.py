@@ -12,14 +12,15 @@ from roster.cli.common import console, table
 if TYPE_CHECKING:
     from roster.recipes import Recipe
 
-_KEYS = ("source", "trains", "batch_invariant", "claim", "claim_shown", "evidence")
+_KEYS = ("kind", "source", "trains", "batch_invariant", "claim", "claim_shown", "evidence")
 _SHOWN = {True: "shown", False: "not shown here", None: "no verdict yet"}
 
 
 def methods(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, keyed by slug.")] = False) -> None:
     """List every recipe: source, what it trains, its claim, and whether that is shown here.
 
-    Batch-invariant methods give a row the same answer whatever else is in its batch.
+    Of the kind "mixture" are routers among adapters, of "moe" among feed-forward blocks, of "lm" among whole models; a
+    "study" is something to run. Batch-invariant methods give a row the same answer whatever else is in its batch.
 
     \b
     Examples:
@@ -34,12 +35,14 @@ def methods(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, ke
         return
     from rich.markup import escape
 
-    made = table("name", "method and source", "trains", "batch-invariant", "claim and evidence", show_lines=True)
+    made = table(
+        "name", "kind", "method and source", "trains", "batch-invariant", "claim and evidence", show_lines=True
+    )
     made.columns[0].no_wrap = True
     for slug, recipe in RECIPES.items():
         title = recipe.title if recipe.source == "roster" else f"{recipe.title}\n{recipe.source}"
         invariant = "yes" if recipe.batch_invariant else "no"
-        made.add_row(slug, escape(title), recipe.trains, invariant, escape(_claim(recipe)))
+        made.add_row(slug, recipe.kind, escape(title), recipe.trains, invariant, escape(_claim(recipe)))
     console().print(made)
 
 

@@ -16,8 +16,8 @@ def page() -> str:
         "Generated from the recipes by `python -m roster.recipes.table > docs/methods.md`; `roster methods` prints the",
         "same. What differs from a source is in the recipe's docstring, under `src/roster/recipes/`.",
         "",
-        "| name | method | trains | needs | batch-invariant | claim | evidence |",
-        "|---|---|---|---|---|---|---|",
+        "| name | kind | method | trains | needs | batch-invariant | claim | evidence |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     return "\n".join([*lines, *map(_row, RECIPES.values()), ""])
 
@@ -27,7 +27,8 @@ def _row(recipe: Recipe) -> str:
     source = recipe.title if recipe.source == "roster" else f"{recipe.title} ({recipe.source})"
     needs = ", ".join(recipe.needs) or "–"
     invariant = "yes" if recipe.batch_invariant else "no"
-    return f"| `{recipe.slug}` | {source} | {recipe.trains} | {needs} | {invariant} | {claim} | `{recipe.evidence}` |"
+    cells = (f"`{recipe.slug}`", recipe.kind, source, recipe.trains, needs, invariant, claim, f"`{recipe.evidence}`")
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
