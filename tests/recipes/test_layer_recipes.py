@@ -177,6 +177,11 @@ def test_a_patch_follows_its_first_token():
     mask_BS = torch.tensor([[False, True, True, True, True, True]])
     scores = Patched(inner, 2, "here")(x_TD, Context(1, 6, mask_BS=mask_BS))
     assert scores[1:, 0].tolist() == [1, 1, 3, 3, 5]
+    many_TD = torch.arange(600.0, dtype=torch.bfloat16)[:, None]
+    late = Patched(inner.to(torch.bfloat16), 2, "here")(many_TD, Context(1, 600))
+    assert torch.equal(late[0::2], late[1::2]), "positions are counted in more than half precision"
+    assert torch.equal(late[0::2], many_TD[0::2])
+    inner = inner.float()
     assert Patched(inner, 1, "here")(x_TD, Context(1, 6))[:, 0].tolist() == x_TD[:, 0].tolist()
     with pytest.raises(RosterError, match="at least one token"):
         Patched(inner, 0, "here")

@@ -36,12 +36,12 @@ class Patched(nn.Module):
         position_BS = positions(context, x_TD.device)
         real_BS = torch.ones_like(position_BS) if context.mask_BS is None else context.mask_BS.to(position_BS)
         # A number for every real token, counted from 1: zero is a pad, or a place that a cache has not filled yet.
-        number_BS1 = ((position_BS + 1) * real_BS)[..., None].to(scores_TE)
-        known_BLX = torch.cat([scores_TE.view(*position_BS.shape, -1), number_BS1], dim=2)
+        number_BS1 = ((position_BS + 1) * real_BS)[..., None].float()  # half precision cannot count beyond 256
+        known_BLX = torch.cat([scores_TE.float().view(*position_BS.shape, -1), number_BS1], dim=2)
         if context.history is not None:
             known_BLX = context.history.append(self.key, known_BLX)
         first_BS = position_BS - position_BS % self.patch + 1
         match_BSL = known_BLX[:, None, :, -1] == first_BS[..., None]
         index_BS1 = match_BSL.to(torch.uint8).argmax(2)[..., None]
         scores_BSE = known_BLX[..., :-1].gather(1, index_BS1.expand(-1, -1, scores_TE.shape[1]))
-        return scores_BSE.reshape(scores_TE.shape)
+        return scores_BSE.reshape(scores_TE.shape).to(scores_TE.dtype)
