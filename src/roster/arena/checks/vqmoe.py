@@ -4,8 +4,8 @@ Small language models. Noise of a tenth of its size is added to what each layer'
 is measured in both its forms: with an ordinary mixture beside (only the choices by code count), and without.
 
 This is the second setting that was tried. In the first the codes began as long as the tokens, and at the one seed that
-was run fewer than 0.3 % of choices changed because nearly all tokens had the same code; they now begin near zero,
-as in the source's code, and how many experts are in use is among the figures.
+was run fewer than 0.3 % of choices changed, as they would if nearly all tokens had the same code, which was not
+measured. The codes now begin near zero, as in the source's code, and the experts in use are among the figures.
 """
 
 from __future__ import annotations
