@@ -194,7 +194,7 @@ def test_a_mixture_without_a_base_asks_for_one(saved):
     assert torch.equal(logits(roster.load(tiny.base(), experts=saved)), logits(roster.load(tiny.base(), experts=saved)))
 
 
-STEPS = ["_write_experts", "router_state", "_write_base", "fingerprint", "move_in"]
+STEPS = ["_write_experts", "router_state", "write_base", "fingerprint", "move_in"]
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def save(model: Any, folder: Path, include_base: bool | None = None) -> None:
         experts = _write_experts(model, new / "experts")
         save_file({k: v.contiguous() for k, v in router_state(model).items()}, new / ROUTER)
         if include_base:
-            _write_base(model, new / "base")
+            write_base(model, new / "base")
         base = Base(
             name=mixture.base_name,
             included=include_base,
@@ -233,9 +234,16 @@ def _read_experts(folder: Path, manifest: Manifest) -> Library:
     return Library({adapter.name: adapter for adapter in adapters})
 
 
-def _write_base(model: Any, folder: Path) -> None:
-    """The base's own files, as transformers writes them: a copy of its class with none of our modules."""
+def write_base(model: Any, folder: Path, instead: Mapping[str, Tensor] | None = None) -> None:
+    """The base's own files, as transformers writes them: a copy of its class with none of our modules.
+
+    Args:
+        model: a routed model.
+        folder: where to.
+        instead: tensors that take the place of the base's, by name.
+    """
     plain_state = {name: tensor for name, tensor in model.state_dict().items() if not _is_ours(name)}
+    plain_state |= instead or {}
     super(type(model).__mro__[1], model).save_pretrained(folder, state_dict=plain_state)
     config = folder / "config.json"
     text = config.read_text(encoding="utf-8")

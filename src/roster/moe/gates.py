@@ -143,3 +143,40 @@ def _decide(block: nn.Module, gate: nn.Module, x_TD: Tensor) -> Tensor | None:
 def _same(router: Router, x_TD: Tensor, theirs_TE: Tensor) -> bool:
     ours_TE = router.eval()(x_TD, Context(1, len(x_TD))).dense()
     return ours_TE.shape == theirs_TE.shape and torch.allclose(ours_TE, theirs_TE, atol=1e-6, rtol=1e-5)
+
+
+def settled_gate(block: nn.Module, router: Router) -> tuple[str, dict[str, Tensor] | None]:
+    """The tensors with which a block's own gate would decide as a router does.
+
+    Returns:
+        (the gate's class, its tensors by their names in the block); None for tensors that do not exist: the gate has
+        another selection, or no place for one of the router's tensors.
+    """
+    gate = gate_of(block)
+    linear = router.score.inner if isinstance(router.score, Offset) else router.score
+    if gate is None or type(linear) is not Linear:
+        return type(gate).__name__, None
+    twin = copy.deepcopy(gate).to(device="cpu", dtype=torch.float32).eval()
+    places = _tensors(twin)
+    if places is None:
+        return type(gate).__name__, None
+    bias = next((part.bias_E for part in router.balance if getattr(part, "bias_E", None) is not None), None)
+    given = {
+        "weight": linear.weight_ED,
+        "bias": router.score.offset_E if isinstance(router.score, Offset) else None,
+        "correction": bias,
+    }
+    with torch.no_grad():
+        for part, place in places.items():
+            if place is None and given[part] is not None and bool(given[part].any()):
+                return type(gate).__name__, None
+            if place is not None:
+                place.copy_(torch.zeros_like(place) if given[part] is None else given[part].reshape(place.shape))
+    x_TD = torch.randn(_PROBES, linear.weight_ED.shape[1], generator=_generator())
+    theirs_TE = _decide(block, twin, x_TD)
+    ours = copy.deepcopy(router).to(device="cpu", dtype=torch.float32)
+    if theirs_TE is None or not _same(ours, x_TD, theirs_TE):
+        return type(gate).__name__, None
+    own = next(name for name, child in block.named_children() if child is gate)
+    dtypes = {name: tensor.dtype for name, tensor in gate.state_dict().items()}
+    return type(gate).__name__, {f"{own}.{n}": t.to(dtypes[n]) for n, t in twin.state_dict().items()}
