@@ -53,6 +53,8 @@ def build(
     """
     out = Path(os.path.abspath(out))  # "." has no name
     recipe = find(router)
+    if recipe.kind != "mixture":
+        raise RosterError(f"recipe {router!r} does not route among adapters (it is of kind {recipe.kind!r})")
     mixing = recipe(options)
     if out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
         raise RosterError(f"{str(out)!r} is not empty and not a mixture; choose another folder")
