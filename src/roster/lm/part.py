@@ -19,7 +19,10 @@ Arrays = dict[str, NDArray]
 
 
 class Part:
-    """The base of whatever a policy's folder holds."""
+    """The base of whatever a policy's folder holds.
+
+    Fitted arrays are kept in C order: products over another layout may differ in their last bits after loading.
+    """
 
     fitted: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[tuple[str, ...]] = ()

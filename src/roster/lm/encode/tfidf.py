@@ -57,7 +57,8 @@ class TfIdf(Encoder):
         if dimensions < 1:  # one prompt, or one term: nothing to reduce
             self.components_VD = np.eye(len(self.terms), dtype=np.float32)
         else:
-            svd = TruncatedSVD(dimensions, random_state=self.seed).fit(x_NV)
+            with np.errstate(invalid="ignore"):  # the share of variance that is explained, where there is none
+                svd = TruncatedSVD(dimensions, random_state=self.seed).fit(x_NV)
             self.components_VD = np.ascontiguousarray(svd.components_.T, dtype=np.float32)
         self._index = None
         return self

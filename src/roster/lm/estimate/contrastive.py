@@ -74,7 +74,7 @@ class Contrastive(Embedding):
                 loss.backward()
                 optimizer.step()
         self.map_DW = linear.weight.detach().numpy().T.copy()
-        self.key_WM = normalised(key_MW.detach().numpy()).T
+        self.key_WM = normalised(key_MW.detach().numpy()).T.copy()
         sim_NM = self._similar(x_ND)
         # Each model's score from all similarities: a prompt near a good model's key is an easy one for others too.
         fits = [fit_logistic(sim_NM, column, 1.0) for column in records.score_NM.T]

@@ -25,6 +25,8 @@ class KNN(Embedding):
 
     fitted = (*Embedding.fitted, "x_ND", "score_NM", "cost_NM", "mean_M")
 
+    cost_NM: Matrix | None = None
+
     def __init__(
         self,
         neighbours: int = 40,

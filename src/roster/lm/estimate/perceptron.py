@@ -59,9 +59,9 @@ class Perceptron(Embedding):
                 loss.backward()
                 optimizer.step()
         first, last = net[0], net[3]
-        self.in_DH = first.weight.detach().numpy().T * np.sqrt(x_ND.shape[1], dtype=np.float32)
+        self.in_DH = first.weight.detach().numpy().T.copy() * np.sqrt(x_ND.shape[1], dtype=np.float32)
         self.in_H, self.out_M = first.bias.detach().numpy(), last.bias.detach().numpy()
-        self.out_HM = last.weight.detach().numpy().T
+        self.out_HM = last.weight.detach().numpy().T.copy()
         self.count_M = np.isfinite(records.score_NM).sum(0)
 
     def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:

@@ -1,0 +1,123 @@
+"""A user's log: what is read, what is refused with which line, and that records survive the disk."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lm import tiny
+from roster.errors import RosterError
+from roster.lm.exporting import log_lines
+from roster.lm.importing import read_log
+from roster.lm.storing import find_records, load_records, save_records
+
+
+def write(path, *rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def test_a_log_becomes_records(tmp_path):
+    made = read_log(
+        write(
+            tmp_path / "log.jsonl",
+            {"prompt": "a", "model": "small", "score": 1, "cost": 0.5, "latency": 2, "split": "test", "dataset": "x"},
+            {"prompt": "a", "model": "large", "score": 0.5},
+            "",
+            {"prompt": "b", "model": "small", "score": 0, "split": "train", "answer": "no", "logprob": -0.5},
+            {"prompt": "b", "model": "small", "score": 1, "split": "train"},
+        )
+    )
+    assert made.models == ("large", "small")
+    assert made.prompts == ("a", "b")
+    np.testing.assert_array_equal(made.score_NM, [[0.5, 1.0], [np.nan, 0.5]])
+    assert made.missing == {"score": 1, "cost": 3, "delay": 3}
+    assert (made.splits, made.datasets) == (("test", "train"), ("x", ""))
+    assert made.answer_NM[1, 1] == "no"
+    assert made.logprob_NM[1, 1] == -0.5
+    assert any("averaged" in note for note in made.notes)
+
+
+def test_splits_follow_the_text(tmp_path):
+    rows = [{"prompt": f"question {n}", "model": "m", "score": 1} for n in range(200)]
+    made = read_log(write(tmp_path / "log.jsonl", *rows))
+    again = read_log(write(tmp_path / "other.jsonl", *rows[::-1]))
+    assert dict(zip(made.prompts, made.splits, strict=True)) == dict(zip(again.prompts, again.splits, strict=True))
+    assert 90 < made.splits.count("train") < 150
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2: not JSON"),
+        ("[1]", "line 2: a line must be a JSON object"),
+        ({"model": "m"}, "line 2: 'prompt' is missing"),
+        ({"prompt": "p", "model": "m", "scor": 1}, "line 2: unknown key 'scor': did you mean 'score'"),
+        ({"prompt": "p", "model": "m", "score": 7}, "line 2: score 7 is not between 0 and 1; rescale"),
+        ({"prompt": "p", "model": "m", "cost": -1}, "line 2: 'cost'"),
+        ('{"prompt": "p", "model": "m", "cost": NaN}', "line 2: 'cost'"),
+        ({"prompt": "", "model": "m"}, "line 2: 'prompt'"),
+        ({"prompt": "p", "model": "m", "split": "dev"}, "line 2: 'split'"),
+        ('{"prompt": ' + "[" * 100_000, "line 2"),
+    ],
+)
+def test_what_is_refused(tmp_path, line, message):
+    with pytest.raises(RosterError, match=message):
+        read_log(write(tmp_path / "log.jsonl", {"prompt": "fine", "model": "m", "score": 1}, line))
+
+
+def test_other_refusals(tmp_path):
+    (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe9", "model": "m"}\n')
+    with pytest.raises(RosterError, match="line 1: not UTF-8"):
+        read_log(tmp_path / "latin.jsonl")
+    with pytest.raises(RosterError, match="no calls"):
+        read_log(write(tmp_path / "empty.jsonl"))
+    with pytest.raises(RosterError, match="and 5 more lines"):
+        read_log(write(tmp_path / "many.jsonl", *["{"] * 15))
+
+
+def test_the_disk_changes_nothing(tmp_path):
+    made = tiny.with_answers()
+    again = load_records(save_records(made, tmp_path / "records"))
+    assert (again.prompts, again.models, again.splits, again.datasets) == (
+        made.prompts,
+        made.models,
+        made.splits,
+        made.datasets,
+    )
+    for name in ("score_NM", "cost_NM", "delay_NM", "answer_NM"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(made, name))
+    assert again.logprob_NM is None
+    (tmp_path / "records" / "matrices.npz").write_bytes(b"no")
+    with pytest.raises(RosterError, match="damaged"):
+        load_records(tmp_path / "records")
+
+
+def test_a_log_of_records_reads_back(tmp_path):
+    made = tiny.records(60)
+    again = read_log(write(tmp_path / "log.jsonl", *log_lines(made)))
+    order = [again.models.index(model) for model in made.models]
+    assert again.prompts == made.prompts
+    np.testing.assert_allclose(again.score_NM[:, order], made.score_NM)
+    np.testing.assert_allclose(again.cost_NM[:, order], made.cost_NM)
+    assert again.splits == made.splits
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = {"prompt": ["a", "b"], "model": ["m", "m"], "score": [1.0, None], "cost": [0.1, 0.2]}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "log.parquet")
+    made = read_log(tmp_path / "log.parquet")
+    assert made.missing["score"] == 1
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RosterError, match="not a readable Parquet"):
+        read_log(tmp_path / "bad.parquet")
+
+
+def test_finding_records(tmp_path):
+    assert find_records("routellm-mt-bench").name == "routellm-mt-bench"
+    with pytest.raises(RosterError, match="roster lm import"):
+        find_records(str(tmp_path))
+    with pytest.raises(RosterError, match="did you mean 'zeroeval'"):
+        find_records("zeroevals")
