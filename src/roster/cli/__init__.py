@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from roster.cli import arena, build, demo, evaluate, experts, gateway, generate, lm, methods, pocket
+from roster.cli import arena, attack, build, demo, evaluate, experts, gateway, generate, lm, methods, pocket
 from roster.cli.common import complain
 from roster.errors import RosterError
 
@@ -54,6 +54,7 @@ app.add_typer(lm.app, name="lm")
 app.add_typer(pocket.app, name="pocket")
 app.add_typer(arena.app, name="arena")
 app.command()(gateway.gateway)
+app.command()(attack.attack)
 
 
 def _version(asked: bool) -> None:
