@@ -5,6 +5,10 @@ The exact gradient is found by asking every expert: tokens, experts and a readou
 the gradient of `sum_e p_e loss(p_e E_e(x))` by the router's weights where the `p_e` inside the loss is held fixed.
 Then small language models, 8 experts of which 2 serve.
 
+This is the second setting that was tried. With 512 tokens the estimate was nearer on average over 16 draws at every seed
+(0.96 to 0.98 against 0.93 to 0.95 for the gate), but a single draw was not (0.76 to 0.80); a training step reads many
+more tokens than that, here 8,192.
+
 Shape legend: T tokens, D width, E experts, C classes.
 """
 
@@ -21,7 +25,7 @@ from roster.arena.checks.small_lm import build, learn
 from roster.context import Context
 from roster.select import SparseMixer, TopK
 
-TOKENS, WIDTH, EXPERTS, CLASSES, DRAWS = 512, 16, 8, 10, 16
+TOKENS, WIDTH, EXPERTS, CLASSES, DRAWS = 8192, 16, 8, 10, 8
 Loss = Callable[[Tensor], Tensor]
 """Loss of each token [T] for what an expert says [T, D]."""
 
