@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint evidence bench pocket clean
+.PHONY: demo gateway-demo test lint evidence bench pocket clean
 
 demo: $(STAMP)
 	$(BIN)/roster demo
+
+gateway-demo: $(STAMP)
+	$(BIN)/python benchmarks/gateway_demo.py
 
 test: $(STAMP)
 	$(BIN)/ruff check .
@@ -22,6 +25,7 @@ bench: $(STAMP)
 
 evidence: $(STAMP)
 	$(BIN)/python -m roster.arena.evidence
+	$(BIN)/python -m roster.lm.evidence
 
 pocket: $(STAMP)
 	$(BIN)/python -m roster.pocket.make

@@ -37,6 +37,7 @@ def evaluate(
     held_out: Sequence[str] = (),
     added: Sequence[str] = (),
     probes: Sequence[int] = (10, 20, 50),
+    in_distribution: bool = True,
     draws: int = 1000,
     seed: int = 0,
     progress: Callable[[str], None] = lambda what: None,
@@ -49,6 +50,7 @@ def evaluate(
         held_out: data sets that take a section each.
         added: models that take a turn at being added from probes.
         probes: k.
+        in_distribution: whether to have the first section.
         draws: bootstrap resamples.
         seed: of everything random.
         progress: told what happens.
@@ -62,13 +64,13 @@ def evaluate(
     if test is None:
         raise RosterError(f"records {records.name!r} have no test split to judge routers on")
     report = Report(records.name, records.currency, test.notes, settings={"draws": draws, "seed": seed})
-    progress("choosing on validation")
-    validation = complete(records.split("validation"))
-    trained = {slug: make().fit(records.split("train")) for slug, make in routers.items()}
-    choice = _best(trained, validation)
-    progress("in distribution")
-    fitted = {slug: make().fit(learn) for slug, make in routers.items()}
-    report.sections.append(section("in distribution", fitted, learn, test, draws, seed, choice))
+    if in_distribution:
+        progress("choosing on validation")
+        trained = {slug: make().fit(records.split("train")) for slug, make in routers.items()}
+        choice = _best(trained, complete(records.split("validation")))
+        progress("in distribution")
+        fitted = {slug: make().fit(learn) for slug, make in routers.items()}
+        report.sections.append(section("in distribution", fitted, learn, test, draws, seed, choice))
     for dataset in held_out:
         progress(f"held out: {dataset}")
         apart = hold_out(records, dataset)

@@ -32,8 +32,8 @@ SHARES = tuple(round(share, 2) for share in np.arange(0.05, 1.0, 0.05))
 DRAWS = 1000
 
 
-def routers(name: str, held_out: tuple[str, ...], added: tuple[str, ...]) -> dict[str, Any]:
-    """The report of `roster lm eval` on one collection, all recipes that it allows."""
+def routers(name: str, held_out: tuple[str, ...] = (), added: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The report of `roster lm eval` on one collection, all recipes that it allows: in distribution, or elsewhere."""
     from roster.recipes import RECIPES
 
     records = data.load(name)
@@ -44,7 +44,9 @@ def routers(name: str, held_out: tuple[str, ...], added: tuple[str, ...]) -> dic
         and slug != "lm-random"
         and (records.answer_NM is not None or "answers" not in recipe.needs)
     }
-    return evaluate(records, wanted, held_out=held_out, added=added, draws=DRAWS).to_dict()
+    here = not held_out and not added
+    report = evaluate(records, wanted, held_out=held_out, added=added, in_distribution=here, draws=DRAWS)
+    return report.to_dict()
 
 
 def cascade(records: Records) -> dict[str, Any]:
@@ -155,8 +157,10 @@ def spearman(a_M: Matrix, b_M: Matrix) -> float:
 
 
 PARTS: dict[str, Callable[[], Any]] = {
-    "llmrouter": lambda: routers("llmrouter", ("mmlu", "gsm8k"), ("llama-3.1-nemotron-51b-instruct",)),
-    "zeroeval": lambda: routers("zeroeval", ("crux", "gsm8k"), ("gpt-4o-2024-08-06", "claude-3-haiku-20240307")),
+    "llmrouter": lambda: routers("llmrouter"),
+    "zeroeval": lambda: routers("zeroeval"),
+    "llmrouter-elsewhere": lambda: routers("llmrouter", ("mmlu", "gsm8k"), ("llama-3.1-nemotron-51b-instruct",)),
+    "zeroeval-elsewhere": lambda: routers("zeroeval", ("crux", "gsm8k"), ("gpt-4o-2024-08-06",)),
     "cascade-gsm8k": lambda: cascade(data.load("routellm-gsm8k")),
     "cascade-mmlu": lambda: cascade(data.load("routellm-mmlu")),
     "added-crux": lambda: added_model(data.load("zeroeval-crux")),

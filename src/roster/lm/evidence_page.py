@@ -157,6 +157,8 @@ def _summaries(result: dict[str, float]) -> list[str]:
 _RENDER: dict[str, Callable[[Any], list[str]]] = {
     "llmrouter": _routers("LLMRouter, de-duplicated"),
     "zeroeval": _routers("ZeroEval: CRUX and GSM8K, models with a list price"),
+    "llmrouter-elsewhere": _routers("LLMRouter: held-out tasks, and a model added from probes"),
+    "zeroeval-elsewhere": _routers("ZeroEval: each data set held out, and a model added from probes"),
     "cascade-gsm8k": _cascade("Cascade on RouteLLM's GSM8K"),
     "cascade-mmlu": _cascade("Cascade on RouteLLM's MMLU"),
     "added-crux": _added,

@@ -29,7 +29,7 @@ def gsm8k() -> Records:
 
 
 def mmlu() -> Records:
-    """14,037 multiple-choice questions of 57 subjects, correctness only; random splits."""
+    """13,932 multiple-choice questions of 57 subjects (105 repeats removed), correctness only; random splits."""
     rows = _table("routellm/mmlu.csv.xz", "mmlu")
     return _records("routellm-mmlu", rows, [row["subject"] for row in rows], None)
 
