@@ -2,7 +2,7 @@
 
 Equation: y = sum over the k experts with the best G[location] of E_i(x); a token whose error (the size of the loss's
 gradient at its output) is above a quantile is misrouted: its gradient is damped, and a binary cross-entropy lowers the
-scores of its experts; it raises those of the others' experts.
+scores of its experts there; it raises those of the experts of all other tokens.
 Shapes: gate [P, E].
 Trains: everything together.
 Siblings: hash routing decides by the token id in a fixed way.
@@ -28,7 +28,7 @@ def spatial_moe(
     num_experts: int = 4,
     k: int = 1,
     locations: int = 64,
-    quantile: float = 0.7,
+    quantile: float = 0.5,
     classification: float = 1.0,
     damping: float = 0.1,
 ) -> Layout:
@@ -38,7 +38,8 @@ def spatial_moe(
         num_experts: E.
         k: experts per token.
         locations: P.
-        quantile: of the errors, above which a token counts as misrouted.
+        quantile: of the errors, above which a token counts as misrouted. A location leaves its expert once most of its
+            errors are above, so the median makes a fair judge.
         classification: weight of the routing classification loss.
         damping: factor on the gradient of misrouted tokens.
     """
