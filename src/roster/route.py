@@ -27,6 +27,8 @@ class Route:
         scores_TE: the scores that led here, for losses and pictures; may be None.
     """
 
+    full = False  # whether it is known that every pair has an expert
+
     def __init__(
         self,
         token_R: Tensor,
@@ -104,7 +106,7 @@ class Route:
     def dispatch(self, x_TD: Tensor) -> Tensor:
         """The rows that the experts read, grouped by expert: [R, D]; nobody's rows come last."""
         rows_RD = x_TD[self.token_R[self.order_R]]
-        if not rows_RD.requires_grad:
+        if self.full or not rows_RD.requires_grad:
             return rows_RD
         # A grouped matmul leaves the gradient of nobody's rows undefined; it must not reach their tokens.
         return rows_RD.masked_fill((self.expert_R[self.order_R] == self.num_experts)[:, None], 0.0)
@@ -112,8 +114,8 @@ class Route:
     def combine(self, rows_RD: Tensor) -> Tensor:
         """Weighted sum of the experts' rows per token, [T, D]; zero for a token that nobody serves."""
         token_R, expert_R, weight_R = self.triples()
-        # Nobody's rows may hold anything, NaN included, and NaN * 0 is NaN.
-        rows_RD = rows_RD.masked_fill((expert_R == self.num_experts)[:, None], 0.0)
+        if not self.full:  # nobody's rows may hold anything, NaN included, and NaN * 0 is NaN
+            rows_RD = rows_RD.masked_fill((expert_R == self.num_experts)[:, None], 0.0)
         out_TD = rows_RD.new_zeros(self.num_tokens, rows_RD.shape[1])
         return out_TD.index_add(0, token_R, rows_RD * weight_R[:, None].to(rows_RD.dtype))
 
@@ -171,6 +173,10 @@ class _SlotRoute(Route):
             self.scores_TE,
         )
 
+    def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
+        order = self.order_R
+        return order // self.expert_TK.shape[1], self.weight_R[order], self.counts_E
+
     def first(self, count: int) -> Route:
         theirs_TK = self.expert_TK >= count
         expert_TK, weight_TK = self.expert_TK.clamp_max(count), self.weight_TK.masked_fill(theirs_TK, 0.0)
@@ -214,6 +220,13 @@ class _GateRoute(Route):
         return _GateRoute(
             self.gate_TE.masked_fill(~mask_T[:, None], 0.0), self.chosen_TE & mask_T[:, None], self.scores_TE
         )
+
+    def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
+        if self.gate_TE.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().pairs()
+        # Most of the T * E pairs are nobody's. Where it costs no wait for a device, list only the others.
+        expert_R, token_R = self.chosen_TE.T.nonzero().unbind(1)
+        return token_R, self.gate_TE[token_R, expert_R], self.counts_E
 
     def first(self, count: int) -> Route:
         return _GateRoute(self.gate_TE[:, :count], self.chosen_TE[:, :count])

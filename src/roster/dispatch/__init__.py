@@ -6,9 +6,9 @@ One back end a file: `blocks` (one matmul per expert; whole experts in `fused`),
 and `reference` (plain). `choose` says which one runs.
 """
 
-from roster.dispatch.choose import measured, use
+from roster.dispatch.choose import forget, measured, use
 from roster.dispatch.grouped_mm import fits_grouped_mm
 from roster.dispatch.operations import feed_forward, grouped_matmul, serve
 from roster.dispatch.weights import Weights
 
-__all__ = ["Weights", "feed_forward", "fits_grouped_mm", "grouped_matmul", "measured", "serve", "use"]
+__all__ = ["Weights", "feed_forward", "fits_grouped_mm", "forget", "grouped_matmul", "measured", "serve", "use"]

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from roster.dispatch.memory import fresh
-
 
 def matmul(rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor) -> Tensor:
     """Each group of rows times its own expert's matrix, [R, F]; undefined for rows of nobody."""
@@ -40,7 +38,7 @@ class _Matmul(torch.autograd.Function):
 # Custom operations, so that a compiler sees one opaque call and no data-dependent shape.
 @torch.library.custom_op("roster::grouped_matmul", mutates_args=())
 def _forward(rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor) -> Tensor:
-    out_RF = fresh(len(rows_RD), weight_EDF.shape[2], like=rows_RD)
+    out_RF = rows_RD.new_empty(len(rows_RD), weight_EDF.shape[2])
     start = 0
     for weight_DF, size in zip(weight_EDF.unbind(), counts_E.tolist(), strict=True):
         if size:
@@ -59,8 +57,8 @@ def _(rows_RD, weight_EDF, counts_E):
 def _backward(
     grad_RF: Tensor, rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor, need_rows: bool, need_weight: bool
 ) -> tuple[Tensor, Tensor]:
-    grad_rows = fresh(*rows_RD.shape, like=rows_RD) if need_rows else rows_RD.new_empty(0)
-    grad_weight = fresh(*weight_EDF.shape, like=weight_EDF) if need_weight else weight_EDF.new_empty(0)
+    grad_rows = rows_RD.new_empty(rows_RD.shape if need_rows else 0)
+    grad_weight = weight_EDF.new_empty(weight_EDF.shape if need_weight else 0)
     into_E = grad_weight.unbind() if need_weight else [None] * len(weight_EDF)
     start = 0
     for weight_DF, into_DF, size in zip(weight_EDF.unbind(), into_E, counts_E.tolist(), strict=True):

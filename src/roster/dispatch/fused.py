@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from roster.dispatch.activation import activate, activate_backward
-from roster.dispatch.memory import fresh
 from roster.dispatch.weights import Expert, Weights
 
 
@@ -79,7 +78,7 @@ def _forward(
     weights = Weights(tuple(matrices), activation, tuple(widths))
     sizes = counts_E.tolist()
     rows = len(x if token_R is None else token_R)
-    kept = [fresh(rows * weights.widest, like=x) if save and n < weights.firsts else x.new_empty(0) for n in (0, 1)]
+    kept = [x.new_empty(rows * weights.widest if save and n < weights.firsts else 0) for n in (0, 1)]
     scratch = [] if save else [x.new_empty(max(sizes, default=0) * weights.widest) for _ in range(weights.firsts)]
     out = x.new_empty(x.shape) if token_R is None else x.new_zeros(x.shape, dtype=_sums_in(x.dtype))
     start = 0
@@ -127,7 +126,7 @@ def _backward(
     """
     need_x, need_weight, *need_matrices = need
     weights = Weights(tuple(matrices), activation, tuple(widths))
-    grads = [fresh(*m.shape, like=m) if n else m.new_empty(0) for m, n in zip(matrices, need_matrices, strict=True)]
+    grads = [m.new_empty(m.shape if n else 0) for m, n in zip(matrices, need_matrices, strict=True)]
     into_experts = weights.of_gradients(grads)
     sums = x.dtype if token_R is None else _sums_in(x.dtype)
     grad_x = x.new_zeros(x.shape, dtype=sums) if need_x else x.new_empty(0)
