@@ -5,9 +5,9 @@ The exact gradient is found by asking every expert: tokens, experts and a readou
 the gradient of `sum_e p_e loss(p_e E_e(x))` by the router's weights where the `p_e` inside the loss is held fixed.
 Then small language models, 8 experts of which 2 serve.
 
-This is the second setting that was tried. With 512 tokens the estimate was nearer on average over 16 draws at every seed
-(0.96 to 0.98 against 0.93 to 0.95 for the gate), but a single draw was not (0.76 to 0.80); a training step reads many
-more tokens than that, here 8,192.
+This is the second setting that was tried. With 512 tokens the mean of 16 draws was nearer at every seed (0.96 to 0.98
+against 0.93 to 0.95 for the gate), but a single draw was not (0.76 to 0.80). A training step reads many more tokens
+than that; here there are 8,192.
 
 Shape legend: T tokens, D width, E experts, C classes.
 """
