@@ -7,7 +7,7 @@ Siblings: Soft MoE mixes tokens, this mixes matrices; every expert computes for 
 Source: Oldfield et al., 2024, "Multilinear Mixture of Experts: Scalable Expert Specialization through Factorization",
 arXiv:2402.12550.
 Differences: no batch normalisation before the gate and no expert-specific biases. With rank 0 the rank is the largest
-at which the block has no more parameters than a gated block of `hidden` units, and so costs no more per token.
+at which the factors have no more parameters than a gated block of `hidden` units; the gate's E x D come on top.
 """
 
 from __future__ import annotations
