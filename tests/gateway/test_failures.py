@@ -145,7 +145,7 @@ def stream(http, client, body):
     return [each if each == "[DONE]" else json.loads(each) for each in data]
 
 
-def eventually(condition, seconds=5.0):
+def eventually(condition, seconds=30.0):
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)

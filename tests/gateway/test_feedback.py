@@ -146,7 +146,7 @@ def gateway_process(path, url):
     with path.with_suffix(".log").open("w+b") as log:
         process = subprocess.Popen(command, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
         try:
-            end = time.monotonic() + 30
+            end = time.monotonic() + 90
             while not answers(url):
                 assert process.poll() is None, path.with_suffix(".log").read_text()
                 assert time.monotonic() < end, path.with_suffix(".log").read_text()
