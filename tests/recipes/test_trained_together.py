@@ -53,8 +53,9 @@ def test_a_contest_is_won_by_the_strongest_answers_and_teaches_the_router():
     top, who = strength_TE.topk(2, dim=1)
     expected = sum(top.softmax(1)[:, i, None] * answers_ETD[who[:, i], torch.arange(6)] for i in range(2))
     torch.testing.assert_close(out.view(6, 32), expected)
-    scores_TE = block.router.score(x_BSD.reshape(6, 32), context)
-    torch.testing.assert_close(context.losses[block.router.site], F.mse_loss(scores_TE, strength_TE))
+    prob_TE = block.router.score(x_BSD.reshape(6, 32), context).softmax(1)
+    gate_TE = torch.zeros_like(prob_TE).scatter(1, who, top.softmax(1))
+    torch.testing.assert_close(context.losses[block.router.site], 8 * F.mse_loss(prob_TE, gate_TE))
 
 
 def test_two_draws_by_hand():

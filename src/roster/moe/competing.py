@@ -21,8 +21,8 @@ class Competing(MoE):
     """An `MoE` that now and then, in training, lets every expert answer every token.
 
     In such a call the strength of an answer, `||E_e(x)||`, is the expert's score; the router's own selection chooses
-    and weighs the winners by it, and the router's scores are drawn to these by their mean squared difference. In
-    all other calls, and always at evaluation, the router decides alone.
+    and weighs the winners by it, and the softmax of the router's scores is drawn to these weights by their squared
+    difference. In all other calls, and always at evaluation, the router decides alone.
 
     Args:
         router, experts: as in `MoE`.
@@ -44,10 +44,10 @@ class Competing(MoE):
         x_TD = x_BSD.reshape(-1, x_BSD.shape[-1])
         answers_ETD, strength_TE = self.contest(x_TD)
         predicted_TE = self.router(x_TD, context).scores_TE
-        missed_T = (predicted_TE.float() - strength_TE.detach()).square().mean(1)
+        gate_TE = self.winners(strength_TE, context).dense()
+        missed_T = (predicted_TE.float().softmax(1) - gate_TE.detach()).square().sum(1)
         context.add_loss(self.router.site, self.distill * over_tokens(missed_T, context))
-        gate_TE = self.winners(strength_TE, context).dense().to(answers_ETD.dtype)
-        return torch.einsum("te,etd->td", gate_TE, answers_ETD).view_as(x_BSD)
+        return torch.einsum("te,etd->td", gate_TE.to(answers_ETD.dtype), answers_ETD).view_as(x_BSD)
 
     def contest(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """Every expert's answer to every token [E, T, D], and its strength [T, E]."""

@@ -1,13 +1,12 @@
 """CompeteSMoE: now and then all experts answer, the strongest win, and the router learns to foresee the winners.
 
-Equation: contest: s_e = ||E_e(x)||, the best k by s serve, and the router is drawn to s; else s = W x.
+Equation: contest: s_e = ||E_e(x)||, the best k by s serve, and softmax(W x) is drawn to their weights; else s = W x.
 Shapes: router [E, D].
 Trains: everything together; the router by the contests' outcomes and, between contests, through its weights.
 Siblings: GShard without contests; Autonomy-of-Experts judges by the beginning of each answer, in every call.
 Source: Pham et al., 2024, "CompeteSMoE: Effective Training of Sparse Mixture of Experts via Competition",
 arXiv:2402.02526.
-Differences: a contest is held with a constant chance per layer and call, where the source schedules them; the distance
-that teaches the router is that of the scores themselves, in the source's code that of their softmaxes.
+Differences: a contest is held with a constant chance per layer and call, where the source schedules them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from roster.select import TopK
 
 
 def competesmoe(
-    num_experts: int = 8, k: int = 2, rate: float = 0.1, distill: float = 0.1, balance: float = 0.01
+    num_experts: int = 8, k: int = 2, rate: float = 0.1, distill: float = 1.0, balance: float = 0.01
 ) -> Layout:
     """Top-k routing with contests.
 
