@@ -52,7 +52,7 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="Communication hides behind computation at the validation loss of top-2 routing.",
-    claim_shown=False,
+    claim_shown=True,
     evidence="docs/results/checks.md",
     kind="moe",
 )
