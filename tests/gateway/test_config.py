@@ -16,7 +16,7 @@ from gateway.test_feedback import free_port, gateway_process
 from roster.cli import app
 from roster.errors import RosterError
 from roster.gateway.reading import parse_config, read_config
-from roster.gateway.serving import watch
+from roster.gateway.serving import mark, watch
 
 ASK = [{"role": "user", "content": "count to three"}]
 URL = "http://127.0.0.1:1"
@@ -135,7 +135,7 @@ def watched(upstream, tmp_path):
     file.write_text(yaml.safe_dump(settings(upstream.url)))
     with gateway_of(settings(upstream.url), tmp_path) as (url, gateway):
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="alice-secret-0123456789", max_retries=0)
-        watching = asyncio.run_coroutine_threadsafe(watch(gateway, file, every=0.02, signals=False), LOOP)
+        watching = asyncio.run_coroutine_threadsafe(watch(gateway, file, mark(file), every=0.02, signals=False), LOOP)
         yield file, client, gateway
         watching.cancel()
         client.close()

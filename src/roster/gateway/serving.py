@@ -19,6 +19,8 @@ from roster.gateway.reading import read_config
 log = logging.getLogger("roster.gateway")
 LOOK_EVERY = 1.0
 """Seconds between looks at the config file."""
+Mark = tuple[int, int, int]
+"""Changes when a file does: time, size and inode."""
 
 
 def open_gateway(path: Path) -> Gateway:
@@ -57,6 +59,7 @@ async def serve(path: Path) -> None:
     Raises:
         RosterError: before the port is opened, whatever is wrong.
     """
+    seen = mark(path)
     gateway = await asyncio.to_thread(open_gateway, path)
     listen = gateway.runtime.config.listen
     for name in await gateway.unreachable():
@@ -72,7 +75,7 @@ async def serve(path: Path) -> None:
             timeout_graceful_shutdown=30,
         )
     )
-    watching = asyncio.create_task(watch(gateway, path))
+    watching = asyncio.create_task(watch(gateway, path, seen))
     try:
         await server.serve()
     finally:
@@ -81,38 +84,45 @@ async def serve(path: Path) -> None:
             await watching
 
 
-async def watch(gateway: Gateway, path: Path, every: float = LOOK_EVERY, signals: bool = True) -> None:
+async def watch(
+    gateway: Gateway, path: Path, seen: Mark | None, every: float = LOOK_EVERY, signals: bool = True
+) -> None:
     """Reloads the config when the file changes or SIGHUP comes; a wrong file is logged once and changes nothing.
 
     Args:
         gateway: whose config it is.
         path: the file.
+        seen: its mark from before it was read, so that no change is missed.
         every: seconds between looks.
         signals: heed SIGHUP, which only the main thread can.
     """
     hup = asyncio.Event()
     if signals and sys.platform != "win32":
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hup.set)
-    seen = _mark(path)
+    last = seen
     while True:
         with suppress(TimeoutError):
             await asyncio.wait_for(hup.wait(), every)
-        mark = _mark(path)
-        if not hup.is_set() and mark == seen:
+        before, last = last, mark(path)
+        # A file that is still being written has another mark at the next look.
+        if not hup.is_set() and (last == seen or last != before):
             continue
         hup.clear()
-        seen = mark
+        seen = last
         try:
             await gateway.reload(path)
         except RosterError as error:
             gateway.metrics.reloads.labels("refused").inc()
             log.error("the config was not reloaded, the old one stays: %s", error)
+        except Exception:  # such as the store being away: the next change must still be seen
+            gateway.metrics.reloads.labels("refused").inc()
+            log.exception("the config was not reloaded, the old one stays")
         else:
             gateway.metrics.reloads.labels("taken").inc()
             log.info("the config was reloaded")
 
 
-def _mark(path: Path) -> tuple[int, int, int] | None:
+def mark(path: Path) -> Mark | None:
     """Changes when the file does; None while it is not there."""
     try:
         found = path.stat()
