@@ -1,9 +1,9 @@
 """CompeteSMoE's own claim: a router taught by contests foresees the winners, and gives richer representations and a
 lower loss than the same mixture without contests. Small language models, 8 experts of which 2 serve.
 
-This is the second setting that was tried. In the first the router's scores were drawn to the strengths themselves, and at
-the one seed that was run the loss was 5.45 against 4.73 and 0.32 of the winners were foreseen; now the softmax of the
-scores is drawn to the winners' weights, as in the source's code.
+This is the second setting that was tried. In the first the router's scores were drawn to the strengths themselves, and
+at the one seed that was run the loss was 5.45 against 4.73 and 0.32 of the winners were foreseen; now the softmax of
+the scores is drawn to the winners' weights, as in the source's code.
 """
 
 from __future__ import annotations
