@@ -25,14 +25,16 @@ def context_of(
         prompt_mask: True for prompt tokens, [B, S]; when None, read off the labels where there are any.
         reads_prompt: whether it is an error that labels leave a row without a prompt.
     """
-    input_ids = inputs.get("input_ids")
-    tokens = input_ids if input_ids is not None else inputs.get("inputs_embeds")
+    # A decoding step of a model with an encoder brings only what its decoder reads.
+    side = "" if any(inputs.get(each) is not None for each in ("input_ids", "inputs_embeds")) else "decoder_"
+    input_ids = inputs.get(f"{side}input_ids")
+    tokens = input_ids if input_ids is not None else inputs.get(f"{side}inputs_embeds")
     if tokens is None:
         raise RosterError("a routed model needs input_ids or inputs_embeds")
     B, S = tokens.shape[:2]
     if S == 0:
         raise RosterError("the prompt is empty: a routed model needs at least one token")
-    mask_BS = token_mask if token_mask is not None else _real_tokens(inputs.get("attention_mask"), S)
+    mask_BS = token_mask if token_mask is not None else _real_tokens(inputs.get(f"{side}attention_mask"), S)
     if mask_BS is not None:
         mask_BS = mask_BS.to(torch.bool)
         # On a CPU it costs nothing to find out that there is no padding; on a device it would mean waiting for it.

@@ -207,6 +207,8 @@ class RoutedModel:
         inputs = super().prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
         tokens = inputs.get("input_ids")
         tokens = inputs.get("inputs_embeds") if tokens is None else tokens
+        if tokens is None:  # a step of a decoder whose encoder has read the prompt
+            return inputs
         B, S = tokens.shape[:2]
         if isinstance(mask_BL, Tensor) and mask_BL.dim() == 2:
             inputs["token_mask"] = mask_BL[:, -S:]

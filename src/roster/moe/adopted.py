@@ -31,7 +31,7 @@ class OwnRouter(Router):
         super().__init__(nn.Identity(), nn.Identity(), site=site)
 
     def forward(self, route: Route, context: Context | None) -> Route:
-        """Hands the decision on, and to whoever records the call; None stands for a call of nobody knows what."""
+        """Hands the decision on, and to whoever records the call; None: what was called is not known."""
         if context is not None:
             self.trace(route, context)
         return route
@@ -45,12 +45,13 @@ class AdoptedSite(nn.Module):
         slot: where the running call's context is found.
         name: of the block.
         block: another mixture over the same experts, `(x_BSD, context) -> [B, S, D]`; None keeps the model's router.
-        two_sides: whether the model has an encoder and a decoder, of which the context describes one.
+        side: "encoder" or "decoder" of a model that has both; the context describes what the encoder reads, and during
+            generation the encoder runs by itself. "only" for all other models.
     """
 
-    def __init__(self, reader: Reader, slot: ContextSlot, name: str, block: nn.Module | None, two_sides: bool):
+    def __init__(self, reader: Reader, slot: ContextSlot, name: str, block: nn.Module | None, side: str = "only"):
         super().__init__()
-        self.reader, self.slot, self.name, self.two_sides = reader, slot, name, two_sides
+        self.reader, self.slot, self.name, self.side = reader, slot, name, side
         self.block = block
         self.router = OwnRouter(name) if block is None else None
 
@@ -65,23 +66,25 @@ class AdoptedSite(nn.Module):
 
     def _known(self, tokens: int) -> Context | None:
         context = self.slot.current
-        return context if context is not None and context.batch * context.length == tokens else None
+        if context is None or self.side == "decoder" or context.batch * context.length != tokens:
+            return None
+        return context
 
     def _context(self, tokens: int) -> Context:
-        """What another router may know; of the side that the context does not describe, only how many tokens."""
-        if not self.two_sides:
-            context = running(self.slot)
-            if context.batch * context.length != tokens:
-                raise RosterError(
-                    f"the experts of {self.name!r} were called with {tokens} tokens, the model with {context.batch} x "
-                    f"{context.length}: roster cannot put another router there"
-                )
-            return context
+        """What another router may know; of a decoder, and of an encoder that runs by itself, only how many tokens."""
+        if self.side == "only":
+            running(self.slot)
+        known = self._known(tokens)
+        if known is not None:
+            return known
         current = self.slot.current
+        if self.side == "only":
+            raise RosterError(
+                f"the experts of {self.name!r} were called with {tokens} tokens, the model with {current.batch} x "
+                f"{current.length}: roster cannot put another router there"
+            )
         if current is None or tokens % current.batch:
             return Context(1, tokens)
-        if current.batch * current.length == tokens:
-            return current
         length = tokens // current.batch
         return replace(current, length=length, mask_BS=None, input_ids_BS=None, prompt_BS=None, recorder=None)
 

@@ -91,11 +91,10 @@ def adopt(
     mixture = BlockMixture(layout, (), tasks, recipe, options)
     mixture.made = Adopted(router=router, options=options, tasks=list(tasks)) if not callable(router) else None
     mixture.unsaved = "its router was made by a function, which a folder cannot name"
-    two_sides = bool(getattr(model.config, "is_encoder_decoder", False))
     made = {}
     for index, (name, block) in enumerate(found.items()):
         new = None if router is None else _other_router(model, index, found, layout, tasks, recipe)
-        made[name] = AdoptedSite(reader_of(block.experts), mixture.slot, name, new, two_sides)
+        made[name] = AdoptedSite(reader_of(block.experts), mixture.slot, name, new, _side(model, name))
     for name, site in made.items():
         experts = found[name].experts
         experts.add_module(CHILD, site)
@@ -129,6 +128,12 @@ def find_experts(model: nn.Module) -> dict[str, nn.Module]:
             "them, or modules expert_0, expert_1, ...; `roster.moe.replace` makes mixtures of dense models"
         )
     return found
+
+
+def _side(model: nn.Module, name: str) -> str:
+    if not getattr(model.config, "is_encoder_decoder", False):
+        return "only"
+    return "decoder" if "decoder" in name.split(".") else "encoder"
 
 
 def adopted_sites(model: nn.Module) -> dict[str, AdoptedSite]:

@@ -108,7 +108,8 @@ class OneByOne:
         """Each expert's own module on its own rows."""
         sizes = counts_E.tolist()
         *groups, nobody = rows_RD.split([*sizes, len(rows_RD) - sum(sizes)])
-        out = [experts[f"expert_{index}"](group) for index, group in enumerate(groups)]
+        # As in transformers, an expert without rows is not called: it shall have no gradient, not one of zeros.
+        out = [experts[f"expert_{index}"](group) for index, group in enumerate(groups) if len(group)]
         return torch.cat([*out, torch.zeros_like(nobody)])
 
     def _linear(self, experts: Any) -> nn.Linear | None:
