@@ -71,20 +71,20 @@ def assign(scores_TE: Tensor, tolerance: float = 1e-3) -> Tensor:
         raise RosterError("balanced assignment: there are scores that are not finite")
     if T == 0 or E == 1:
         return torch.zeros(T, dtype=torch.int64, device=scores_TE.device)
+    scores_TE = scores_TE.double()
     spread = float(scores_TE.max() - scores_TE.min()) or 1.0
-    # Tokens to whom all experts are equal take the places that would stay free: prices of free places may not rise.
-    everyone_TE = torch.zeros(math.ceil(T / E) * E, E, dtype=torch.float64, device=scores_TE.device)
-    everyone_TE[:T] = scores_TE
-    price_E = everyone_TE.new_zeros(E)
-    for eps in (max(0.02, tolerance) * spread, tolerance * spread):
-        expert_T, price_E = _auction(everyone_TE, price_E - price_E.min(), eps)
-    return expert_T[:T]
+    fine, coarse = tolerance * spread, max(0.02, tolerance) * spread
+    price_E = scores_TE.new_zeros(E)
+    # Where places stay free, their price must not rise: one auction, from zero.
+    for eps in (fine,) if T % E else (coarse, fine):
+        expert_T, price_E = _auction(scores_TE, price_E - price_E.min(), eps)
+    return expert_T
 
 
 def _auction(scores_TE: Tensor, start_E: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """(expert_T, price_E) of one auction that begins with no token placed; E divides T."""
+    """(expert_T, price_E) of one auction that begins with no token placed."""
     T, E = scores_TE.shape
-    C, device = T // E, scores_TE.device
+    C, device = math.ceil(T / E), scores_TE.device
     expert_T = torch.full((T,), E, device=device)
     bid_T = torch.full((T,), -torch.inf, device=device, dtype=scores_TE.dtype)
     price_E = start_E
