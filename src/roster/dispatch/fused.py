@@ -79,7 +79,6 @@ def _forward(
     sizes = counts_E.tolist()
     rows = len(x if token_R is None else token_R)
     kept = [x.new_empty(rows * weights.widest if save and n < weights.firsts else 0) for n in (0, 1)]
-    scratch = [] if save else [x.new_empty(max(sizes, default=0) * weights.widest) for _ in range(weights.firsts)]
     out = x.new_empty(x.shape) if token_R is None else x.new_zeros(x.shape, dtype=_sums_in(x.dtype))
     start = 0
     for expert, size in zip(weights.per_expert(), sizes, strict=True):
@@ -87,9 +86,9 @@ def _forward(
             continue
         group = slice(start, start + size)
         x_ND = x[group] if token_R is None else x.index_select(0, token_R[group])
-        inputs = _middles(kept if save else scratch, start * weights.widest if save else 0, expert, size)
-        for first_DF, bias_F, into_NF in zip(expert.firsts, expert.first_biases, inputs, strict=True):
-            _affine(x_ND, first_DF, bias_F, into_NF)
+        into = _middles(kept, start * weights.widest, expert, size) if save else [None] * weights.firsts
+        triples = zip(expert.firsts, expert.first_biases, into, strict=True)
+        inputs = [_affine(x_ND, first_DF, bias_F, into_NF) for first_DF, bias_F, into_NF in triples]
         hidden_NF = activate(activation, inputs, inplace=not save)
         y_ND = _affine(hidden_NF, expert.last, expert.last_bias, out[group] if token_R is None else None)
         if token_R is not None:

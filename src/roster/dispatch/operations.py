@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from roster.dispatch import blocks, fused, grouped_mm, reference
 from roster.dispatch.activation import activate
@@ -91,8 +92,9 @@ def _stepwise(name: str, rows_RD: Tensor, counts_E: Tensor, weights: Weights) ->
     biases: list[Tensor | None] = [None] * (n + 1)
     if len(matrices) > n + 1:
         row_R = torch.arange(len(rows_RD), device=rows_RD.device)
-        expert_R = torch.searchsorted(counts_E.cumsum(0), row_R, right=True).clamp_max(len(counts_E) - 1)
-        biases = [bias[expert_R] for bias in matrices[n + 1 :]]
+        expert_R = torch.searchsorted(counts_E.cumsum(0), row_R, right=True)
+        # Nobody's rows get a bias of their own, so that their undefined gradients end nowhere.
+        biases = [F.pad(bias, (0, 0, 0, 1))[expert_R] for bias in matrices[n + 1 :]]
 
     def affine(rows: Tensor, index: int) -> Tensor:
         out, bias = matmul(rows, matrices[index], counts_E), biases[index]

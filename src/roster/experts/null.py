@@ -56,7 +56,9 @@ class WithNull(nn.Module):
         null_R = torch.searchsorted(counts_E.cumsum(0), row_R, right=True) - E
         # One weight per null expert and row, all zero where an expert that computes is on duty.
         gate_RZ = (null_R[:, None] == torch.arange(Z, device=rows_RD.device)).to(rows_RD.dtype)
-        return torch.where((null_R < 0)[:, None], out_RD, self._null(rows_RD, gate_RZ))
+        # What nobody's rows hold must not reach the gradients of the parameters here.
+        read_RD = rows_RD.masked_fill((null_R >= Z)[:, None], 0.0)
+        return torch.where((null_R < 0)[:, None], out_RD, self._null(read_RD, gate_RZ))
 
     def serve(self, x_TD: Tensor, route: Route) -> Tensor:
         """What all experts make of the tokens; null experts need no rows of their own."""
