@@ -72,6 +72,17 @@ CHECKS = {
     "shortcut-moe": ("roster.arena.checks.shortcut_moe", 3),
     "finedeep": ("roster.arena.checks.finedeep", 3),
     "hmoe": ("roster.arena.checks.hmoe", 3),
+    "switch-transformer": ("roster.arena.checks.switch", 5),
+    "expert-choice": ("roster.arena.checks.expert_choice", 3),
+    "base-layers": ("roster.arena.checks.base_layers", 3),
+    "dynamic-moe-top-p": ("roster.arena.checks.dynamic_moe", 3),
+    "adamoe": ("roster.arena.checks.adamoe", 3),
+    "da-moe": ("roster.arena.checks.da_moe", 3),
+    "remoe": ("roster.arena.checks.remoe", 5),
+    "expert-prototyping": ("roster.arena.checks.expert_prototyping", 5),
+    "sam-switch-mixture": ("roster.arena.checks.sam", 3),
+    "maskmoe": ("roster.arena.checks.maskmoe", 3),
+    "gw-moe": ("roster.arena.checks.gw_moe", 5),
 }
 """Module and number of seeds, by slug."""
 

@@ -1,0 +1,31 @@
+"""ReMoE's own claim: the experts per token come to k, and the loss is below that of top-k with as many.
+
+Toy: 12 equally frequent clusters of tokens, each with a function of its own; 8 experts, k = 2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from roster.arena.checks.choosing import error_of, experts_per_token, trained
+from roster.arena.checks.clusters import Clusters, mean_error
+
+
+def check(seed: int) -> dict[str, float]:
+    """Errors and experts per token."""
+    remoe, ground = trained(Clusters, seed, "remoe")
+    return {
+        "ReMoE: error": mean_error(remoe, ground.draw),
+        "top-2: error": error_of(Clusters, seed, "gshard-top2"),
+        "ReMoE: experts per token": float(experts_per_token(remoe, ground)[0].mean()),
+    }
+
+
+def shown(figures: list[dict[str, float]]) -> bool:
+    """Experts per token are within a tenth of 2 at every seed, and the error is below that of top-2 on average and at
+    most seeds.
+    """
+    near = all(abs(each["ReMoE: experts per token"] - 2) <= 0.2 for each in figures)
+    wins = sum(each["ReMoE: error"] < each["top-2: error"] for each in figures)
+    mean = np.mean([each["ReMoE: error"] - each["top-2: error"] for each in figures])
+    return bool(near and mean < 0 and wins > len(figures) / 2)
