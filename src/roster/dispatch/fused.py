@@ -79,18 +79,24 @@ def _forward(
     sizes = counts_E.tolist()
     rows = len(x if token_R is None else token_R)
     kept = [x.new_empty(rows * weights.widest if save and n < weights.firsts else 0) for n in (0, 1)]
+    # One desk for all experts: memory that each took for itself would be fetched and returned once per expert.
+    most = max(sizes, default=0)
+    wide = [] if save else [x.new_empty(most * weights.widest) for _ in range(weights.firsts)]
+    narrow = [] if token_R is None else [x.new_empty(most, x.shape[1]) for _ in range(2)]
     out = x.new_empty(x.shape) if token_R is None else x.new_zeros(x.shape, dtype=_sums_in(x.dtype))
     start = 0
     for expert, size in zip(weights.per_expert(), sizes, strict=True):
         if not size:
             continue
         group = slice(start, start + size)
-        x_ND = x[group] if token_R is None else x.index_select(0, token_R[group])
-        into = _middles(kept, start * weights.widest, expert, size) if save else [None] * weights.firsts
-        triples = zip(expert.firsts, expert.first_biases, into, strict=True)
-        inputs = [_affine(x_ND, first_DF, bias_F, into_NF) for first_DF, bias_F, into_NF in triples]
+        x_ND, y_ND = [each[:size] for each in narrow] or [x[group], out[group]]
+        if token_R is not None:
+            torch.index_select(x, 0, token_R[group], out=x_ND)
+        inputs = _middles(kept if save else wide, start * weights.widest if save else 0, expert, size)
+        for first_DF, bias_F, into_NF in zip(expert.firsts, expert.first_biases, inputs, strict=True):
+            _affine(x_ND, first_DF, bias_F, into_NF)
         hidden_NF = activate(activation, inputs, inplace=not save)
-        y_ND = _affine(hidden_NF, expert.last, expert.last_bias, out[group] if token_R is None else None)
+        _affine(hidden_NF, expert.last, expert.last_bias, y_ND)
         if token_R is not None:
             out.index_add_(0, token_R[group], y_ND.to(out.dtype).mul_(weight_R[group, None]))
         start += size
