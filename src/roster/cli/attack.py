@@ -104,7 +104,6 @@ def _ids(model: Any, name: str, base: str | None, text: str) -> Any:
     tokenizer = load_tokenizer(base or name) if own is None else own
     if tokenizer is None:
         raise RosterError(f"there is no tokenizer for {name!r}: leave --victim out to attack random rows")
-    ids = tokenizer(text)["input_ids"]
-    if not ids:
-        raise RosterError(f"--victim {text!r} has no tokens")
-    return torch.tensor([ids])
+    if not text:  # there might still be a token for the beginning
+        raise RosterError("--victim has no tokens: give a text")
+    return torch.tensor([tokenizer(text)["input_ids"]])
