@@ -114,3 +114,16 @@ def test_backward_makes_one_gradient_per_stack():
         counted[name] = seen.count
     assert counted["indexed"] >= 3 * E, "the count sees what it is meant to see"
     assert counted["ours"] == 3
+
+
+def test_nothing_is_kept_where_no_gradient_is_recorded():
+    """Not even though the parameters would take one."""
+    torch.manual_seed(0)
+    layer, wide = SwiGLU(E, D, 64 * D), T * K * 64 * D
+    route = Route.slots(torch.rand(T, E).topk(K).indices, torch.rand(T, K), E, full=True)
+    x_TD, counted = torch.randn(T, D), []
+    for recorded in (True, False):
+        with use("blocks"), torch.set_grad_enabled(recorded), Allocations(wide) as seen:
+            route.through(layer, x_TD)
+        counted.append(seen.count)
+    assert counted == [2, 0]

@@ -22,6 +22,9 @@ BACKENDS = ("blocks", "grouped_mm", "triton", "reference")
 VARIABLE = "ROSTER_DISPATCH"
 TOO_SMALL = 1 << 27  # multiply-adds; below, a measurement costs more than it could ever save
 
+TURNS = 5  # of a measurement, of which the first only warms up
+MARGIN = 0.97  # what another back end may take at most of the default's time to be preferred
+
 _forced: str | None = os.environ.get(VARIABLE) or None  # plain globals: a compiler can guard them
 _measured: dict[Hashable, str] = {}
 
@@ -81,7 +84,7 @@ def fastest(key: Hashable, work: int, trials: Mapping[str, Callable[[], object]]
 
     def measure() -> None:
         torch.set_num_threads(threads)
-        for turn in range(3):
+        for turn in range(TURNS):
             for name, run in trials.items():
                 taken = _seconds(run, device)
                 if turn:  # the first turn warms up
@@ -90,7 +93,10 @@ def fastest(key: Hashable, work: int, trials: Mapping[str, Callable[[], object]]
     thread = threading.Thread(target=measure, name="roster-dispatch")
     thread.start()
     thread.join()
-    _measured[key] = min(seconds, key=seconds.__getitem__) if len(seconds) == len(trials) else default
+    if len(seconds) < len(trials):  # a trial failed, as its thread has said
+        return default
+    best = min(seconds, key=seconds.__getitem__)
+    _measured[key] = best if seconds[best] < MARGIN * seconds[default] else default
     return _measured[key]
 
 

@@ -35,13 +35,17 @@ def feed_forward(
     Returns:
         Rows [R, D], undefined for nobody's; with `token_R` the weighted sums [T, D].
     """
-    return _FeedForward.apply(x, token_R, weight_R, counts_E, weights.activation, weights.widths, *weights.matrices)
+    # An autograd function is told who wants a gradient even where none is recorded.
+    given = (x, *weights.matrices) if weight_R is None else (x, weight_R, *weights.matrices)
+    save = torch.is_grad_enabled() and any(each.requires_grad for each in given)
+    return _FeedForward.apply(
+        save, x, token_R, weight_R, counts_E, weights.activation, weights.widths, *weights.matrices
+    )
 
 
 class _FeedForward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, token_R, weight_R, counts_E, activation, widths, *matrices):
-        save = any(ctx.needs_input_grad)
+    def forward(ctx, save, x, token_R, weight_R, counts_E, activation, widths, *matrices):
         out, *middle = torch.ops.roster.feed_forward(
             x, token_R, weight_R, counts_E, list(matrices), list(widths), activation, save
         )
@@ -54,13 +58,13 @@ class _FeedForward(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         x, token_R, weight_R, counts_E, middle0, middle1, *matrices = ctx.saved_tensors
-        need_x, _, need_weight, _, _, _, *need = ctx.needs_input_grad
+        _, need_x, _, need_weight, _, _, _, *need = ctx.needs_input_grad
         grad_x, grad_weight, *grads = torch.ops.roster.feed_forward_backward(
             grad, x, token_R, weight_R, counts_E, matrices, list(ctx.widths), ctx.activation,
             [middle0, middle1], [need_x, need_weight, *need],
         )  # fmt: skip
         grads = [each if needed else None for each, needed in zip(grads, need, strict=True)]
-        return (grad_x if need_x else None, None, grad_weight if need_weight else None, None, None, None, *grads)
+        return (None, grad_x if need_x else None, None, grad_weight if need_weight else None, None, None, None, *grads)
 
 
 @torch.library.custom_op("roster::feed_forward", mutates_args=())
