@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from roster.cli import arena, attack, build, demo, evaluate, experts, gateway, generate, lm, methods, pocket
+from roster.cli import arena, attack, build, demo, evaluate, experts, gateway, generate, lm, methods, moe, pocket
 from roster.cli.common import complain
 from roster.errors import RosterError
 
@@ -51,6 +51,7 @@ app.add_typer(experts.app, name="experts")
 app.command()(methods.methods)
 app.command()(demo.demo)
 app.add_typer(lm.app, name="lm")
+app.add_typer(moe.app, name="moe")
 app.add_typer(pocket.app, name="pocket")
 app.add_typer(arena.app, name="arena")
 app.command()(gateway.gateway)
