@@ -5,14 +5,15 @@ Shape legend: B rows of one token each, D width, O outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from roster.arena.checks.blocks import Net, error, train
-from roster.arena.checks.clusters import OUT, Clusters, mean_error, net, routes
+from roster.arena.checks.clusters import OUT, WIDTH, Clusters, mean_error, net, routes
+from roster.context import Context
 
 STEPS = 600
 
@@ -37,20 +38,41 @@ def _doubled(function: Any) -> Any:
     return lambda x_BD: 2 * function(x_BD)
 
 
+class Direct(Net):
+    """One block and a read-out without a residual: where the block adds nothing, the answer is zero."""
+
+    def __init__(self, recipe: str, options: Mapping[str, Any] | None = None):
+        super().__init__(recipe, options, width=WIDTH, hidden=16, out=OUT)
+        self.out = nn.Linear(WIDTH, OUT, bias=False)
+
+    def forward(self, x_BD: Tensor, task_B: Tensor | None = None, context: Context | None = None) -> Tensor:
+        """Outputs [B, O]."""
+        context = Context(len(x_BD), 1, task_ids_B=task_B) if context is None else context
+        return self.out(self.blocks[0](x_BD[:, None], context)[:, 0])
+
+
 def trained(
-    field: type[Clusters], seed: int, recipe: str, options: Mapping[str, Any] | None = None, **more: Any
+    field: type[Clusters],
+    seed: int,
+    recipe: str,
+    options: Mapping[str, Any] | None = None,
+    make: Callable[..., Net] = net,
+    steps: int = STEPS,
+    **more: Any,
 ) -> tuple[Net, Clusters]:
     """A net trained on a field of 12 clusters; the field is the same for all contenders of a seed."""
     torch.manual_seed(seed)
     ground = field(12)
-    contender = net(recipe, options, **more)
-    train(contender, ground.draw, STEPS)
+    contender = make(recipe, options, **more)
+    train(contender, ground.draw, steps)
     return contender, ground
 
 
-def error_of(field: type[Clusters], seed: int, recipe: str, options: Mapping[str, Any] | None = None) -> float:
+def error_of(
+    field: type[Clusters], seed: int, recipe: str, options: Mapping[str, Any] | None = None, **more: Any
+) -> float:
     """Relative test error of a trained contender."""
-    contender, ground = trained(field, seed, recipe, options)
+    contender, ground = trained(field, seed, recipe, options, **more)
     return mean_error(contender, ground.draw)
 
 
