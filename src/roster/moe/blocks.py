@@ -95,11 +95,12 @@ def find_blocks(model: nn.Module, layers: Iterable[int] | None = None) -> dict[s
     for name, module in model.named_modules():
         if any(name.startswith(f"{other}.") for other in found) or hasattr(module, "experts"):
             continue
-        for rule in _fitting(module):
-            kind = _read(module, rule, name)
-            if kind is not None:
-                found[".".join(part for part in (name, rule.block) if part)] = kind
-                break
+        rules = list(_fitting(module))
+        read = next(((rule, kind) for rule in rules if (kind := _read(module, rule, name)) is not None), None)
+        if read is not None:
+            rule, kind = read
+            found[".".join(part for part in (name, rule.block) if part)] = kind
+        elif rules:
             refused.append(f"{name!r} ({type(module).__name__})")
     if not found:
         _unknown(model, refused)
@@ -110,6 +111,11 @@ def find_blocks(model: nn.Module, layers: Iterable[int] | None = None) -> dict[s
         raise RosterError(f"layers={chosen}: this model has feed-forward blocks 0 to {len(found) - 1}")
     names = list(found)
     return {names[index]: found[names[index]] for index in chosen}
+
+
+def read_block(block: nn.Module) -> Kind | None:
+    """What a feed-forward block is made of; None when it is of no known kind."""
+    return next((kind for rule in _fitting(block) if (kind := _read(block, rule, "")) is not None), None)
 
 
 def _fitting(module: nn.Module) -> Iterator[Rule]:
