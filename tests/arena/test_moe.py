@@ -27,11 +27,12 @@ def test_every_recipe_reads_the_same_text():
 
 def test_training_and_validation_do_not_share_text():
     text = corpus()
+    key = torch.randint(2**62, (40,), generator=torch.Generator().manual_seed(0))
     for domain in DOMAINS:
-        held_out = text.validation[domain][:4000].unfold(0, 40, 40)
-        seen = {tuple(row) for row in text.train[domain].unfold(0, 40, 1).tolist()}
-        shared = sum(tuple(row) in seen for row in held_out.tolist())
-        assert shared <= 0.05 * len(held_out), domain  # licences and headings recur
+        held_out = (text.validation[domain].unfold(0, 40, 40) * key).sum(1)
+        seen = torch.cat([(part * key).sum(1) for part in text.train[domain].unfold(0, 40, 1).split(20_000)])
+        shared = torch.isin(held_out, seen).float().mean()
+        assert shared <= 0.05, domain  # licences and headings recur
 
 
 def test_the_same_seed_gives_the_same_run():

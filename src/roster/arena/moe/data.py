@@ -4,8 +4,9 @@
 - *manual*: the language reference in `pydoc_data.topics`;
 - *skills*: prompts and answers of roster's own skill suite.
 
-Files and topics are split between training and validation by a hash of their name, skills by construction. The text
-depends on the version of Python, which results therefore name.
+Files and topics are split between training and validation by a hash of their name, skills by construction; what a
+held-out topic says is taken out of the others. The text depends on the version of Python, which results therefore
+name.
 
 Shape legend: B batch rows, S tokens per row.
 """
@@ -38,8 +39,13 @@ def _documents() -> Iterator[tuple[str, str, str]]:
 
     for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
         yield "code", _split(path.name), path.read_text(encoding="utf-8", errors="replace")
+    # Topics quote each other at length: a paragraph of a held-out topic may stand in no other.
+    held_out = {p for name in topics if _split(name) == "validation" for p in topics[name].split("\n\n")}
     for name in sorted(topics):
-        yield "manual", _split(name), topics[name]
+        split, paragraphs = _split(name), topics[name].split("\n\n")
+        if split == "train":
+            paragraphs = [paragraph for paragraph in paragraphs if paragraph not in held_out]
+        yield "manual", split, "\n\n".join(paragraphs)
     for split, count in (("train", 600), ("validation", 60)):
         asked = [example for name in sorted(SKILLS) for example in examples(name, split, count)]
         Random(split).shuffle(asked)
