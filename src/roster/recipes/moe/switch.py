@@ -47,7 +47,7 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="At equal cost per token, a top-1 mixture reaches a lower loss than the dense model.",
-    claim_shown=False,
+    claim_shown=True,
     evidence="docs/results/moe.md",
     kind="moe",
 )
