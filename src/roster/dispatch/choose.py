@@ -23,6 +23,7 @@ VARIABLE = "ROSTER_DISPATCH"
 TOO_SMALL = 1 << 27  # multiply-adds; below, a measurement costs more than it could ever save
 
 TURNS = 5  # of a measurement, of which the first only warms up
+PATIENCE = 2.0  # seconds after which a measurement makes do with the turns it has had
 MARGIN = 0.97  # what another back end may take at most of the default's time to be preferred
 
 _forced: str | None = os.environ.get(VARIABLE) or None  # plain globals: a compiler can guard them
@@ -84,7 +85,10 @@ def fastest(key: Hashable, work: int, trials: Mapping[str, Callable[[], object]]
 
     def measure() -> None:
         torch.set_num_threads(threads)
+        began = time.perf_counter()
         for turn in range(TURNS):
+            if turn > 1 and time.perf_counter() - began > PATIENCE:
+                break
             for name, run in trials.items():
                 taken = _seconds(run, device)
                 if turn:  # the first turn warms up
