@@ -48,6 +48,6 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="At equal cost per token, a top-1 mixture reaches a lower loss than the dense model.",
     claim_shown=True,
-    evidence="docs/results/moe.md",
+    evidence="docs/results/checks.md",
     kind="moe",
 )
