@@ -22,6 +22,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/mixture.py
+	$(BIN)/python benchmarks/moe.py
+	$(BIN)/python benchmarks/lm_decide.py
+	$(BIN)/python benchmarks/gateway.py
 
 evidence: $(STAMP)
 	$(BIN)/python -m roster.arena.evidence
