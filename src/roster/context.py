@@ -49,7 +49,7 @@ class Recorder(Protocol):
         tokens: Tensor | None,
         dropped_E: Tensor | None = None,
     ) -> None:
-        """Takes the dense combine weights of one site, [B, S, E], and what a capacity dropped there, if there is one."""
+        """Takes the dense combine weights of one site, [B, S, E], and what a capacity dropped, if there is one."""
         ...
 
 
