@@ -83,6 +83,8 @@ CHECKS = {
     "sam-switch-mixture": ("roster.arena.checks.sam", 3),
     "maskmoe": ("roster.arena.checks.maskmoe", 3),
     "gw-moe": ("roster.arena.checks.gw_moe", 5),
+    "llm-bandit": ("roster.arena.checks.llm_bandit", 5),
+    "informed-thompson-sampling": ("roster.arena.checks.informed_thompson", 5),
 }
 """Module and number of seeds, by slug."""
 

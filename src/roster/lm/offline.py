@@ -16,7 +16,7 @@ import numpy as np
 
 from roster.errors import RosterError, nearest
 from roster.files import write_whole
-from roster.lm import decide, encode, estimate
+from roster.lm import decide, encode, estimate, online
 from roster.lm.decide import CascadeRule, Rule
 from roster.lm.estimate import Estimates, Estimator
 from roster.lm.part import pack, unpack
@@ -28,7 +28,7 @@ FORMAT = "roster-lm-policy/1"
 
 def known_parts() -> dict[str, type]:
     """Every class that a policy's folder may name."""
-    modules = (decide, encode, estimate)
+    modules = (decide, encode, estimate, online)
     return {name: getattr(module, name) for module in modules for name in module.__all__ if name[0].isupper()}
 
 

@@ -1,7 +1,7 @@
 """thompson: learns online which model answers which prompts well, by linear Thompson sampling on prompt features.
 
-For every model m a Bayesian linear regression of the score on the features f of a prompt. With A = l I + sum f f' and
-b = sum f s over the scores s - p given to m's answers, and p the prior guess,
+For every model m a Bayesian linear regression (`roster.lm.online.belief`) of the score on the features f of a prompt.
+With A = l I + sum f f' and b = sum f s over the scores s - p given to m's answers, and p the prior guess,
 
     mean_m = p + f' A^-1 b        deviation_m = v sqrt(f' A^-1 f)
 
@@ -32,6 +32,7 @@ from roster.errors import RosterError
 from roster.gateway.config import Amount, Model, Price, Strict
 from roster.gateway.policies.base import Untrained, prices_of
 from roster.gateway.prices import estimate
+from roster.lm.online.belief import Belief
 from roster.lm.policy import Decision
 
 _NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
@@ -76,8 +77,10 @@ class Thompson(Untrained):
         self.prices, self.options = prices, options
         self._rng = np.random.default_rng(options.seed)
         self._words = HashingVectorizer(n_features=options.features - 1, norm="l2")
-        self._inverse = {model: np.eye(options.features) / options.ridge for model in models}
-        self._target = {model: np.zeros(options.features) for model in models}
+        self._beliefs = {model: self._new() for model in models}
+
+    def _new(self) -> Belief:
+        return Belief(self.options.features, self.options.ridge, self.options.prior)
 
     @classmethod
     def build(cls, name: str, options: Any, known: Mapping[str, Model], base: Path) -> Self:
@@ -117,25 +120,21 @@ class Thompson(Untrained):
         )
 
     def _mean(self, model: str, features_D: np.ndarray) -> float:
-        return self.options.prior + float(features_D @ self._inverse[model] @ self._target[model])
+        return float(self._beliefs[model].mean(features_D))
 
     def _width(self, model: str, features_D: np.ndarray) -> float:
-        return self.options.exploration * math.sqrt(max(0.0, float(features_D @ self._inverse[model] @ features_D)))
+        return self.options.exploration * float(self._beliefs[model].width(features_D))
 
     def feedback(self, prompt: str, decision: Decision, score: float) -> None:
-        """One more observation of the decision's model, by the Sherman-Morrison formula."""
-        if decision.model not in self._inverse:
+        """One more observation of the decision's model."""
+        if decision.model not in self._beliefs:
             raise RosterError(f"the policy {self.name!r} does not know the model {decision.model!r}")
-        features_D = self.features(prompt)
-        inverse_DD = self._inverse[decision.model]
-        along_D = inverse_DD @ features_D
-        self._inverse[decision.model] = inverse_DD - np.outer(along_D, along_D) / (1.0 + features_D @ along_D)
-        self._target[decision.model] = self._target[decision.model] + features_D * (score - self.options.prior)
+        self._beliefs[decision.model].observe(self.features(prompt), score)
 
     def state(self) -> bytes:
         """All regressions, as safetensors."""
-        inverses = {f"inverse.{model}": value for model, value in self._inverse.items()}
-        return save(inverses | {f"target.{model}": value for model, value in self._target.items()})
+        inverses = {f"inverse.{model}": belief.inverse_DD for model, belief in self._beliefs.items()}
+        return save(inverses | {f"target.{model}": belief.target_D for model, belief in self._beliefs.items()})
 
     def restore(self, state: bytes) -> None:
         """Takes back the models that are still there; new ones start anew.
@@ -149,15 +148,16 @@ class Thompson(Untrained):
             raise RosterError(f"what was kept for the policy {self.name!r} is no state of it") from None
         size = self.options.features
         for model in self.models:
-            inverse, target = kept.get(f"inverse.{model}"), kept.get(f"target.{model}")
-            if inverse is None or target is None:
-                inverse, target = np.eye(size) / self.options.ridge, np.zeros(size)
+            belief = self._new()
+            inverse = kept.get(f"inverse.{model}", belief.inverse_DD)
+            target = kept.get(f"target.{model}", belief.target_D)
             if inverse.shape != (size, size) or target.shape != (size,):
                 raise RosterError(
                     f"the policy {self.name!r} has learned with {len(target)} features and now has {size}: "
                     "set `features` back, or give the policy a new name"
                 )
-            self._inverse[model], self._target[model] = inverse, target
+            belief.inverse_DD, belief.target_D = inverse, target
+            self._beliefs[model] = belief
 
 
 def _chance_of_largest(means_M: np.ndarray, widths_M: np.ndarray, at: int) -> float:

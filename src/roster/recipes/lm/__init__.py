@@ -1,6 +1,7 @@
 """Recipes of routers among whole language models. One method a file; this list is their part of the catalogue.
 
-Each composes a `roster.lm.routing.Routing`: an estimator and a decision rule.
+Those of the kind "lm" compose a `roster.lm.routing.Routing`: an estimator and a decision rule. Those of the kind "study"
+compose something else to run: a learner without prompts, a way of evaluating, a scheduler.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 from roster.recipes.lm import (
     carrot,
     composition_of_experts,
+    informed_thompson,
+    llm_bandit,
     model_sat,
     modem,
     plain,
@@ -29,4 +32,6 @@ RECIPES = (
     model_sat.RECIPE,
     smoothie.RECIPE,
     symbolic_moe.RECIPE,
+    llm_bandit.RECIPE,
+    informed_thompson.RECIPE,
 )
