@@ -2,13 +2,14 @@
 
 Recorded answers (ZeroEval CRUX): ten of 51 models are the arms, questions come one by one, a gain is whether the chosen
 model's recorded answer was right, and regret is against the best of the ten on all questions. An expert chose 20 times
-with chances softmax(competence x true accuracy). Once the learner knows the competence, once it believes in a competence
-of 30 where the truth is 0 or 3. Means over 40 runs of 300 questions.
+with chances softmax(competence x true accuracy). Once the learner knows the competence, once it believes in one of 30
+where the truth is 0 or 3. Means over 40 runs of 300 questions.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def shown(figures: list[dict[str, float]]) -> bool:
     mean = {name: float(np.mean([each[name] for each in figures])) for name in figures[0]}
     known = [mean[f"competence {each:g}"] for each in COMPETENCES]
     return (
-        all(more < less for less, more in zip(known, known[1:], strict=False))
+        all(more < less for less, more in pairwise(known))
         and abs(known[0] / mean["plain Thompson sampling"] - 1) < 0.05
         and max(mean["competence 0, believed 30"], mean["competence 3, believed 30"]) < mean["uniform"]
     )

@@ -1,7 +1,7 @@
 """LLM Bandit: learned from one score per prompt, one policy serves all preferences better than fixed models do.
 
 Recorded answers (LLMRouter, 9 models, 14 tasks; four prompts in five, drawn anew for every seed, for training): the
-training prompts come one by one, and only the chosen model's score is seen; then the learned policy routes the others at
+training prompts come one by one, only the chosen model's score is seen; then the learned policy routes the others at
 four preferences. Its utility there, quality less cost, with cost in shares of the span between cheapest and dearest,
 stands beside a bandit that does not read the prompt (Thompson sampling, told the preference and trained once for each),
 the model that is best on all scores of the training prompts, a uniform choice, and the oracle. Then the model with the
@@ -47,7 +47,7 @@ def check(seed: int) -> dict[str, float]:
 
 
 def shown(figures: list[dict[str, float]]) -> bool:
-    """In the mean over seeds, utility is above the best fixed model's and the plain bandit's, and the added model helps."""
+    """In the mean over seeds, utility is above the best fixed model's and the plain bandit's; the added model helps."""
     mean = {name: float(np.mean([each[name] for each in figures])) for name in figures[0]}
     mine = mean["utility, LLM bandit"]
     return (

@@ -2,7 +2,8 @@
 
 belief     Bayesian linear regression, one observation at a time   (also under the gateway's policy `thompson`)
 replay     any learner over recorded scores with partial feedback
-identity   LLM Bandit: one belief shared by all models through identity vectors    informed   Thompson sampling whose prior has seen demonstrations
+identity   LLM Bandit: one belief shared by all models through identity vectors
+    informed   Thompson sampling whose prior has seen demonstrations
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A model's identity i is read off a few probe answers: its mean score and the slopes of a ridge regression of the probe
 scores on the prompt's vector. The score is a linear function of two groups of features of prompt z = (1, x) and model:
 the products i_r z_d, shared by all models, and z in a block of the model's own. A model added later has the shared part
-from its first prompt on. One Bayesian regression (`roster.lm.online.belief`) learns both by Thompson sampling: for every
+from its first prompt on. One Bayesian regression (`roster.lm.online.belief`) learns both by Thompson sampling: for each
 prompt a preference w (what one unit of cost is worth) is drawn, and the model with the largest draw(score) - w cost is
 asked. The regression does not depend on w, so one policy serves every preference.
 

@@ -1,7 +1,7 @@
 """Recipes of routers among whole language models. One method a file; this list is their part of the catalogue.
 
-Those of the kind "lm" compose a `roster.lm.routing.Routing`: an estimator and a decision rule. Those of the kind "study"
-compose something else to run: a learner without prompts, a way of evaluating, a scheduler.
+Those of the kind "lm" compose a `roster.lm.routing.Routing`: an estimator and a decision rule. Those of the kind
+"study" compose something else to run: a learner without prompts, a way of evaluating, a scheduler.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ Trains: beliefs about the models, online.
 Siblings: the gateway's policy `thompson` reads the prompt and starts from a constant prior.
 Source: Hao, Jain, Lattimore, Van Roy, Wen, 2023, "Leveraging Demonstrations to Improve Online Learning: Quality
     Matters", arXiv:2302.03319.
-Differences: the posterior is drawn by importance resampling instead of Bayesian bootstrapping; the expert knows the true
-    means (the source also lets the expert's own knowledge be in doubt).
+Differences: the posterior is drawn by importance resampling instead of Bayesian bootstrapping; the expert knows the
+    true means (the source also lets the expert's own knowledge be in doubt).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RECIPE = Recipe(
     compose=informed_thompson_sampling,
     trains="router",
     batch_invariant=True,
-    claim="Regret falls with the competence of whoever demonstrated, and equals that of plain Thompson sampling at zero.",
+    claim="Regret falls with the competence of whoever demonstrated; at zero it is that of plain Thompson sampling.",
     claim_shown=True,
     evidence="docs/results/checks.md",
     kind="study",
