@@ -52,7 +52,7 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="After fine-tuning, the loss on uncertain tokens depends less on which expert they get than after "
     "fine-tuning with top-k, at the same cost of inference.",
-    claim_shown=False,
+    claim_shown=True,
     evidence="docs/results/checks.md",
     kind="moe",
 )
