@@ -31,12 +31,12 @@ def moe(
     """Train small language models, one per recipe and seed, on equal terms, and report what came of it.
 
     Text: the standard library's sources, Python's manual, and roster's own skills; nothing is downloaded. A run that
-    was cut off goes on where it stopped when it is started again with the same folder and terms.
+    was cut off goes on where it stopped when it is started again with the same folder and terms. Without names every
+    recipe is trained, which takes about an hour of one core per seed.
 
     \b
     Examples:
       roster arena moe switch-transformer --seeds 1 --steps 10 --out my-arena
-      roster arena moe
     """
     import torch
 
