@@ -84,6 +84,7 @@ CHECKS = {
     "maskmoe": ("roster.arena.checks.maskmoe", 3),
     "gw-moe": ("roster.arena.checks.gw_moe", 5),
     "llm-bandit": ("roster.arena.checks.llm_bandit", 5),
+    "banditeval": ("roster.arena.checks.banditeval", 5),
     "informed-thompson-sampling": ("roster.arena.checks.informed_thompson", 5),
 }
 """Module and number of seeds, by slug."""

@@ -4,6 +4,7 @@ belief     Bayesian linear regression, one observation at a time   (also under t
 replay     any learner over recorded scores with partial feedback
 identity   LLM Bandit: one belief shared by all models through identity vectors
     informed   Thompson sampling whose prior has seen demonstrations
+    cells      which (model, example) score to pay for next, to find the best model
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Those of the kind "lm" compose a `roster.lm.routing.Routing`: an estimator and a
 from __future__ import annotations
 
 from roster.recipes.lm import (
+    banditeval,
     carrot,
     composition_of_experts,
     informed_thompson,
@@ -34,4 +35,5 @@ RECIPES = (
     symbolic_moe.RECIPE,
     llm_bandit.RECIPE,
     informed_thompson.RECIPE,
+    banditeval.RECIPE,
 )
