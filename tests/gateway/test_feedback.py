@@ -134,7 +134,7 @@ def test_killed_in_the_middle(upstream, tmp_path):
             assert on_loop(gateway.store.call(call)).outcome == "answered"
         # Each answer added features f with |f|^2 = 2 and score - 1/2 = 1/4 along f, so the targets count them.
         policy = gateway.runtime.learners["auto"].policy
-        constant = sum(target[-1] for target in policy._target.values())
+        constant = sum(belief.target_D[-1] for belief in policy._beliefs.values())
         assert constant == pytest.approx(learned.version / 4)
         assert on_loop(gateway.store.used("alice", "total")) >= 40_000 * len(acknowledged)
 
