@@ -3,8 +3,8 @@
 A method's upper bound is its mean over all examples plus c / sqrt(examples seen), and the next cell is one of
 the method with the largest bound. UCB-E takes the mean over what was seen, and a random unseen example. UCB-E-LRF
 fills the unseen cells with the mean of an ensemble of rank-1 factorisations, each fitted to a bootstrap of the seen
-cells; the bound is the mean of seen and filled cells plus c times the mean deviation of the ensemble over the method's unseen cells; the
-cell taken is the method's unseen example on which the ensemble disagrees most. Cells come in batches.
+cells; the bound is the mean of seen and filled cells plus c times the mean deviation of the ensemble over the method's
+unseen cells; the cell taken is the method's unseen example on which the ensemble disagrees most. Cells come in batches.
 
 Source: Zhou, Belardi, Wu, Zhang, Gomes, Sun, Weinberger, 2024, arXiv:2407.06172.
 Shape legend: M methods, N examples, E members of the ensemble.
