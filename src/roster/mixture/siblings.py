@@ -65,22 +65,31 @@ class Siblings:
             y_TO: the base layer's output.
             context: of the running call.
         """
-        if context.recorder is not None or x_TI.dtype != member.experts.A_RI.dtype:
-            return None
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(x_TI.device.type):
-            return None
         ready = context.memory.get(self.key)
         if member is self.members[0]:
-            if not self._stack(x_TI):
+            if not self._may_share(x_TI, context) or not self._stack(x_TI):
                 return None
             ready = context.memory[self.key] = (source, self._middles(x_TI, context))
-        elif ready is None or ready[0] is not source:
-            if ready is not None:
-                self._leave(member)
+        elif ready is None:
+            return None
+        elif ready[0] is not source:
+            self._leave(member)
             return None
         if member is self.members[-1]:
             del context.memory[self.key]
-        return y_TO.addmm_(ready[1][id(member)], member.experts.B_RO, alpha=member.experts.scale)
+        # What may be shared was settled by the first sibling, so the others come straight here.
+        experts = member.experts
+        return y_TO.addmm_(ready[1][id(member)], experts._parameters["B_RO"], alpha=experts.scale)
+
+    def _may_share(self, x_TI: Tensor, context: Context) -> bool:
+        """Whether this is plain inference: nobody records, differentiates, compiles or casts."""
+        return not (
+            context.recorder is not None
+            or x_TI.dtype != self.members[0].experts.A_RI.dtype
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or torch.is_autocast_enabled(x_TI.device.type)
+        )
 
     def _leave(self, member: RoutedLinear) -> None:
         """Forms the group anew without a member; other threads may still be using the old one."""
@@ -128,7 +137,8 @@ class Siblings:
         middle_TX.view(T, N * E, r).mul_(gate_TX.reshape(T, N * E, 1))
         if N == 1:
             return {id(first): middle_TX}
-        return {id(m): middle for m, middle in zip(self.members, middle_TX.split(E * r, dim=1), strict=True)}
+        middles = middle_TX.view(T, N, E * r).unbind(1)
+        return {id(m): middle for m, middle in zip(self.members, middles, strict=True)}
 
 
 def find_siblings(members: Sequence[tuple[str, RoutedLinear]]) -> None:
