@@ -37,6 +37,7 @@ class KNN(Embedding):
     ):
         super().__init__(encoder, expense)
         self.neighbours, self.prior, self.costs_too = neighbours, prior, costs_too
+        self._turn_N: Matrix | None = None
 
     def fit_quality(self, x_ND: NDArray, records: Records) -> None:
         """Remembers the training prompts."""
@@ -47,10 +48,15 @@ class KNN(Embedding):
     def nearest(self, x_ND: NDArray) -> NDArray[np.int64]:
         """The positions of the k nearest training prompts, [N, k], in no particular order."""
         count = len(self.x_ND)
+        if self._turn_N is None or len(self._turn_N) != count:
+            self._turn_N = np.arange(count) / (2 * count)
+        far_NN = (x_ND @ self.x_ND.T).astype(float)
+        # Equally near ones (to five digits) in their order: rounding in the last bits, which batches change, must not
+        # choose.
+        far_NN *= -1e5
+        np.rint(far_NN, out=far_NN)
+        far_NN += self._turn_N
         k = min(self.neighbours, count)
-        far_NN = np.round(-(x_ND @ self.x_ND.T).astype(float), 5)
-        # Equally near ones in their order: rounding in the last bits, which batches change, must not choose.
-        far_NN += np.arange(count) * (5e-6 / count)
         return np.argpartition(far_NN, k - 1, axis=1)[:, :k]
 
     def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
