@@ -86,6 +86,7 @@ CHECKS = {
     "llm-bandit": ("roster.arena.checks.llm_bandit", 5),
     "banditeval": ("roster.arena.checks.banditeval", 5),
     "informed-thompson-sampling": ("roster.arena.checks.informed_thompson", 5),
+    "active-ranking-experts": ("roster.arena.checks.active_ranking", 5),
 }
 """Module and number of seeds, by slug."""
 

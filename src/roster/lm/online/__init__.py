@@ -3,8 +3,9 @@
 belief     Bayesian linear regression, one observation at a time   (also under the gateway's policy `thompson`)
 replay     any learner over recorded scores with partial feedback
 identity   LLM Bandit: one belief shared by all models through identity vectors
-    informed   Thompson sampling whose prior has seen demonstrations
-    cells      which (model, example) score to pay for next, to find the best model
+informed   Thompson sampling whose prior has seen demonstrations
+cells      which (model, example) score to pay for next, to find the best model
+ranking    the order of experts from as few evaluations as possible
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Those of the kind "lm" compose a `roster.lm.routing.Routing`: an estimator and a
 from __future__ import annotations
 
 from roster.recipes.lm import (
+    active_ranking,
     banditeval,
     carrot,
     composition_of_experts,
@@ -36,4 +37,5 @@ RECIPES = (
     llm_bandit.RECIPE,
     informed_thompson.RECIPE,
     banditeval.RECIPE,
+    active_ranking.RECIPE,
 )
