@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from roster.errors import RosterError
-from roster.lm.queue import poisson_arrivals, serve
+from roster.lm.load.arrivals import poisson
+from roster.lm.load.queue import serve
 
 COUNT = 40_000
 
@@ -13,7 +14,7 @@ COUNT = 40_000
 @pytest.mark.parametrize("load", [0.3, 0.6])
 def test_mean_delay_is_what_theory_says(kind, share, load):
     rng = np.random.default_rng(0)
-    arrival_N = poisson_arrivals(COUNT, load, rng)
+    arrival_N = poisson(COUNT, load, rng)
     seconds_N = rng.exponential(1.0, COUNT) if kind == "M/M/1" else np.ones(COUNT)
     served = serve(arrival_N, seconds_N[:, None], lambda n, load: 0)
     # Pollaczek and Khinchine: waiting = load / (1 - load) x (1 + squared coefficient of variation) / 2.

@@ -87,6 +87,8 @@ CHECKS = {
     "banditeval": ("roster.arena.checks.banditeval", 5),
     "informed-thompson-sampling": ("roster.arena.checks.informed_thompson", 5),
     "active-ranking-experts": ("roster.arena.checks.active_ranking", 5),
+    "learned-best-effort": ("roster.arena.checks.learned_best_effort", 5),
+    "workload-aware-router": ("roster.arena.checks.workload_aware", 5),
 }
 """Module and number of seeds, by slug."""
 

@@ -12,6 +12,7 @@ from roster.recipes.lm import (
     carrot,
     composition_of_experts,
     informed_thompson,
+    learned_best_effort,
     llm_bandit,
     model_sat,
     modem,
@@ -20,6 +21,7 @@ from roster.recipes.lm import (
     smoothie,
     symbolic_moe,
     tryage,
+    workload_aware,
     yardsticks,
 )
 
@@ -37,5 +39,7 @@ RECIPES = (
     llm_bandit.RECIPE,
     informed_thompson.RECIPE,
     banditeval.RECIPE,
+    learned_best_effort.RECIPE,
+    workload_aware.RECIPE,
     active_ranking.RECIPE,
 )

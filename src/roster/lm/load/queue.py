@@ -1,5 +1,7 @@
 """Queue: requests that arrive at random and wait for servers. What routing by load is tried out on.
 
+Times of arrival are `arrivals`; instances that serve many requests at once `batching`.
+
 Every server takes its requests one by one, first come, first served. A scheduler sees the state at an arrival and names
 the server. Deterministic given the arrivals and the seconds of service.
 
@@ -47,17 +49,6 @@ class Served:
 
     server_N: NDArray[np.int64]
     delay_N: Matrix
-
-
-def poisson_arrivals(count: int, rate: float, rng: np.random.Generator) -> Matrix:
-    """Times [N] of a Poisson process.
-
-    Args:
-        count: N.
-        rate: requests a second.
-        rng: dice.
-    """
-    return rng.exponential(1 / rate, count).cumsum()
 
 
 def serve(arrival_N: Matrix, seconds_NM: Matrix, scheduler: Scheduler) -> Served:
