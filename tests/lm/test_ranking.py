@@ -74,4 +74,5 @@ def test_what_cannot_be_ranked():
 def test_the_recipe_ranks():
     run = find("active-ranking-experts").compose(delta=0.2)
     order, ranking = run(evaluations(np.array([[0.0] * 5, [1.0] * 5, [0.5] * 5])), 3, 5, seed=3)
-    assert order == (1, 2, 0) and ranking.seed == 3
+    assert order == (1, 2, 0)
+    assert ranking.seed == 3

@@ -1,7 +1,7 @@
 """Active ranking: wrong in at most delta of the runs, with fewer evaluations than uniform sampling.
 
-Simulated: 6 experts, 64 tasks, evaluations with normal noise of deviation 0.5, delta = 0.1. The experts' order is random;
-neighbours in it differ by 0.25 on every task ("dense"), by 0.5 on 16 random tasks, or by 1 on one random task
+Simulated: 6 experts, 64 tasks, evaluations with normal noise of deviation 0.5, delta = 0.1. The experts' order is
+random; neighbours in it differ by 0.25 on every task ("dense"), by 0.5 on 16 random tasks, or by 1 on one random task
 ("sparse"), and not at all on the others. Uniform sampling compares by the same tests over the same rounds, pooling all
 evaluations of random tasks. 40 runs per seed, so 200 in all; errors are shares of runs with a wrong order.
 """

@@ -16,6 +16,8 @@ from roster.lm.records import Matrix, Records
 class Perceptron(Embedding):
     """One hidden layer, binary cross-entropy with the score as target, missing cells left out.
 
+    One prompt in seven is held out; the network is kept as it was after the epoch that foretold these best.
+
     Args:
         hidden: width of the hidden layer.
         epochs, rate, decay: of AdamW, with batches of 64.
@@ -43,21 +45,37 @@ class Perceptron(Embedding):
         import torch
         from torch import nn
 
-        torch.manual_seed(self.seed)
-        net = nn.Sequential(
-            nn.Linear(x_ND.shape[1], self.hidden), nn.ReLU(), nn.Dropout(0.2), nn.Linear(self.hidden, len(self.models))
-        )
-        x = torch.from_numpy(x_ND * np.sqrt(x_ND.shape[1], dtype=np.float32))
-        seen = torch.from_numpy(np.isfinite(records.score_NM))
-        target = torch.from_numpy(np.nan_to_num(records.score_NM).astype(np.float32))
-        optimizer = torch.optim.AdamW(net.parameters(), lr=self.rate, weight_decay=self.decay)
-        for _ in range(self.epochs):
-            for at in torch.randperm(len(x)).split(64):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            net = nn.Sequential(
+                nn.Linear(x_ND.shape[1], self.hidden),
+                nn.ReLU(),
+                nn.Dropout(0.2),
+                nn.Linear(self.hidden, len(self.models)),
+            )
+            x = torch.from_numpy(x_ND * np.sqrt(x_ND.shape[1], dtype=np.float32))
+            seen = torch.from_numpy(np.isfinite(records.score_NM))
+            target = torch.from_numpy(np.nan_to_num(records.score_NM).astype(np.float32))
+
+            def loss(at: torch.Tensor) -> torch.Tensor:
                 loss_BM = nn.functional.binary_cross_entropy_with_logits(net(x[at]), target[at], reduction="none")
-                loss = (loss_BM * seen[at]).sum() / seen[at].sum().clamp_min(1)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                return (loss_BM * seen[at]).sum() / seen[at].sum().clamp_min(1)
+
+            optimizer = torch.optim.AdamW(net.parameters(), lr=self.rate, weight_decay=self.decay)
+            held, rest = torch.randperm(len(x)).tensor_split([len(x) // 7])
+            best, kept = float("inf"), net.state_dict()
+            for _ in range(self.epochs):
+                net.train()
+                for at in rest[torch.randperm(len(rest))].split(64):
+                    optimizer.zero_grad()
+                    loss(at).backward()
+                    optimizer.step()
+                net.eval()
+                with torch.no_grad():
+                    now = float(loss(held)) if len(held) else -1.0
+                if now < best or not len(held):
+                    best, kept = now, {name: value.clone() for name, value in net.state_dict().items()}
+            net.load_state_dict(kept)
         first, last = net[0], net[3]
         self.in_DH = first.weight.detach().numpy().T.copy() * np.sqrt(x_ND.shape[1], dtype=np.float32)
         self.in_H, self.out_M = first.bias.detach().numpy(), last.bias.detach().numpy()

@@ -5,6 +5,8 @@ replay     any learner over recorded scores with partial feedback
 identity   LLM Bandit: one belief shared by all models through identity vectors
 informed   Thompson sampling whose prior has seen demonstrations
 cells      which (model, example) score to pay for next, to find the best model
+cascaded   MasRouter's controller: mode, roles, models, by policy gradient
+tree       regions of the context, each with beliefs of its own
 ranking    the order of experts from as few evaluations as possible
 """
 

@@ -11,9 +11,11 @@ from roster.recipes.lm import (
     banditeval,
     carrot,
     composition_of_experts,
+    expertise_trees,
     informed_thompson,
     learned_best_effort,
     llm_bandit,
+    masrouter,
     model_sat,
     modem,
     plain,
@@ -42,4 +44,6 @@ RECIPES = (
     learned_best_effort.RECIPE,
     workload_aware.RECIPE,
     active_ranking.RECIPE,
+    expertise_trees.RECIPE,
+    masrouter.RECIPE,
 )
