@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import platform
@@ -30,6 +31,15 @@ from roster.lm.records import Matrix, Records
 
 SHARES = tuple(round(share, 2) for share in np.arange(0.05, 1.0, 0.05))
 DRAWS = 1000
+
+
+def with_minilm(name: str) -> dict[str, Any]:
+    """The report on one collection, in distribution, of some recipes that read MiniLM's vectors instead of TF-IDF's."""
+    from roster.recipes import find
+
+    slugs = ("lm-knn", "lm-logistic", "composition-of-experts", "model-sat")
+    made = {slug: functools.partial(find(slug), {"encoder": "minilm"}) for slug in slugs}
+    return evaluate(data.load(name), made, draws=DRAWS).to_dict()
 
 
 def routers(name: str, held_out: tuple[str, ...] = (), added: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -161,6 +171,8 @@ PARTS: dict[str, Callable[[], Any]] = {
     "zeroeval": lambda: routers("zeroeval"),
     "llmrouter-elsewhere": lambda: routers("llmrouter", ("mmlu", "gsm8k"), ("llama-3.1-nemotron-51b-instruct",)),
     "zeroeval-elsewhere": lambda: routers("zeroeval", ("crux", "gsm8k"), ("gpt-4o-2024-08-06",)),
+    "llmrouter-minilm": lambda: with_minilm("llmrouter"),
+    "zeroeval-minilm": lambda: with_minilm("zeroeval"),
     "cascade-gsm8k": lambda: cascade(data.load("routellm-gsm8k")),
     "cascade-mmlu": lambda: cascade(data.load("routellm-mmlu")),
     "added-crux": lambda: added_model(data.load("zeroeval-crux")),

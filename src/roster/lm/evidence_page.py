@@ -159,6 +159,8 @@ _RENDER: dict[str, Callable[[Any], list[str]]] = {
     "zeroeval": _routers("ZeroEval: CRUX and GSM8K, models with a list price"),
     "llmrouter-elsewhere": _routers("LLMRouter: held-out tasks, and a model added from probes"),
     "zeroeval-elsewhere": _routers("ZeroEval: each data set held out, and a model added from probes"),
+    "llmrouter-minilm": _routers("LLMRouter, some routers with MiniLM's vectors"),
+    "zeroeval-minilm": _routers("ZeroEval, some routers with MiniLM's vectors"),
     "cascade-gsm8k": _cascade("Cascade on RouteLLM's GSM8K"),
     "cascade-mmlu": _cascade("Cascade on RouteLLM's MMLU"),
     "added-crux": _added,

@@ -37,10 +37,12 @@ class MiniLM(Encoder):
         import torch
 
         tokenizer, model = self._model()
+        # Prompts of like length share a batch, or most of the work would be padding.
+        order_N = np.argsort([len(prompt) for prompt in prompts], kind="stable")
         rows = []
         for start in range(0, len(prompts), self.batch):
             batch = tokenizer(
-                list(prompts[start : start + self.batch]),
+                [prompts[n] for n in order_N[start : start + self.batch]],
                 padding=True,
                 truncation=True,
                 max_length=256,
@@ -50,7 +52,7 @@ class MiniLM(Encoder):
                 hidden_BSD = model(**batch).last_hidden_state
             mask_BS1 = batch["attention_mask"][:, :, None]
             rows.append(((hidden_BSD * mask_BS1).sum(1) / mask_BS1.sum(1)).numpy())
-        return normalised(np.concatenate(rows))
+        return normalised(np.concatenate(rows)[np.argsort(order_N)])
 
     def _model(self) -> tuple[Any, Any]:
         if self._loaded is None:
