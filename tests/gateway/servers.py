@@ -1,9 +1,15 @@
-"""Real servers on loopback, in threads of this process: an upstream that misbehaves on demand, and the gateway."""
+"""Real servers on loopback: an upstream that misbehaves on demand, the gateway (both in threads of this process), and
+a PostgreSQL of our own."""
 
 import asyncio
 import contextlib
 import json
+import os
+import shutil
+import socket
+import subprocess
 import threading
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -173,3 +179,35 @@ def gateway_of(config, folder):
     gateway = Gateway(Config.model_validate(config), folder)
     with running(create_app(gateway)) as url:
         yield url, gateway
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@contextlib.contextmanager
+def postgres(folder):
+    """The URL of a PostgreSQL server of our own."""
+    port, data = free_port(), folder / "data"
+    # It refuses to run as root.
+    user = {"user": "nobody", "group": "nogroup"} if os.getuid() == 0 else {}
+    folder.chmod(0o777)
+    for parent in folder.parents[:2]:
+        parent.chmod(0o755)
+    home = Path(shutil.which("postgres")).resolve().parent
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+    subprocess.run(
+        [home / "initdb", "-D", data, "-U", "roster", "--no-sync", "-A", "trust"], check=True, **user, **quiet
+    )
+    options = ["-p", str(port), "-k", str(folder), "-h", "127.0.0.1", "-F"]
+    server = subprocess.Popen([home / "postgres", "-D", data, *options], **user, **quiet)
+    try:
+        yield f"postgresql://roster@127.0.0.1:{port}/postgres", server
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+DATABASES = ["sqlite", *(["postgresql"] if shutil.which("postgres") else [])]

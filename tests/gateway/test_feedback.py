@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import httpx
 import pytest
 import yaml
 
-from gateway.servers import gateway_of, on_loop, settings
+from gateway.servers import free_port, gateway_of, on_loop, settings
 
 ASK = [{"role": "user", "content": "count to three"}]
 LEARNING = {"auto": {"kind": "thompson", "features": 8, "seed": 0}}
@@ -162,9 +161,3 @@ def answers(url):
         return httpx.get(f"{url}/health", trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]

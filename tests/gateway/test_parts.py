@@ -3,9 +3,6 @@
 import asyncio
 import contextlib
 import math
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.servers import settings
-from gateway.test_feedback import free_port
+from gateway.servers import DATABASES, free_port, postgres, settings
 from roster.errors import RosterError
 from roster.gateway.breaker import Breaker
 from roster.gateway.config import Config, Price
@@ -200,32 +196,6 @@ def test_a_state_that_does_not_fit():
         policy("thompson", features=4).restore(made.state())
     with pytest.raises(RosterError, match="learns nothing"):
         policy("fixed").restore(b"x")
-
-
-@contextlib.contextmanager
-def postgres(folder):
-    """The URL of a PostgreSQL server of our own."""
-    port, data = free_port(), folder / "data"
-    # It refuses to run as root.
-    user = {"user": "nobody", "group": "nogroup"} if os.getuid() == 0 else {}
-    folder.chmod(0o777)
-    for parent in folder.parents[:2]:
-        parent.chmod(0o755)
-    home = Path(shutil.which("postgres")).resolve().parent
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
-    subprocess.run(
-        [home / "initdb", "-D", data, "-U", "roster", "--no-sync", "-A", "trust"], check=True, **user, **quiet
-    )
-    options = ["-p", str(port), "-k", str(folder), "-h", "127.0.0.1", "-F"]
-    server = subprocess.Popen([home / "postgres", "-D", data, *options], **user, **quiet)
-    try:
-        yield f"postgresql://roster@127.0.0.1:{port}/postgres", server
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-DATABASES = ["sqlite", *(["postgresql"] if shutil.which("postgres") else [])]
 
 
 @pytest.fixture(scope="module", params=DATABASES)

@@ -38,6 +38,6 @@ def shown(figures: list[dict[str, float]]) -> bool:
     for each in figures:
         singles = [name.removesuffix(": quality") for name in each if name.endswith(": quality")]
         gains = [each[f"{name}: quality of the composition at its cost"] - each[f"{name}: quality"] for name in singles]
-        if gains[0] < 0 or min(gains[1:]) <= 0:
+        if gains[0] < -1e-9 or min(gains[1:]) <= 0:
             return False
     return True

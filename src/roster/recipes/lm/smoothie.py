@@ -6,6 +6,8 @@ Shapes: distances [N, M, M]; one v per model, around each prompt or overall.
 Trains: nothing; it reads answers to sample prompts, no scores.
 Siblings: agreement (`roster.lm.estimate.agreement`) for answers that are either equal or not.
 Source: Guha, Chen, Chow, Khare, Ré, 2024, "Smoothie: Label Free Language Model Routing", arXiv:2412.04692.
+Simulated models: the estimates correlate with the truth (0.88 to 0.93), and routing beats the best single model in the
+    mean over seeds and at three seeds of five. Recorded answers: docs/results/lm.md.
 Differences: answers are embedded by TF-IDF, where the paper uses a sentence encoder. Quality is given as 1 - v rather
     than 1 / v, which ranks models alike and stays within [0, 1].
 """
@@ -38,9 +40,10 @@ RECIPE = Recipe(
     compose=smoothie,
     trains="nothing",
     batch_invariant=True,
-    claim="Finds the best model without labels on 9 of 14 tasks; routing per prompt gains up to 10 points.",
+    claim="Without labels, finds who is good at what (the best model on 9 of 14 tasks in the paper), and routing around "
+    "each prompt beats the best single model (by up to 10 points).",
     claim_shown=False,
-    evidence="docs/results/lm.md",
+    evidence="docs/results/checks.md",
     needs=("training", "answers"),
     kind="lm",
 )
