@@ -36,7 +36,8 @@ RECIPE = Recipe(
     compose=modem,
     trains="router",
     batch_invariant=True,
-    claim="On simulated models, sending each prompt to its domain's model beats a single general model of the same cost.",
+    claim="On simulated models, sending each prompt to its domain's model beats a single general model of the same "
+    "cost.",
     claim_shown=True,
     evidence="docs/results/checks.md",
     needs=("training", "tasks"),

@@ -40,8 +40,8 @@ RECIPE = Recipe(
     compose=smoothie,
     trains="nothing",
     batch_invariant=True,
-    claim="Without labels, finds who is good at what (the best model on 9 of 14 tasks in the paper), and routing around "
-    "each prompt beats the best single model (by up to 10 points).",
+    claim="Without labels, finds who is good at what (the best model on 9 of 14 tasks in the paper), and routing "
+    "around each prompt beats the best single model (by up to 10 points).",
     claim_shown=False,
     evidence="docs/results/checks.md",
     needs=("training", "answers"),

@@ -39,8 +39,8 @@ RECIPE = Recipe(
     compose=symbolic_moe,
     trains="router",
     batch_invariant=True,
-    claim="On simulated skills, recruiting by the prompt's skills beats the best model of its task. (The paper's 8.15 % "
-    "over multi-agent baselines includes aggregation, which is not built.)",
+    claim="On simulated skills, recruiting by the prompt's skills beats the best model of its task. (The paper's "
+    "8.15 % over multi-agent baselines includes aggregation, which is not built.)",
     claim_shown=True,
     evidence="docs/results/checks.md",
     needs=("training",),

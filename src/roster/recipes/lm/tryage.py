@@ -48,8 +48,8 @@ RECIPE = Recipe(
     compose=tryage,
     trains="router",
     batch_invariant=True,
-    claim="On simulated models, names the best of six for a prompt far above chance (50.9 % in the paper, where language "
-    "models when asked reach 23.6 %), and its flag for cost moves along the front in one direction.",
+    claim="On simulated models, names the best of six for a prompt far above chance (50.9 % in the paper, where "
+    "language models when asked reach 23.6 %), and its flag for cost moves along the front in one direction.",
     claim_shown=True,
     evidence="docs/results/checks.md",
     needs=("training",),
