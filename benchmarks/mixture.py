@@ -167,7 +167,7 @@ def arrow_row(
         }
         row = {"forward": race(contenders, forward, rounds, once)}
         if with_generate:
-            row["generate"] = race(contenders, generate, max(3, rounds // 3))
+            row["generate"] = race(contenders, generate, rounds)
     return row
 
 

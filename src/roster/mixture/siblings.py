@@ -125,7 +125,6 @@ class Siblings:
         middle_TX = product_TX
         if router is None:
             gate_TX = context.memory[first.route_key].dense()
-            gate_TX = gate_TX if N == 1 else gate_TX.repeat(1, N)
         else:
             middle_TX = product_TX[:, N * E :]
             route = router.select(router.score.finish(product_TX[:, : N * E]).reshape(T * N, E), context)
@@ -134,7 +133,8 @@ class Siblings:
             gate_TX = route.dense()
         if gate_TX.dtype != x_TI.dtype:
             gate_TX = gate_TX.to(x_TI.dtype)
-        middle_TX.view(T, N * E, r).mul_(gate_TX.reshape(T, N * E, 1))
+        # One gate per sibling, or one that all of them share.
+        middle_TX.view(T, N, E, r).mul_(gate_TX.reshape(T, -1, E, 1))
         if N == 1:
             return {id(first): middle_TX}
         middles = middle_TX.view(T, N, E * r).unbind(1)
