@@ -68,6 +68,8 @@ def test_what_cannot_be_built():
             Cascaded(modes, roles, MODELS)
     with pytest.raises(RosterError, match="two draws"):
         Cascaded(MODES, ROLES, MODELS).fit(PROMPTS, play, draws=1)
+    with pytest.raises(RosterError, match="call `fit` first"):
+        Cascaded(MODES, ROLES, MODELS).choose(PROMPTS[:1])
 
 
 def test_the_recipe_makes_a_controller():

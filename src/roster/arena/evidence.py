@@ -94,7 +94,7 @@ CHECKS = {
     "llm-bandit": ("roster.arena.checks.llm_bandit", 5),
     "banditeval": ("roster.arena.checks.banditeval", 5),
     "informed-thompson-sampling": ("roster.arena.checks.informed_thompson", 5),
-    "masrouter": ("roster.arena.checks.masrouter", 5),
+    "masrouter": ("roster.arena.checks.masrouter", 10),
     "expertise-trees": ("roster.arena.checks.expertise_trees", 5),
     "active-ranking-experts": ("roster.arena.checks.active_ranking", 5),
     "learned-best-effort": ("roster.arena.checks.learned_best_effort", 5),

@@ -141,7 +141,13 @@ class Cascaded(nn.Module):
 
     @torch.no_grad()
     def choose(self, prompts: Sequence[str]) -> list[Configuration]:
-        """The most probable choice at every step, for each prompt."""
+        """The most probable choice at every step, for each prompt.
+
+        Raises:
+            RosterError: not fitted.
+        """
+        if isinstance(self.reads, nn.LazyLinear):  # becomes a plain layer once it has seen its width
+            raise RosterError("a cascaded controller chooses only once it is trained: call `fit` first")
         return self._decide(self._vectors(self.encoder, prompts), greedy=True)[0]
 
     @staticmethod

@@ -6,7 +6,8 @@ Trains: nothing that lasts.
 Siblings: `banditeval` finds the best without assuming an order, and never says how sure it is.
 Source: Saad, Verzelen, Carpentier, 2023, "Active Ranking of Experts Based on their Performances in Many Tasks",
     arXiv:2306.02628.
-Differences: recalled from the paper, not compared with its code. Every step of the halving tests its own fresh
+Differences: inserting by binary search and the champion are the source's; how two experts are compared is recalled
+    from the paper, not compared with it. Every step of the halving tests its own fresh
     evaluations, where the source tests at the end of a round; constants are those of a plain union bound. Experts that
     are equal on every task are a tie once a comparison has spent its budget. Where experts differ by the same on every
     task, uniform sampling is the cheaper way: in the check, by a factor of five.

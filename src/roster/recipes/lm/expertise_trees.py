@@ -6,8 +6,11 @@ Trains: the tree and its leaves' means, online.
 Siblings: `llm-bandit` is linear in the context; `informed-thompson-sampling` does not read it.
 Source: Abels, Lenaerts, Trianni, Nowe, 2023, "Expertise Trees Resolve Knowledge Limitations in Collective
     Decision-Making", arXiv:2305.01063.
-Differences: one expert is asked and only its gain is seen, where the source also combines the advice of all; a leaf is
-    a mean per model, where the source puts any such learner there. The rule for splitting is our own.
+Differences: compared with the authors' released code. One expert is asked and only its gain is seen, where there every
+    node has a learner that is linear in the advice of all experts; a leaf here is a mean per model. There a node splits
+    where two children that replay its history return more than it does; the rule above is our own.
+    Known limits: in the check a single learner that is linear in the context loses less than the tree, though the
+    regions are boxes, and on LLMRouter's recorded answers the tree scores less than one learner without context.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="Where experts are good in different regions, regret is below that of one model for all contexts and of "
     "nearest neighbours, and the tree splits where the regions end.",
-    claim_shown=True,
+    claim_shown=False,
     evidence="docs/results/checks.md",
     kind="study",
 )
