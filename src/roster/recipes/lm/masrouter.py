@@ -9,9 +9,10 @@ Source: Yue, Zhang, Liu, Wan, Wang, Cheng, Qi, 2025, "MasRouter: Learning to Rou
 Differences: compared with the authors' released code. A mode fixes the number of agents, where the source predicts it
     from the prompt; options are learned vectors, where the source encodes their descriptions, and so takes new ones
     untrained; the state is a sum, where the source has variational latents, with their losses and a classifier of the
-    task trained along. Roles and models alternate seat by seat, where the source chooses all roles first, and
-    then all models from one distribution. The gains of other draws are the baseline and entropy is rewarded, where the source has neither, and learns from far fewer plays:
-    the check's controller has tried 72,000. The agents are the caller's: `play` runs them.
+    task trained along. Roles and models alternate seat by seat, where the source chooses all roles first, and then all
+    models from one distribution. The gains of other draws are the baseline and entropy is rewarded, where the source
+    has neither; it also learns from far fewer plays, while the check's controller has tried 72,000. The agents are the
+    caller's: `play` runs them.
 """
 
 from __future__ import annotations
