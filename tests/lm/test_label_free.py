@@ -52,6 +52,24 @@ def test_smoothie_recovers_planted_noise():
     np.testing.assert_allclose(noise(d_MM), 16 * size_M**2, rtol=0.15)
 
 
+def test_embedded_answers_of_any_scale_rank_by_their_noise():
+    rng = np.random.default_rng(0)
+    made = tiny.records(count=240)
+    cat_N = np.array([name == "cat" for name in made.datasets])
+    size_NM = np.where(cat_N[:, None], [0.2, 1.0, 0.6], [1.0, 0.2, 0.6])
+    z_NMD = rng.normal(size=(240, 1, 32)) + size_NM[:, :, None] * rng.normal(size=(240, 3, 32))
+    found = Smoothie(neighbours=40).fit_embedded(made, z_NMD).estimate(made.prompts).quality_NM
+    assert (found[cat_N].argmax(1) == 0).mean() > 0.95
+    assert (found[~cat_N].argmax(1) == 1).mean() > 0.95
+    scaled = Smoothie(neighbours=40).fit_embedded(made, 100 * z_NMD).estimate(made.prompts).quality_NM
+    np.testing.assert_allclose(scaled, found, atol=1e-5)
+    whole = Smoothie(neighbours=0).fit_embedded(made, z_NMD).estimate(made.prompts[:1]).quality_NM[0]
+    loss_M = (size_NM**2).mean(0)
+    assert (whole[0] - whole[1]) / (whole[2] - whole[0]) == pytest.approx(
+        (loss_M[1] - loss_M[0]) / (loss_M[0] - loss_M[2]), rel=0.2
+    )
+
+
 def test_models_rank_by_accuracy():
     made = tiny.with_answers()
     overall = Smoothie(neighbours=0, answers="exact").fit(made).estimate(made.prompts[:1]).quality_NM[0]
@@ -92,5 +110,9 @@ def test_refusals():
         Agreement().fit(tiny.records())
     with pytest.raises(RosterError, match="at least 3"):
         Smoothie().fit(tiny.with_answers().only(["cat-person", "dog-person"]))
+    with pytest.raises(RosterError, match="not one per prompt and model"):
+        Smoothie().fit_embedded(tiny.records(count=10), np.zeros((10, 2, 4)))
+    with pytest.raises(RosterError, match="not finite"):
+        Smoothie().fit_embedded(tiny.records(count=10), np.full((10, 3, 4), np.nan))
     with pytest.raises(RosterError, match="'text' or 'exact'"):
         Smoothie(answers="words")

@@ -24,7 +24,8 @@ class Smoothie(KNN):
 
     Args:
         neighbours: prompts over which distances are averaged; 0 for all (Smoothie-global).
-        answers: "text" embeds the answers by TF-IDF, "exact" only asks whether they are equal.
+        answers: "text" embeds the answers by TF-IDF, "exact" only asks whether they are equal; `fit_embedded` takes
+            vectors of the caller's.
         encoder, expense: parts.
     """
 
@@ -46,12 +47,34 @@ class Smoothie(KNN):
         """Needs answers, ignores scores."""
         if records.answer_NM is None:
             raise RosterError(f"records {records.name!r} have no answers to compare")
+        return self._fit(records, distances(records.answer_NM, self.answers))
+
+    def fit_embedded(self, records: Records, z_NMD: NDArray[np.floating]) -> Smoothie:
+        """Like `fit`, for answers that the caller has embedded, such as by a sentence encoder; reads no texts.
+
+        Args:
+            records: whose answers they are.
+            z_NMD: one vector per prompt and model, of any width and scale.
+
+        Raises:
+            RosterError: the vectors are not those of the records, or not finite, or there are fewer than three models.
+        """
+        if z_NMD.ndim != 3 or z_NMD.shape[:2] != records.score_NM.shape:
+            raise RosterError(f"vectors of shape {z_NMD.shape} are not one per prompt and model of {records.name!r}")
+        if not np.isfinite(z_NMD).all():
+            raise RosterError(f"some of the embedded answers of {records.name!r} are not finite")
+        square_NM = (z_NMD.astype(float) ** 2).sum(2)
+        distance_NMM = square_NM[:, :, None] + square_NM[:, None] - 2 * np.einsum("nid,njd->nij", z_NMD, z_NMD)
+        distance_NMM[:, np.arange(len(records.models)), np.arange(len(records.models))] = 0
+        return self._fit(records, (distance_NMM / max(float(distance_NMM.max()), 1e-12)).clip(0, 1).astype(np.float32))
+
+    def _fit(self, records: Records, distance_NMM: NDArray[np.float32]) -> Smoothie:
         if len(records.models) < 3:
             raise RosterError("Smoothie compares triples of models: it needs at least 3")
         self.models = self.first_models = records.models
         self.blend_AM = self.level_A = None
         self.x_ND = self.encoder.fit(records.prompts).encode(records.prompts)
-        self.distance_NMM = distances(records.answer_NM, self.answers)
+        self.distance_NMM = distance_NMM
         self.cost_NM = None
         self.expense.fit(records)
         return self

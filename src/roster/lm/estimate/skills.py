@@ -1,9 +1,9 @@
 """Skills: a prompt asks for a few skills; a model's profile says how often it succeeded at each.
 
 Symbolic-MoE has a language model name the skills; here they are the most telling terms of the prompt (largest TF-IDF
-weight), which needs no further model. A profile adds 1 for every success and takes 1 for every failure on validation
-prompts that ask for the skill; suitability is the profile summed over the prompt's skills, times the model's overall
-share of successes.
+weight), which needs no further model. A profile is the share of successes on validation prompts that ask for the
+skill, drawn to the model's overall share (the source counts +1 and -1); suitability is its mean over the prompt's
+skills, and a curve over suitability and overall share gives the expected score.
 """
 
 from __future__ import annotations

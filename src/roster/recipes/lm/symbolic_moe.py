@@ -1,16 +1,22 @@
 """Symbolic-MoE: name the skills that a prompt asks for, recruit the models whose profiles show them.
 
-Equation: profile_{m, s} = successes less failures of m on validation prompts with skill s; suitability of m =
-    its profile summed over the prompt's skills, times its overall competence.
+Equation: profile_{m, s} = share of successes of m on validation prompts with skill s, drawn to m's overall share;
+    suitability of m = mean of its profile over the prompt's skills; expected score = a logistic curve over suitability
+    and overall share.
 Shapes: profiles [V, M] over V skills.
 Trains: nothing by gradient; profiles are counted, one logistic curve turns suitability into an expected score.
 Siblings: a k-means table has one group per prompt where this has several skills.
 Source: Chen, Yun, Stengel-Eskin, Chen, Bansal, 2025, "Symbolic Mixture-of-Experts: Adaptive Skill-based Routing for
     Heterogeneous Reasoning", arXiv:2503.05641.
-Recorded answers: below the look-up by data set (docs/results/lm.md).
-Differences: the paper lets a language model name the skills; here they are the prompt's most telling terms. It recruits
-    several models per prompt and lets another aggregate their answers; here the best suited one answers, as a gateway
-    needs it. Hence its gain by aggregation is out of reach.
+Panels: `roster.lm.panel.Panel(fitted, recruits=3)` recruits several models per prompt, asks each of them all its
+    prompts in one turn, so that none is loaded twice, and joins the answers by a vote or by an aggregator, which
+    `roster.lm.aggregation` finds by its measured ability.
+Recorded answers: one recruit is below the look-up by data set (docs/results/lm.md). On CRUX a vote of three recruits
+    beats one recruit, but not the best single model nor a vote of the three best (docs/results/checks.md).
+Differences: the paper lets a language model name the skills; here they are the prompt's most telling terms. It sums +1
+    and -1 over successes and failures and multiplies by overall competence. The composition sends a prompt to the best
+    suited model, as a gateway needs it, and a panel stands beside it. A panel's recruits are the best suited, all
+    different, where the source's code draws them at random with replacement; one aggregator per data set, as there.
 """
 
 from __future__ import annotations
@@ -22,7 +28,7 @@ from roster.recipes.recipe import Recipe
 
 
 def symbolic_moe(skills: int = 8, cost_weight: float = 0.0) -> Routing:
-    """Symbolic-MoE with one recruit.
+    """Symbolic-MoE with one recruit; `roster.lm.panel` takes several.
 
     Args:
         skills: terms that count as a prompt's skills.
@@ -39,8 +45,9 @@ RECIPE = Recipe(
     compose=symbolic_moe,
     trains="router",
     batch_invariant=True,
-    claim="On simulated skills, recruiting by the prompt's skills beats the best model of its task. (The paper's "
-    "8.15 % over multi-agent baselines includes aggregation, which is not built.)",
+    claim="On simulated skills, recruiting by the prompt's skills beats the best model of its task; a panel of three "
+    "recruits beats the task's three best, whether they vote or the ablest aggregator reads them; and no model is "
+    "loaded twice (+8.15 % over multi-agent baselines in the paper).",
     claim_shown=True,
     evidence="docs/results/checks.md",
     needs=("training",),
