@@ -137,7 +137,7 @@ def saved_bytes(model: Any, trainable: Callable[[str], bool]) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()
 
     ids = torch.randint(5, 32000, (BATCH, LENGTH), generator=torch.Generator().manual_seed(2))
     model.train()

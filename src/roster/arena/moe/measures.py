@@ -145,7 +145,7 @@ def bytes_for_backward(model: Any, ids_BS: Tensor, **inputs: Tensor) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output kept by its own node would never be freed
 
     was_training = model.training
     model.train()
