@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from roster.dispatch import memory
+
 
 def matmul(rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor) -> Tensor:
     """Each group of rows times its own expert's matrix, [R, F]; undefined for rows of nobody."""
@@ -58,7 +60,7 @@ def _backward(
     grad_RF: Tensor, rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor, need_rows: bool, need_weight: bool
 ) -> tuple[Tensor, Tensor]:
     grad_rows = rows_RD.new_empty(rows_RD.shape if need_rows else 0)
-    grad_weight = weight_EDF.new_empty(weight_EDF.shape if need_weight else 0)
+    grad_weight = memory.empty(weight_EDF, *weight_EDF.shape if need_weight else (0,))
     into_E = grad_weight.unbind() if need_weight else [None] * len(weight_EDF)
     start = 0
     for weight_DF, into_DF, size in zip(weight_EDF.unbind(), into_E, counts_E.tolist(), strict=True):

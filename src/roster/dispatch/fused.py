@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from roster.dispatch import memory
 from roster.dispatch.activation import activate, activate_backward
 from roster.dispatch.weights import Expert, Weights
 
@@ -82,27 +83,28 @@ def _forward(
     weights = Weights(tuple(matrices), activation, tuple(widths))
     sizes = counts_E.tolist()
     rows = len(x if token_R is None else token_R)
-    kept = [x.new_empty(rows * weights.widest if save and n < weights.firsts else 0) for n in (0, 1)]
+    kept = [memory.empty(x, rows * weights.widest if save and n < weights.firsts else 0) for n in (0, 1)]
     # One desk for all experts: memory that each took for itself would be fetched and returned once per expert.
     most = max(sizes, default=0)
     wide = [] if save else [x.new_empty(most * weights.widest) for _ in range(weights.firsts)]
     narrow = [] if token_R is None else [x.new_empty(most, x.shape[1]) for _ in range(2)]
     out = x.new_empty(x.shape) if token_R is None else x.new_zeros(x.shape, dtype=_sums_in(x.dtype))
+    pairs = _pairs(token_R, weight_R, sizes, out.dtype)
     start = 0
-    for expert, size in zip(weights.per_expert(), sizes, strict=True):
+    for expert, size, (token_N, weight_N1) in zip(weights.per_expert(), sizes, pairs, strict=True):
         if not size:
             continue
         group = slice(start, start + size)
         x_ND, y_ND = [each[:size] for each in narrow] or [x[group], out[group]]
-        if token_R is not None:
-            torch.index_select(x, 0, token_R[group], out=x_ND)
+        if token_N is not None:
+            torch.index_select(x, 0, token_N, out=x_ND)
         inputs = _middles(kept if save else wide, start * weights.widest if save else 0, expert, size)
         for first_DF, bias_F, into_NF in zip(expert.firsts, expert.first_biases, inputs, strict=True):
             _affine(x_ND, first_DF, bias_F, into_NF)
         hidden_NF = activate(activation, inputs, inplace=not save)
         _affine(hidden_NF, expert.last, expert.last_bias, y_ND)
-        if token_R is not None:
-            out.index_add_(0, token_R[group], y_ND.to(out.dtype).mul_(weight_R[group, None]))
+        if token_N is not None:
+            out.index_add_(0, token_N, y_ND * weight_N1)
         start += size
     return out.to(x.dtype), *kept
 
@@ -135,19 +137,20 @@ def _backward(
     """
     need_x, need_weight, *need_matrices = need
     weights = Weights(tuple(matrices), activation, tuple(widths))
-    grads = [m.new_empty(m.shape if n else 0) for m, n in zip(matrices, need_matrices, strict=True)]
+    grads = [memory.empty(m, *m.shape if n else (0,)) for m, n in zip(matrices, need_matrices, strict=True)]
     into_experts = weights.of_gradients(grads)
     sums = x.dtype if token_R is None else _sums_in(x.dtype)
     grad_x = x.new_zeros(x.shape, dtype=sums) if need_x else x.new_empty(0)
     grad_weight = weight_R.new_zeros(weight_R.shape) if need_weight else x.new_empty(0)
+    sizes = counts_E.tolist()
+    pairs = _pairs(token_R, weight_R, sizes, sums)
     start = 0
-    for expert, into, size in zip(weights.per_expert(), into_experts, counts_E.tolist(), strict=True):
+    for expert, into, size, (token_N, weight_N1) in zip(weights.per_expert(), into_experts, sizes, pairs, strict=True):
         if not size:
             into.zero()
             continue
         group = slice(start, start + size)
-        token_N = None if token_R is None else token_R[group]
-        scale_N1 = None if token_R is None else weight_R[group, None].to(x.dtype)
+        scale_N1 = None if token_N is None else weight_N1.to(x.dtype)
         g_ND = grad[group] if token_N is None else grad.index_select(0, token_N)
         grad_hidden_NF = g_ND @ expert.last.T
         inputs = _middles(kept, start * weights.widest, expert, size)
@@ -160,7 +163,7 @@ def _backward(
             x_ND = x[group] if token_N is None else x.index_select(0, token_N).mul_(scale_N1)
             into.of_first(x_ND, grad_inputs, scale_N1)
         if need_x:
-            _into_tokens(grad_x, grad_inputs, expert, group, token_N, scale_N1)
+            _into_tokens(grad_x, grad_inputs, expert, group, token_N, weight_N1)
         start += size
     return [grad_x.to(x.dtype), grad_weight, *grads]
 
@@ -177,14 +180,25 @@ def _into_tokens(
     expert: Expert,
     group: slice,
     token_N: Tensor | None,
-    scale_N1: Tensor | None,
+    weight_N1: Tensor | None,
 ) -> None:
     """Takes the gradients of what the first matrices made back through them."""
     rows_ND = torch.mm(grad_inputs[0], expert.firsts[0].T, out=None if token_N is not None else grad_x[group])
     for grad_NF, first_DF in zip(grad_inputs[1:], expert.firsts[1:], strict=True):
         rows_ND.addmm_(grad_NF, first_DF.T)
     if token_N is not None:
-        grad_x.index_add_(0, token_N, rows_ND.to(grad_x.dtype).mul_(scale_N1))
+        grad_x.index_add_(0, token_N, rows_ND * weight_N1)
+
+
+def _pairs(
+    token_R: Tensor | None, weight_R: Tensor | None, sizes: list[int], dtype: torch.dtype
+) -> list[tuple[Tensor | None, Tensor | None]]:
+    """Each expert's tokens [N] and combine weights [N, 1], or Nones for rows that are grouped already."""
+    if token_R is None:
+        return [(None, None)] * len(sizes)
+    held = sum(sizes)
+    weight_R1 = weight_R[:held, None].to(dtype)
+    return list(zip(token_R[:held].split(sizes), weight_R1.split(sizes), strict=True))
 
 
 def _middles(buffers: list[Tensor], start: int, expert: Expert, size: int) -> list[Tensor]:

@@ -1,0 +1,52 @@
+"""Large tensors in memory that an earlier one has given back.
+
+A training step makes gradients as large as all experts and drops them after the optimiser's step. The system's
+allocator returns pieces of more than 32 MB at once and fetches untouched ones for the next step; writing to those for
+the first time took up to a quarter of a step. Here the memory is kept, up to `KEEP` bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+
+import torch
+from torch import Tensor
+
+KEEP = 2**30
+SMALLEST = 2**20
+
+_free: dict[int, Tensor] = {}  # by address; single operations on it are safe among threads
+
+
+def empty(like: Tensor, *shape: int) -> Tensor:
+    """An uninitialised tensor of `like`'s dtype on its device; on processors in kept memory where some fits.
+
+    It is an ordinary tensor, except that its storage cannot be resized. When nothing refers to its storage any more,
+    the memory is kept for the next call; `release` returns what is kept.
+    """
+    size = math.prod(shape) * like.element_size()
+    if like.device.type != "cpu" or size < SMALLEST:
+        return like.new_empty(shape)
+    region = _take(size)
+    # Torch holds the array for as long as any tensor or view uses the storage.
+    lease = region.numpy()
+    weakref.finalize(lease, _give_back, region).atexit = False
+    return torch.from_numpy(lease)[:size].view(like.dtype).view(shape)
+
+
+def release() -> None:
+    """Returns all kept memory that no tensor uses to the system."""
+    _free.clear()
+
+
+def _take(size: int) -> Tensor:
+    for address, region in sorted(_free.copy().items(), key=lambda item: len(item[1])):
+        if size <= len(region) <= 2 * size and _free.pop(address, None) is not None:
+            return region
+    return torch.empty(size, dtype=torch.uint8)
+
+
+def _give_back(region: Tensor) -> None:
+    if sum(map(len, _free.copy().values())) + len(region) <= KEEP:
+        _free[region.data_ptr()] = region

@@ -1,0 +1,79 @@
+"""Memory that is kept for the next large tensor."""
+
+import gc
+
+import pytest
+import torch
+
+from roster.dispatch import memory
+
+NUMBERS = memory.SMALLEST // 4
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    gc.collect()  # what earlier tests left behind comes back now, not later
+    memory.release()
+    yield
+    memory.release()
+
+
+def test_memory_serves_again_once_nothing_refers_to_it():
+    first = memory.empty(torch.zeros(1), 2, NUMBERS)
+    address = first.data_ptr()
+    del first
+    assert memory.empty(torch.zeros(1), NUMBERS, 2).data_ptr() == address
+
+
+@pytest.mark.parametrize("hold", [lambda t: t[1:], lambda t: t.detach(), lambda t: t.numpy(), lambda t: t.view(-1)])
+def test_memory_in_use_is_never_given_twice(hold):
+    held = hold(memory.empty(torch.zeros(1), 2, NUMBERS))
+    held[:] = 1.0
+    other = memory.empty(torch.zeros(1), 2, NUMBERS).fill_(2.0)
+    assert bool((torch.as_tensor(held) == 1.0).all())
+    assert bool((other == 2.0).all())
+
+
+def test_a_gradient_that_is_kept_survives_the_next_steps():
+    weight = torch.nn.Parameter(torch.zeros(NUMBERS))
+
+    class Copy(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.sum()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return memory.empty(weight, NUMBERS).fill_(float(grad))
+
+    (Copy.apply(weight) * 3).backward()
+    kept = weight.grad
+    weight.grad = None
+    (Copy.apply(weight) * 5).backward()
+    assert kept.unique().tolist() == [3.0]
+    assert weight.grad.unique().tolist() == [5.0]
+
+
+def test_a_region_far_too_large_is_left_alone():
+    large = memory.empty(torch.zeros(1), 8 * NUMBERS)
+    address = large.data_ptr()
+    del large
+    small = memory.empty(torch.zeros(1), NUMBERS)
+    assert not address <= small.data_ptr() < address + 32 * NUMBERS
+
+
+def test_no_more_is_kept_than_allowed(monkeypatch):
+    monkeypatch.setattr(memory, "KEEP", 5 * memory.SMALLEST)
+    several = [memory.empty(torch.zeros(1), 2 * NUMBERS) for _ in range(4)]
+    assert not memory._free
+    del several
+    assert sum(map(len, memory._free.values())) == 4 * memory.SMALLEST
+
+
+def test_types_and_shapes_are_those_asked_for():
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        like = torch.zeros(1, dtype=dtype)
+        tensor = memory.empty(like, 3, NUMBERS)
+        assert (tensor.shape, tensor.dtype, tensor.is_contiguous()) == ((3, NUMBERS), dtype, True)
+    assert memory.empty(torch.zeros(1), 0).shape == (0,)
+    assert memory.empty(torch.zeros(1, device="meta"), NUMBERS).device.type == "meta"
