@@ -11,8 +11,11 @@ are dropped between rounds, as an optimiser's `zero_grad` does.
 
 - floor: the same matmuls and activation on rows that are already grouped by expert, one expert after the other,
   each expert's matrices a parameter of its own, in plain torch with autograd. No routing, no gather, no combine.
-- bare: the floor's matmuls alone, written by hand into memory that is already there. No layer can do this: fresh
-  gradients need fresh memory. It says how much of the floor is arithmetic.
+- bare: the floor's matmuls alone, written by hand into memory that is already there. It says how much of the floor is
+  arithmetic.
+
+roster keeps the memory of dropped gradients for the next step (`roster.dispatch.memory`); the others leave that to the
+system's allocator, as they do in use.
 
 Results go to benchmarks/results/moe.json with versions, machine and load.
 """
