@@ -46,7 +46,7 @@ def _settings(steps: int, batch: int, learning_rate: float) -> Settings:
 PLANS = {
     "x-lora": Plan({}, _settings(300, 32, 1.5e-2)),
     "mov-molora": Plan({"train_experts": False}, _settings(300, 48, 1e-2)),
-    "milora-prompt-routed": Plan({"train_experts": False}, _settings(300, 48, 1e-2)),
+    "milora-prompt-routed": Plan({"train_experts": False}, _settings(300, 48, 5e-3)),
     "polytropon": Plan({"train_experts": False}, _settings(150, 24, 3e-1)),
     "smear": Plan({"train_experts": False}, _settings(300, 48, 1e-2)),
 }

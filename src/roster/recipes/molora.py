@@ -60,6 +60,6 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="On par with full fine-tuning by only updating the lightweight experts.",
     claim_shown=False,
-    evidence="src/roster/arena/checks/molora.py",
+    evidence="docs/results/checks.md",
     needs=("training",),
 )
