@@ -1,5 +1,5 @@
-"""Whole feed-forward experts as one operation, expert by expert: gather, first matrices, activation, last matrix,
-weighted scatter. What one expert makes of its rows never leaves the cache, and nothing exists twice.
+"""Whole feed-forward experts as one operation, expert by expert: gather, first matrices, activation, last matrix; then
+every token sums what its experts made of it. What is wide (F) never leaves the cache.
 
 Shape legend: T tokens, R (token, expert) pairs sorted by expert, N pairs of one expert, E experts, D model width,
 F expert width.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from roster.dispatch import memory
 from roster.dispatch.activation import activate, activate_backward
@@ -87,26 +88,22 @@ def _forward(
     # One desk for all experts: memory that each took for itself would be fetched and returned once per expert.
     most = max(sizes, default=0)
     wide = [] if save else [x.new_empty(most * weights.widest) for _ in range(weights.firsts)]
-    narrow = [] if token_R is None else [x.new_empty(most, x.shape[1]) for _ in range(2)]
-    out = x.new_empty(x.shape) if token_R is None else x.new_zeros(x.shape, dtype=_sums_in(x.dtype))
-    pairs = _pairs(token_R, weight_R, sizes, out.dtype)
+    desk = None if token_R is None else x.new_empty(most, x.shape[1])
+    y_RD = memory.empty(x, rows, x.shape[1])
     start = 0
-    for expert, size, (token_N, weight_N1) in zip(weights.per_expert(), sizes, pairs, strict=True):
+    for expert, size in zip(weights.per_expert(), sizes, strict=True):
         if not size:
             continue
         group = slice(start, start + size)
-        x_ND, y_ND = [each[:size] for each in narrow] or [x[group], out[group]]
-        if token_N is not None:
-            torch.index_select(x, 0, token_N, out=x_ND)
+        x_ND = x[group] if desk is None else torch.index_select(x, 0, token_R[group], out=desk[:size])
         inputs = _middles(kept if save else wide, start * weights.widest if save else 0, expert, size)
         for first_DF, bias_F, into_NF in zip(expert.firsts, expert.first_biases, inputs, strict=True):
             _affine(x_ND, first_DF, bias_F, into_NF)
         hidden_NF = activate(activation, inputs, inplace=not save)
-        _affine(hidden_NF, expert.last, expert.last_bias, y_ND)
-        if token_N is not None:
-            out.index_add_(0, token_N, y_ND * weight_N1)
+        _affine(hidden_NF, expert.last, expert.last_bias, y_RD[group])
         start += size
-    return out.to(x.dtype), *kept
+    out = y_RD if token_R is None else _sum_by_token(y_RD, token_R[:start], weight_R[:start], len(x))
+    return out, *kept
 
 
 @_forward.register_fake
@@ -139,18 +136,17 @@ def _backward(
     weights = Weights(tuple(matrices), activation, tuple(widths))
     grads = [memory.empty(m, *m.shape if n else (0,)) for m, n in zip(matrices, need_matrices, strict=True)]
     into_experts = weights.of_gradients(grads)
-    sums = x.dtype if token_R is None else _sums_in(x.dtype)
-    grad_x = x.new_zeros(x.shape, dtype=sums) if need_x else x.new_empty(0)
+    rows = len(x if token_R is None else token_R)
+    grad_rows = memory.empty(x, rows if need_x else 0, x.shape[1])
     grad_weight = weight_R.new_zeros(weight_R.shape) if need_weight else x.new_empty(0)
-    sizes = counts_E.tolist()
-    pairs = _pairs(token_R, weight_R, sizes, sums)
     start = 0
-    for expert, into, size, (token_N, weight_N1) in zip(weights.per_expert(), into_experts, sizes, pairs, strict=True):
+    for expert, into, size in zip(weights.per_expert(), into_experts, counts_E.tolist(), strict=True):
         if not size:
             into.zero()
             continue
         group = slice(start, start + size)
-        scale_N1 = None if token_N is None else weight_N1.to(x.dtype)
+        token_N = None if token_R is None else token_R[group]
+        scale_N1 = None if token_R is None else weight_R[group, None].to(x.dtype)
         g_ND = grad[group] if token_N is None else grad.index_select(0, token_N)
         grad_hidden_NF = g_ND @ expert.last.T
         inputs = _middles(kept, start * weights.widest, expert, size)
@@ -163,9 +159,13 @@ def _backward(
             x_ND = x[group] if token_N is None else x.index_select(0, token_N).mul_(scale_N1)
             into.of_first(x_ND, grad_inputs, scale_N1)
         if need_x:
-            _into_tokens(grad_x, grad_inputs, expert, group, token_N, weight_N1)
+            _back_through(expert.firsts, grad_inputs, grad_rows[group])
         start += size
-    return [grad_x.to(x.dtype), grad_weight, *grads]
+    if token_R is None:
+        grad_rows[start:] = 0
+    elif need_x:
+        grad_rows = _sum_by_token(grad_rows, token_R[:start], weight_R[:start], len(x))
+    return [grad_rows if need_x else x.new_empty(0), grad_weight, *grads]
 
 
 @_backward.register_fake
@@ -174,31 +174,19 @@ def _(grad, x, token_R, weight_R, counts_E, matrices, widths, activation, kept, 
     return [each.new_empty(each.shape if needed else 0) for each, needed in zip(like, need, strict=True)]
 
 
-def _into_tokens(
-    grad_x: Tensor,
-    grad_inputs: list[Tensor],
-    expert: Expert,
-    group: slice,
-    token_N: Tensor | None,
-    weight_N1: Tensor | None,
-) -> None:
-    """Takes the gradients of what the first matrices made back through them."""
-    rows_ND = torch.mm(grad_inputs[0], expert.firsts[0].T, out=None if token_N is not None else grad_x[group])
-    for grad_NF, first_DF in zip(grad_inputs[1:], expert.firsts[1:], strict=True):
-        rows_ND.addmm_(grad_NF, first_DF.T)
-    if token_N is not None:
-        grad_x.index_add_(0, token_N, rows_ND * weight_N1)
+def _back_through(firsts: list[Tensor], grads_NF: list[Tensor], out_ND: Tensor) -> None:
+    """What reaches the rows when each first matrix takes its gradient back."""
+    torch.mm(grads_NF[0], firsts[0].T, out=out_ND)
+    for grad_NF, first_DF in zip(grads_NF[1:], firsts[1:], strict=True):
+        out_ND.addmm_(grad_NF, first_DF.T)
 
 
-def _pairs(
-    token_R: Tensor | None, weight_R: Tensor | None, sizes: list[int], dtype: torch.dtype
-) -> list[tuple[Tensor | None, Tensor | None]]:
-    """Each expert's tokens [N] and combine weights [N, 1], or Nones for rows that are grouped already."""
-    if token_R is None:
-        return [(None, None)] * len(sizes)
-    held = sum(sizes)
-    weight_R1 = weight_R[:held, None].to(dtype)
-    return list(zip(token_R[:held].split(sizes), weight_R1.split(sizes), strict=True))
+def _sum_by_token(rows_RD: Tensor, token_R: Tensor, weight_R: Tensor, tokens: int) -> Tensor:
+    """Weighted sums [T, D] of the pairs' rows. Half precision is summed in float32 and rounded once."""
+    sorted_R, order_R = token_R.sort(stable=True)
+    first_T = torch.searchsorted(sorted_R, torch.arange(tokens, device=token_R.device))
+    weight_R = weight_R.to(rows_RD.dtype).index_select(0, order_R)
+    return F.embedding_bag(order_R, rows_RD, first_T, mode="sum", per_sample_weights=weight_R)
 
 
 def _middles(buffers: list[Tensor], start: int, expert: Expert, size: int) -> list[Tensor]:
@@ -211,8 +199,3 @@ def _affine(x_ND: Tensor, weight_DF: Tensor, bias_F: Tensor | None, out: Tensor 
     if bias_F is None:
         return torch.mm(x_ND, weight_DF, out=out)
     return torch.addmm(bias_F, x_ND, weight_DF, out=out)
-
-
-def _sums_in(dtype: torch.dtype) -> torch.dtype:
-    """Half precision would round the sum over a token's experts once per expert."""
-    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
