@@ -23,6 +23,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/mixture.py
 	$(BIN)/python benchmarks/moe.py
+	$(BIN)/python benchmarks/routers.py
 	$(BIN)/python benchmarks/lm_decide.py
 	$(BIN)/python benchmarks/gateway.py
 

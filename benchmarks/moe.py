@@ -5,9 +5,11 @@
 
 Seconds are the thread's own (user and system time), so that other programs on the machine count as little as they can.
 SwiGLU experts of width 1024 at model width 512, random weights (the same for every contender) and random top-k
-choices, one thread. Every contender runs in turn, round after round; figures are medians over the rounds, divided by
-the floor's. Forward + backward makes gradients of the tokens, of the combine weights and of all expert weights; they
-are dropped between rounds, as an optimiser's `zero_grad` does.
+choices, one thread. Every contender runs in turn, round after round, and its median is divided by the floor's. That is
+done in several fresh processes, as the places in memory that a process happens to get move all its figures by a few
+percent; the median over the processes counts, lowest and highest stand beside it. Forward + backward makes gradients of
+the tokens, of the combine weights and of all expert weights; they are dropped between rounds, as an optimiser's
+`zero_grad` does.
 
 - floor: the same matmuls and activation on rows that are already grouped by expert, one expert after the other,
   each expert's matrices a parameter of its own, in plain torch with autograd. No routing, no gather, no combine.
@@ -24,15 +26,17 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import gc
 import json
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -44,12 +48,9 @@ from torch.nn import functional as F
 from transformers import Qwen3MoeConfig
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
 
-from roster import MoE, Route, Router
-from roster.context import Context
-from roster.dispatch import forget, measured, use
+from roster import Route
+from roster.dispatch import measured, use
 from roster.experts import SwiGLU
-from roster.score import Linear
-from roster.select import TopK
 
 RESULTS = Path(__file__).parent / "results" / "moe.json"
 WIDTH, HIDDEN = 512, 1024
@@ -183,7 +184,7 @@ class Contender:
 def race(contenders: dict[str, Callable[[], None]], rounds: int, once: frozenset[str] = frozenset()) -> dict:
     """Seconds of each contender: median and lower quartile. Those in `once`, which are slow, run once."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in track(range(-1, rounds), description="rounds", transient=True):
+    for turn in range(-1, rounds):
         for name, run in contenders.items():
             if name in once and turn >= 0:
                 continue
@@ -213,91 +214,84 @@ def row(case: Case, rounds: int) -> dict[str, dict]:
     if case.experts > EAGER_BACKWARD:
         contenders.pop("transformers eager")
     both = {name: each.train for name, each in contenders.items()}
-    return {"forward": race(forward, rounds), "forward + backward": race(both, rounds, once)}
+    return {"forward": race(forward, rounds, once), "forward + backward": race(both, rounds, once)}
 
 
-def overhead_row(rounds: int) -> dict[str, dict]:
-    """The layer with its router at 8,192 tokens, and the experts alone on rows that are already grouped."""
-    case = Case(64, 8, 8192, torch.float32)
-    moe = MoE(Router(Linear(WIDTH, case.experts), TopK(case.k)), case.layer)
-    x_BSD = case.x_TD.detach()[None]
-    with torch.no_grad():
-        route = moe.router(x_BSD[0], Context.of(x_BSD))
-        rows_RD, counts_E = route.dispatch(x_BSD[0]), route.counts_E
-
-    def layer() -> None:
-        with torch.no_grad():
-            moe(x_BSD)
-
-    def experts() -> None:
-        with torch.no_grad():
-            case.layer(rows_RD, counts_E)
-
-    return {"forward": race({"floor": experts, "roster, router included": layer}, rounds)}
-
-
-ROWS: dict[str, Callable[[int], dict]] = {
-    "64 experts, top-8, 1,024 tokens, f32": lambda n: row(Case(64, 8, 1024, torch.float32), n),
-    "64 experts, top-8, 1,024 tokens, bf16": lambda n: row(Case(64, 8, 1024, torch.bfloat16), n),
-    "8 experts, top-2, 1,024 tokens, f32": lambda n: row(Case(8, 2, 1024, torch.float32), 2 * n),
-    "64 experts, top-8, 64 tokens, f32": lambda n: row(Case(64, 8, 64, torch.float32), 2 * n),
-    "router overhead: 64 experts, top-8, 8,192 tokens, f32": lambda n: overhead_row(n // 2),
+ROWS: dict[str, Callable[[], Case]] = {
+    "64 experts, top-8, 1,024 tokens, f32": partial(Case, 64, 8, 1024, torch.float32),
+    "64 experts, top-8, 1,024 tokens, bf16": partial(Case, 64, 8, 1024, torch.bfloat16),
+    "8 experts, top-2, 1,024 tokens, f32": partial(Case, 8, 2, 1024, torch.float32),
+    "64 experts, top-8, 64 tokens, f32": partial(Case, 64, 8, 64, torch.float32),
 }
+
+
+def measure(name: str, rounds: int) -> dict[str, dict]:
+    """One process's share of a row, and which back ends roster chose."""
+    torch.set_num_threads(1)
+    result = row(ROWS[name](), rounds)
+    kinds = {"train" if key[-1] else "infer": f"{key[0]}: {chosen}" for key, chosen in measured().items()}
+    return result | {"chosen": kinds}
+
+
+def over(processes: list[dict]) -> dict[str, dict]:
+    """Each contender relative to the floor of its own process: median, lowest and highest over the processes."""
+    together = {"chosen": [each.pop("chosen") for each in processes]}
+    for work, contenders in processes[0].items():
+        together[work] = {}
+        for name in contenders:
+            relative = [each[work][name]["median"] / each[work]["floor"]["median"] for each in processes]
+            seconds = statistics.median(each[work][name]["median"] for each in processes)
+            together[work][name] = {
+                "relative": statistics.median(relative),
+                "lowest": min(relative),
+                "highest": max(relative),
+                "seconds": seconds,
+            }
+    return together
 
 
 def show(results: dict[str, dict]) -> None:
     """A table, relative to the floor."""
     table = Table(title="relative to the floor = 1.00")
-    for column in ("row", "what", "contender", "median", "lower quartile"):
-        table.add_column(column, justify="right" if column in ("median", "lower quartile") else "left")
+    for column in ("row", "what", "contender", "median", "lowest", "highest"):
+        table.add_column(column, justify="left" if column in ("row", "what", "contender") else "right")
     for name, works in results.items():
-        for work, figures in works.items():
-            if work == "about":
-                continue
-            floor = figures["floor"]
-            for contender, each in figures.items():
-                label = f"{contender} ({each['median'] * 1e3:.0f} ms)"
-                relative = [f"{each[kind] / floor[kind]:.3f}" for kind in ("median", "quartile")]
-                table.add_row(name, work, label, *relative)
+        for work in ("forward", "forward + backward"):
+            for contender, each in works[work].items():
+                label = f"{contender} ({each['seconds'] * 1e3:.0f} ms)"
+                table.add_row(name, work, label, *(f"{each[kind]:.3f}" for kind in ("relative", "lowest", "highest")))
     Console(width=140).print(table)
 
 
-def store(stored: dict) -> None:
-    """Writes the results, with what they depend on."""
-    stored["about"] = {
+def about() -> dict:
+    """What figures depend on."""
+    return {
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores, 1 thread",
         "versions": {package: version(package) for package in ("torch", "transformers")},
+        "load": round(os.getloadavg()[0], 2),
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="", help="only rows whose name contains this")
-    parser.add_argument("--rounds", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=7, help="in each process")
+    parser.add_argument("--processes", type=int, default=7)
     parser.add_argument("--no-write", action="store_true", help="do not update the results file")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
-    for name, run in ROWS.items():
+    for name in ROWS:
         if arguments.rows not in name:
             continue
-        before = os.getloadavg()[0]
-        forget()
-        result = run(arguments.rounds)
-        gc.collect()
-        result["about"] = {
-            "load": [round(before, 2), round(os.getloadavg()[0], 2)],
-            "chosen": sorted(
-                {f"{key[0]}, {'train' if key[-1] else 'infer'}: {name}" for key, name in measured().items()}
-            ),
-        }
-        stored["rows"][name] = result
-        show({name: result})
+        before = about()
+        with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+            runs = pool.map(measure, *zip(*[(name, arguments.rounds)] * arguments.processes, strict=True))
+            processes = list(track(runs, total=arguments.processes, description=name))
+        stored["rows"][name] = over(processes) | {"about": before}
+        show({name: stored["rows"][name]})
         if not arguments.no_write:
-            store(stored)
+            RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
 
 
 if __name__ == "__main__":
