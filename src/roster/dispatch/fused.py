@@ -40,33 +40,35 @@ def feed_forward(
     # An autograd function is told who wants a gradient even where none is recorded.
     given = (x, *weights.matrices) if weight_R is None else (x, weight_R, *weights.matrices)
     save = torch.is_grad_enabled() and any(each.requires_grad for each in given)
+    save_y = save and weight_R is not None and weight_R.requires_grad
     return _FeedForward.apply(
-        save, x, token_R, weight_R, counts_E, weights.activation, weights.widths, *weights.matrices
+        save, save_y, x, token_R, weight_R, counts_E, weights.activation, weights.widths, *weights.matrices
     )
 
 
 class _FeedForward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, save, x, token_R, weight_R, counts_E, activation, widths, *matrices):
-        out, *middle = torch.ops.roster.feed_forward(
-            x, token_R, weight_R, counts_E, list(matrices), list(widths), activation, save
+    def forward(ctx, save, save_y, x, token_R, weight_R, counts_E, activation, widths, *matrices):
+        out, *kept = torch.ops.roster.feed_forward(
+            x, token_R, weight_R, counts_E, list(matrices), list(widths), activation, save, save_y
         )
         if save:
-            ctx.save_for_backward(x, token_R, weight_R, counts_E, *middle, *matrices)
+            ctx.save_for_backward(x, token_R, weight_R, counts_E, *kept, *matrices)
             ctx.activation, ctx.widths = activation, widths
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        x, token_R, weight_R, counts_E, middle0, middle1, *matrices = ctx.saved_tensors
-        _, need_x, _, need_weight, _, _, _, *need = ctx.needs_input_grad
+        x, token_R, weight_R, counts_E, middle0, middle1, y_RD, *matrices = ctx.saved_tensors
+        _, _, need_x, _, need_weight, _, _, _, *need = ctx.needs_input_grad
         grad_x, grad_weight, *grads = torch.ops.roster.feed_forward_backward(
             grad, x, token_R, weight_R, counts_E, matrices, list(ctx.widths), ctx.activation,
-            [middle0, middle1], [need_x, need_weight, *need],
+            [middle0, middle1, y_RD], [need_x, need_weight, *need],
         )  # fmt: skip
         grads = [each if needed else None for each, needed in zip(grads, need, strict=True)]
-        return (None, grad_x if need_x else None, None, grad_weight if need_weight else None, None, None, None, *grads)
+        grad_x, grad_weight = grad_x if need_x else None, grad_weight if need_weight else None
+        return (None, None, grad_x, None, grad_weight, None, None, None, *grads)
 
 
 @torch.library.custom_op("roster::feed_forward", mutates_args=())
@@ -79,8 +81,10 @@ def _forward(
     widths: list[int],
     activation: str,
     save: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The output, and what the first matrices made of the rows if it is to be saved for the backward pass."""
+    save_y: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The output, and what is to be saved for the backward pass: what the first matrices made of the rows (`save`), and
+    what the last one did (`save_y`)."""
     weights = Weights(tuple(matrices), activation, tuple(widths))
     sizes = counts_E.tolist()
     rows = len(x if token_R is None else token_R)
@@ -103,15 +107,15 @@ def _forward(
         _affine(hidden_NF, expert.last, expert.last_bias, y_RD[group])
         start += size
     out = y_RD if token_R is None else _sum_by_token(y_RD, token_R[:start], weight_R[:start], len(x))
-    return out, *kept
+    return out, *kept, y_RD if save_y else x.new_empty(0)
 
 
 @_forward.register_fake
-def _(x, token_R, weight_R, counts_E, matrices, widths, activation, save):
+def _(x, token_R, weight_R, counts_E, matrices, widths, activation, save, save_y):
     weights = Weights(tuple(matrices), activation, tuple(widths))
     rows = len(x if token_R is None else token_R)
     kept = [x.new_empty(rows * weights.widest if save and n < weights.firsts else 0) for n in (0, 1)]
-    return x.new_empty(x.shape), *kept
+    return x.new_empty(x.shape), *kept, x.new_empty((rows, x.shape[1]) if save_y else 0)
 
 
 @torch.library.custom_op("roster::feed_forward_backward", mutates_args=())
@@ -129,16 +133,18 @@ def _backward(
 ) -> list[Tensor]:
     """Gradients of x, of the combine weights and of every matrix; empty ones where none is needed.
 
-    With y = h V the gradient of a pair's weight is <y, g> = <h, g V^T>, so that y itself need not be kept. All that
-    is linear in the weight is scaled where rows are narrow (D), not where they are wide (F).
+    The gradient of a pair's weight is <y, g>; y is kept for it, as <h, g V^T>, which is the same, would read what is
+    wide (F). Then g itself takes the weight, and all that follows from it is scaled.
     """
     need_x, need_weight, *need_matrices = need
+    *middles, y_RD = kept
     weights = Weights(tuple(matrices), activation, tuple(widths))
     grads = [memory.empty(m, *m.shape if n else (0,)) for m, n in zip(matrices, need_matrices, strict=True)]
     into_experts = weights.of_gradients(grads)
     rows = len(x if token_R is None else token_R)
     grad_rows = memory.empty(x, rows if need_x else 0, x.shape[1])
     grad_weight = weight_R.new_zeros(weight_R.shape) if need_weight else x.new_empty(0)
+    scale_R1 = None if weight_R is None else weight_R[:, None].to(x.dtype)
     start = 0
     for expert, into, size in zip(weights.per_expert(), into_experts, counts_E.tolist(), strict=True):
         if not size:
@@ -146,25 +152,23 @@ def _backward(
             continue
         group = slice(start, start + size)
         token_N = None if token_R is None else token_R[group]
-        scale_N1 = None if token_R is None else weight_R[group, None].to(x.dtype)
         g_ND = grad[group] if token_N is None else grad.index_select(0, token_N)
-        grad_hidden_NF = g_ND @ expert.last.T
-        inputs = _middles(kept, start * weights.widest, expert, size)
-        hidden_NF, grad_inputs = activate_backward(activation, grad_hidden_NF, inputs)
         if need_weight:
-            share_N = (hidden_NF * grad_hidden_NF).sum(1, dtype=grad_weight.dtype)
-            grad_weight[group] = share_N if expert.last_bias is None else share_N + g_ND @ expert.last_bias
-        into.of_last(hidden_NF, g_ND if scale_N1 is None else g_ND.mul_(scale_N1))
+            torch.sum(y_RD[group] * g_ND, 1, dtype=grad_weight.dtype, out=grad_weight[group])
+        if scale_R1 is not None:
+            g_ND.mul_(scale_R1[group])
+        inputs = _middles(middles, start * weights.widest, expert, size)
+        hidden_NF, grad_inputs = activate_backward(activation, g_ND @ expert.last.T, inputs)
+        into.of_last(hidden_NF, g_ND)
         if any(need_matrices):
-            x_ND = x[group] if token_N is None else x.index_select(0, token_N).mul_(scale_N1)
-            into.of_first(x_ND, grad_inputs, scale_N1)
+            into.of_first(x[group] if token_N is None else x.index_select(0, token_N), grad_inputs)
         if need_x:
             _back_through(expert.firsts, grad_inputs, grad_rows[group])
         start += size
     if token_R is None:
         grad_rows[start:] = 0
     elif need_x:
-        grad_rows = _sum_by_token(grad_rows, token_R[:start], weight_R[:start], len(x))
+        grad_rows = _sum_by_token(grad_rows, token_R[:start], None, len(x))
     return [grad_rows if need_x else x.new_empty(0), grad_weight, *grads]
 
 
@@ -181,11 +185,12 @@ def _back_through(firsts: list[Tensor], grads_NF: list[Tensor], out_ND: Tensor) 
         out_ND.addmm_(grad_NF, first_DF.T)
 
 
-def _sum_by_token(rows_RD: Tensor, token_R: Tensor, weight_R: Tensor, tokens: int) -> Tensor:
-    """Weighted sums [T, D] of the pairs' rows. Half precision is summed in float32 and rounded once."""
+def _sum_by_token(rows_RD: Tensor, token_R: Tensor, weight_R: Tensor | None, tokens: int) -> Tensor:
+    """Sums [T, D] of the pairs' rows, weighted or not. Half precision is summed in float32 and rounded once."""
     sorted_R, order_R = token_R.sort(stable=True)
     first_T = torch.searchsorted(sorted_R, torch.arange(tokens, device=token_R.device))
-    weight_R = weight_R.to(rows_RD.dtype).index_select(0, order_R)
+    if weight_R is not None:
+        weight_R = weight_R.to(rows_RD.dtype).index_select(0, order_R)
     return F.embedding_bag(order_R, rows_RD, first_T, mode="sum", per_sample_weights=weight_R)
 
 

@@ -104,11 +104,11 @@ class Gradients(NamedTuple):
         if self.last_bias is not None:
             torch.sum(grad_ND, 0, out=self.last_bias)
 
-    def of_first(self, x_ND: Tensor, grads_NF: Sequence[Tensor], scale_N1: Tensor | None) -> None:
-        """Writes the first matrices' gradients, and their biases'; `x_ND` is already scaled."""
+    def of_first(self, x_ND: Tensor, grads_NF: Sequence[Tensor]) -> None:
+        """Writes the first matrices' gradients, and their biases'."""
         for into, grad_NF in zip(self.firsts, grads_NF, strict=True):
             if into is not None:
                 torch.mm(x_ND.T, grad_NF, out=into)
         for into, grad_NF in zip(self.first_biases, grads_NF, strict=True):
             if into is not None:
-                torch.sum(grad_NF if scale_N1 is None else grad_NF * scale_N1, 0, out=into)
+                torch.sum(grad_NF, 0, out=into)
