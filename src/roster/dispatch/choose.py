@@ -23,6 +23,7 @@ VARIABLE = "ROSTER_DISPATCH"
 TOO_SMALL = 1 << 27  # multiply-adds; below, a measurement costs more than it could ever save
 
 TURNS = 5  # of a measurement, of which the first only warms up
+FEWEST = 3  # after a single timed turn the slower back end was chosen once in seven processes
 PATIENCE = 2.0  # seconds after which a measurement makes do with the turns it has had
 MARGIN = 0.97  # what another back end may take at most of the default's time to be preferred
 
@@ -87,7 +88,7 @@ def fastest(key: Hashable, work: int, trials: Mapping[str, Callable[[], object]]
         torch.set_num_threads(threads)
         began = time.perf_counter()
         for turn in range(TURNS):
-            if turn > 1 and time.perf_counter() - began > PATIENCE:
+            if turn >= FEWEST and time.perf_counter() - began > PATIENCE:
                 break
             for name, run in trials.items():
                 taken = _seconds(run, device)
