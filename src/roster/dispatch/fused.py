@@ -9,6 +9,8 @@ The arithmetic runs inside two custom operations, so that a compiler sees one op
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -88,25 +90,24 @@ def _forward(
     weights = Weights(tuple(matrices), activation, tuple(widths))
     sizes = counts_E.tolist()
     rows = len(x if token_R is None else token_R)
-    kept = [memory.empty(x, rows * weights.widest if save and n < weights.firsts else 0) for n in (0, 1)]
+    kept = [memory.empty(x, rows if save and n < weights.firsts else 0, weights.widest) for n in (0, 1)]
     # One desk for all experts: memory that each took for itself would be fetched and returned once per expert.
     most = max(sizes, default=0)
-    wide = [] if save else [x.new_empty(most * weights.widest) for _ in range(weights.firsts)]
+    wide = [] if save else [x.new_empty(most, weights.widest) for _ in range(weights.firsts)]
     desk = None if token_R is None else x.new_empty(most, x.shape[1])
     y_RD = memory.empty(x, rows, x.shape[1])
-    start = 0
-    for expert, size in zip(weights.per_expert(), sizes, strict=True):
+    groups = zip(*(_groups(each, sizes) for each in (x if token_R is None else token_R, y_RD, *kept)), strict=True)
+    for expert, size, (source_N, y_ND, *kept_NF) in zip(weights.per_expert(), sizes, groups, strict=True):
         if not size:
             continue
-        group = slice(start, start + size)
-        x_ND = x[group] if desk is None else torch.index_select(x, 0, token_R[group], out=desk[:size])
-        inputs = _middles(kept if save else wide, start * weights.widest if save else 0, expert, size)
+        x_ND = source_N if desk is None else torch.index_select(x, 0, source_N, out=desk[:size])
+        inputs = _middles(kept_NF if save else [each[:size] for each in wide], expert)
         for first_DF, bias_F, into_NF in zip(expert.firsts, expert.first_biases, inputs, strict=True):
             _affine(x_ND, first_DF, bias_F, into_NF)
         hidden_NF = activate(activation, inputs, inplace=not save)
-        _affine(hidden_NF, expert.last, expert.last_bias, y_RD[group])
-        start += size
-    out = y_RD if token_R is None else _sum_by_token(y_RD, token_R[:start], weight_R[:start], len(x))
+        _affine(hidden_NF, expert.last, expert.last_bias, y_ND)
+    served = sum(sizes)
+    out = y_RD if token_R is None else _sum_by_token(y_RD, token_R[:served], weight_R[:served], len(x))
     return out, *kept, y_RD if save_y else x.new_empty(0)
 
 
@@ -114,7 +115,7 @@ def _forward(
 def _(x, token_R, weight_R, counts_E, matrices, widths, activation, save, save_y):
     weights = Weights(tuple(matrices), activation, tuple(widths))
     rows = len(x if token_R is None else token_R)
-    kept = [x.new_empty(rows * weights.widest if save and n < weights.firsts else 0) for n in (0, 1)]
+    kept = [x.new_empty(rows if save and n < weights.firsts else 0, weights.widest) for n in (0, 1)]
     return x.new_empty(x.shape), *kept, x.new_empty((rows, x.shape[1]) if save_y else 0)
 
 
@@ -145,30 +146,32 @@ def _backward(
     grad_rows = memory.empty(x, rows if need_x else 0, x.shape[1])
     grad_weight = weight_R.new_zeros(weight_R.shape) if need_weight else x.new_empty(0)
     scale_R1 = None if weight_R is None else weight_R[:, None].to(x.dtype)
-    start = 0
-    for expert, into, size in zip(weights.per_expert(), into_experts, counts_E.tolist(), strict=True):
+    sizes = counts_E.tolist()
+    along_R = (x if token_R is None else token_R, grad if token_R is None else None, scale_R1, grad_weight, grad_rows)
+    groups = zip(*(_groups(each, sizes) for each in (*along_R, y_RD, *middles)), strict=True)
+    for expert, into, size, group in zip(weights.per_expert(), into_experts, sizes, groups, strict=True):
         if not size:
             into.zero()
             continue
-        group = slice(start, start + size)
-        token_N = None if token_R is None else token_R[group]
-        g_ND = grad[group] if token_N is None else grad.index_select(0, token_N)
+        source_N, g_ND, scale_N1, grad_weight_N, grad_x_ND, y_ND, *kept_NF = group
+        if token_R is not None:
+            g_ND = grad.index_select(0, source_N)
         if need_weight:
-            torch.sum(y_RD[group] * g_ND, 1, dtype=grad_weight.dtype, out=grad_weight[group])
-        if scale_R1 is not None:
-            g_ND.mul_(scale_R1[group])
-        inputs = _middles(middles, start * weights.widest, expert, size)
+            torch.sum(y_ND * g_ND, 1, dtype=grad_weight.dtype, out=grad_weight_N)
+        if scale_N1 is not None:
+            g_ND.mul_(scale_N1)
+        inputs = _middles(kept_NF, expert)
         hidden_NF, grad_inputs = activate_backward(activation, g_ND @ expert.last.T, inputs)
         into.of_last(hidden_NF, g_ND)
         if any(need_matrices):
-            into.of_first(x[group] if token_N is None else x.index_select(0, token_N), grad_inputs)
+            into.of_first(source_N if token_R is None else x.index_select(0, source_N), grad_inputs)
         if need_x:
-            _back_through(expert.firsts, grad_inputs, grad_rows[group])
-        start += size
+            _back_through(expert.firsts, grad_inputs, grad_x_ND)
+    served = sum(sizes)
     if token_R is None:
-        grad_rows[start:] = 0
+        grad_rows[served:] = 0
     elif need_x:
-        grad_rows = _sum_by_token(grad_rows, token_R[:start], None, len(x))
+        grad_rows = _sum_by_token(grad_rows, token_R[:served], None, len(x))
     return [grad_rows if need_x else x.new_empty(0), grad_weight, *grads]
 
 
@@ -194,10 +197,20 @@ def _sum_by_token(rows_RD: Tensor, token_R: Tensor, weight_R: Tensor | None, tok
     return F.embedding_bag(order_R, rows_RD, first_T, mode="sum", per_sample_weights=weight_R)
 
 
-def _middles(buffers: list[Tensor], start: int, expert: Expert, size: int) -> list[Tensor]:
-    """Where the products of one expert's first matrices lie, [N, F] each."""
+def _groups(rows: Tensor | None, sizes: list[int]) -> Iterable[Tensor | None]:
+    """Each expert's rows; None, or an empty tensor, stands for rows that nobody needs."""
+    if rows is None or not len(rows):
+        return [rows] * len(sizes)
+    return rows[: sum(sizes)].split(sizes)  # all at once: a slice per expert costs more than the operation on it may
+
+
+def _middles(buffers_NF: list[Tensor], expert: Expert) -> list[Tensor]:
+    """Where the products of one expert's first matrices lie, [N, F] each, in buffers as wide as the widest expert's."""
     width = expert.last.shape[0]
-    return [buffer[start : start + size * width].view(size, width) for buffer in buffers if buffer.numel()]
+    buffers_NF = [each for each in buffers_NF if len(each)]
+    if all(each.shape[1] == width for each in buffers_NF):
+        return buffers_NF
+    return [each.view(-1)[: len(each) * width].view(-1, width) for each in buffers_NF]
 
 
 def _affine(x_ND: Tensor, weight_DF: Tensor, bias_F: Tensor | None, out: Tensor | None) -> Tensor:
