@@ -4,7 +4,8 @@
     python benchmarks/routers.py --recipes top-p
 
 SwiGLU experts of width 1024 at model width 512, whatever the recipe would make of them, random weights, float32, one
-thread, the recipe's own options else. Two contenders run in turn: the whole layer (scores, selection, losses, sorting,
+thread, the recipe's own options else; the tokens are 16 rows of 512, and a recipe that reads the attention weights of
+the layer before is given random ones. Two contenders run in turn: the whole layer (scores, selection, losses, sorting,
 gathering, experts, weighted sums) and its experts alone, on the rows of the same route, which are already grouped.
 "share" is the part of the layer's time that its experts alone do not take. Forward runs in evaluation mode;
 forward + backward in training mode, with balance losses. Medians of the thread's own seconds over the rounds.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -33,9 +35,11 @@ from roster.moe.layer import MoE
 from roster.moe.layout import Place
 from roster.recipes import RECIPES, Recipe
 from roster.score import Linear
+from roster.select.allotted import ATTENTION
 
 RESULTS = Path(__file__).parent / "results" / "routers.json"
-EXPERTS, TOKENS = 64, 8192
+EXPERTS, ROWS, LENGTH = 64, 16, 512
+TOKENS = ROWS * LENGTH
 TARGET = 0.05  # of the layer
 
 
@@ -57,15 +61,24 @@ def mixture(recipe: Recipe) -> MoE | None:
 
 def row(moe: MoE, rounds: int) -> dict[str, dict]:
     """Seconds of the layer and of its experts alone, forward and forward + backward."""
-    x_BSD = torch.randn(1, TOKENS, WIDTH, requires_grad=True)
+    x_BSD = torch.randn(ROWS, LENGTH, WIDTH, requires_grad=True)
+    weight_BHSL = torch.randn(ROWS, 1, LENGTH, LENGTH)
+    weight_BHSL = weight_BHSL.masked_fill(torch.ones(LENGTH, LENGTH).triu(1).bool(), -torch.inf).softmax(3)
+
+    def context() -> Context:
+        made = Context.of(x_BSD)
+        made.memory[ATTENTION] = weight_BHSL
+        return made
+
     works = {}
     for work, training in (("forward", False), ("forward + backward", True)):
         moe.train(training)
         with torch.no_grad():
-            route = moe.router(x_BSD[0], Context.of(x_BSD))
+            x_TD = x_BSD.flatten(0, 1)
+            route = moe.router(x_TD, context())
             served = int(route.counts_E.sum())
-            rows_RD = route.dispatch(x_BSD[0])[:served].clone().requires_grad_()
-        layer = Contender(partial(whole, moe, x_BSD), [x_BSD, *moe.parameters()])
+            rows_RD = route.dispatch(x_TD)[:served].clone().requires_grad_()
+        layer = Contender(partial(whole, moe, x_BSD, context), [x_BSD, *moe.parameters()])
         experts = Contender(partial(moe.experts, rows_RD, route.counts_E), [rows_RD, *moe.experts.parameters()])
         works[work] = race(
             {name: each.train if training else each.infer for name, each in (("experts", experts), ("layer", layer))},
@@ -76,9 +89,9 @@ def row(moe: MoE, rounds: int) -> dict[str, dict]:
     return works
 
 
-def whole(moe: MoE, x_BSD: Tensor) -> list[Tensor]:
+def whole(moe: MoE, x_BSD: Tensor, make_context: Callable[[], Context]) -> list[Tensor]:
     """What the layer gives, and its losses."""
-    context = Context.of(x_BSD)
+    context = make_context()
     return [moe(x_BSD, context), *context.losses.values()]
 
 

@@ -76,6 +76,17 @@ def test_pads_take_no_place():
     assert route.dropped_E.tolist() == [2, 0, 0]
 
 
+def test_reroute_under_the_compiler_looks_at_all_pairs_and_finds_the_same():
+    select = Capacity(TopK(2), 0.7, "reroute").eval()
+    static = torch.compile(select, backend="eager", fullgraph=True)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        scores_TE, context = torch.randn(40, 6) + torch.randn(6), Context(1, 40)
+        found, listed = static(scores_TE, context), select(scores_TE, context)
+        assert torch.equal(found.expert_R, listed.expert_R)
+        torch.testing.assert_close(found.weight_R, listed.weight_R)
+
+
 def test_a_wide_capacity_changes_nothing_and_gradients_flow():
     scores_TE = torch.randn(9, 4, requires_grad=True)
     plain = TopK(2)(scores_TE, Context(1, 9))

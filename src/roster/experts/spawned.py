@@ -1,7 +1,7 @@
 """Experts that begin as one: after a share of the training it is copied to all, each copy damaged in its own way (Nie
 et al., 2021, EvoMoE, arXiv:2112.14397).
 
-Shape legend: R rows grouped by expert, E experts, D model width.
+Shape legend: T tokens, R rows grouped by expert, E experts, D model width.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roster.errors import RosterError
+from roster.route import Route
 
 
 class Spawned(nn.Module):
@@ -35,8 +36,19 @@ class Spawned(nn.Module):
 
     def forward(self, rows_RD: Tensor, counts_E: Tensor) -> Tensor:
         """Rows out for rows in."""
+        return self.inner(rows_RD, self._counts(counts_E))
+
+    def serve(self, x_TD: Tensor, route: Route) -> Tensor:
+        """What the experts make of the tokens that a route sends them, summed per token, [T, D]."""
+        token_R, weight_R, counts_E = route.pairs()
+        end_E, row_R = self._counts(counts_E).cumsum(0), torch.arange(len(token_R), device=token_R.device)
+        expert_R = torch.searchsorted(end_E, row_R, right=True)  # nobody's rows lie behind the last group
+        return Route(token_R, expert_R, weight_R, route.num_tokens, self.num_experts).through(self.inner, x_TD)
+
+    def _counts(self, counts_E: Tensor) -> Tensor:
+        """Rows that each expert really gets."""
         all_E = F.one_hot(self.expert_seed, self.num_experts) * counts_E.sum()
-        return self.inner(rows_RD, torch.where(self.spawned, counts_E, all_E))
+        return torch.where(self.spawned, counts_E, all_E)
 
     @torch.no_grad()
     def advance(self, progress: float) -> None:

@@ -155,23 +155,33 @@ def reroute(token_R: Tensor, expert_R: Tensor, lost_R: Tensor, scores_TE: Tensor
         scores_TE: what tokens rank experts by.
         capacity: pairs per expert.
     """
-    T, E = scores_TE.shape
-    R, device = len(token_R), token_R.device
-    index_R = torch.arange(R, device=device)
-    tried_TE = torch.zeros(T, E + 1, dtype=torch.bool, device=device)
-    tried_TE = tried_TE.index_put((token_R, expert_R), torch.ones((), dtype=torch.bool, device=device))[:, :E]
-    waiting_R, new_R = lost_R, torch.where(lost_R, E, expert_R)
+    R, E, device = len(token_R), scores_TE.shape[1], token_R.device
+    new_R, pair_P = torch.where(lost_R, E, expert_R), torch.arange(R, device=device)
+    listed = device.type == "cpu" and not torch.compiler.is_compiling()
+    if listed:  # where it costs no wait for a device, look only at those who look for a place
+        pair_P = lost_R.nonzero()[:, 0]
+        token_W, token_P = token_R[pair_P].unique(return_inverse=True)
+    else:
+        token_W, token_P = torch.arange(len(scores_TE), device=device), token_R
+    tried_TX = torch.zeros(len(scores_TE), E + 1, dtype=torch.bool, device=device)
+    tried_TX = tried_TX.index_put((token_R, expert_R), torch.ones((), dtype=torch.bool, device=device))
+    scores_WE = scores_TE[token_W].masked_fill(tried_TX[token_W, :E], -torch.inf)
+    P, W = len(pair_P), len(token_W)
+    index_P, waiting_P, new_P = torch.arange(P, device=device), lost_R[pair_P], new_R[pair_P]
+    free_E = capacity - torch.bincount(new_R, minlength=E + 1)[:E]
     for _ in range(E - 1):
         # One pair per token asks in a round: the first of those that wait.
-        first_T = torch.full((T,), R, device=device)
-        first_T = first_T.scatter_reduce(0, token_R, torch.where(waiting_R, index_R, R), "amin")
-        best_T, expert_T = scores_TE.masked_fill(tried_TE, -torch.inf).max(1)
-        asks_T = (first_T < R) & best_T.isfinite()
-        place_T = places(torch.where(asks_T, expert_T, E), best_T, E)
-        free_E = capacity - torch.bincount(new_R, minlength=E + 1)[:E]
-        gets_T = asks_T & (place_T < free_E[expert_T])
-        gets_R = (first_T[token_R] == index_R) & gets_T[token_R]
-        new_R = torch.where(gets_R, expert_T[token_R], new_R)
-        waiting_R = waiting_R & ~gets_R
-        tried_TE = tried_TE.scatter(1, expert_T[:, None], True)
-    return new_R
+        first_W = torch.full((W,), P, device=device)
+        first_W = first_W.scatter_reduce(0, token_P, torch.where(waiting_P, index_P, P), "amin")
+        best_W, expert_W = scores_WE.max(1)
+        asks_W = (first_W < P) & best_W.isfinite()
+        if listed and not asks_W.any():
+            break
+        place_W = places(torch.where(asks_W, expert_W, E), best_W, E)
+        gets_W = asks_W & (place_W < free_E[expert_W])
+        gets_P = (first_W[token_P] == index_P) & gets_W[token_P]
+        new_P = torch.where(gets_P, expert_W[token_P], new_P)
+        waiting_P = waiting_P & ~gets_P
+        free_E = free_E - torch.bincount(torch.where(gets_W, expert_W, E), minlength=E + 1)[:E]
+        scores_WE = scores_WE.scatter(1, expert_W[:, None], -torch.inf)
+    return new_R.scatter(0, pair_P, new_P)
