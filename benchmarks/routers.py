@@ -29,7 +29,6 @@ from torch import Tensor
 
 from moe import HIDDEN, WIDTH, Contender, about, race
 from roster.context import Context
-from roster.dispatch import forget
 from roster.experts import SwiGLU
 from roster.moe.layer import MoE
 from roster.moe.layout import Place
@@ -118,7 +117,6 @@ def main() -> None:
         moe = mixture(recipe) if arguments.recipes in slug else None
         if moe is None:
             continue
-        forget()
         stored["rows"][slug] = row(moe, arguments.rounds)
         show({slug: stored["rows"][slug]})
         if not arguments.no_write:
