@@ -89,3 +89,16 @@ def test_sinkhorn_evens_the_plan_and_leaves_weights_alone():
     assert torch.equal(select.eval()(scores_TE, context).chosen().long().argmax(1), scores_TE.argmax(1))
     with pytest.raises(RosterError, match="ReLU reads none"):
         Sinkhorn(ReLU())
+
+
+def test_sinkhorns_bias_is_that_of_iterations_one_by_one():
+    """Also where the scores are so far apart that most probabilities are zero."""
+    torch.manual_seed(0)
+    for std in (0.3, 30.0):
+        scores_TE = (torch.randn(50, 6) + torch.randn(6)) * std
+        v_E = torch.zeros(6, dtype=torch.float64)
+        for _ in range(10):
+            load_E = (scores_TE.double() / 0.1 + v_E).softmax(1).mean(0)
+            v_E = v_E - (load_E * 6).clamp_min(1e-9).log()
+        bias_E = Sinkhorn(TopK(1), iterations=10).bias(scores_TE, Context(1, 50))
+        torch.testing.assert_close(bias_E, (v_E * 0.1).float(), atol=1e-3 * std, rtol=1e-3)

@@ -21,6 +21,7 @@ from roster.score import (
     Recurrent,
     TokenTable,
 )
+from roster.score.projection import project
 from roster.score.token_id import even_buckets
 
 HERE = Context(1, 2)
@@ -37,6 +38,19 @@ def test_hyperspherical_is_a_cosine_over_a_temperature():
     assert score(torch.randn(2, 3), HERE).abs().max() <= 1 / score.lowest + 1e-3
     with pytest.raises(RosterError, match="temperature"):
         Hyperspherical(3, 2, 2, temperature=0.0)
+
+
+@pytest.mark.parametrize("experts", [4, 80])
+def test_a_projections_gradients_are_those_of_a_linear_layer(experts):
+    x_TD = torch.randn(8192, 64, requires_grad=True)
+    vectors_ED, grad_TE = torch.randn(experts, 64, requires_grad=True), torch.randn(8192, experts)
+    expected = torch.autograd.grad(F.linear(x_TD, vectors_ED), (x_TD, vectors_ED), grad_TE)
+    got = torch.autograd.grad(project(x_TD, vectors_ED), (x_TD, vectors_ED), grad_TE)
+    torch.testing.assert_close(got, expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        product_TE = project(x_TD, vectors_ED)
+    assert product_TE.dtype == torch.bfloat16
+    product_TE.sum().backward()
 
 
 def test_attention_by_hand():

@@ -95,7 +95,7 @@ def _forward(
     # Shared by all experts: memory that each took for itself would be fetched and returned once per expert.
     wide = [] if save else [x.new_empty(most, weights.widest) for _ in range(weights.firsts)]
     y_RD = memory.empty(x, rows, x.shape[1])
-    x_RD = _gather(x, token_R, y_RD)  # read from where the results will lie
+    x_RD = _gather(x, token_R, sum(sizes), y_RD)  # read from where the results will lie
     groups = zip(*(_groups(each, sizes) for each in (x_RD, y_RD, *kept)), strict=True)
     for expert, size, (x_ND, y_ND, *kept_NF) in zip(weights.per_expert(), sizes, groups, strict=True):
         if not size:
@@ -146,8 +146,9 @@ def _backward(
     grad_weight = weight_R.new_zeros(weight_R.shape) if need_weight else x.new_empty(0)
     scale_R1 = None if weight_R is None else weight_R[:, None].to(x.dtype)
     sizes = counts_E.tolist()
-    x_RD = _gather(x, token_R, grad_rows if need_x else None)
-    grad_RD = _gather(grad, token_R)
+    served = sum(sizes)
+    x_RD = _gather(x, token_R, served, grad_rows if need_x else None)
+    grad_RD = _gather(grad, token_R, served)
     along_R = (x_RD, grad_RD, scale_R1, grad_weight, grad_rows)
     groups = zip(*(_groups(each, sizes) for each in (*along_R, y_RD, *middles)), strict=True)
     for expert, into, size, group in zip(weights.per_expert(), into_experts, sizes, groups, strict=True):
@@ -166,7 +167,6 @@ def _backward(
             into.of_first(x_ND, grad_inputs)
         if need_x:
             _back_through(expert.firsts, grad_inputs, grad_x_ND)
-    served = sum(sizes)
     if token_R is None:
         grad_rows[served:] = 0
     elif need_x:
@@ -190,19 +190,23 @@ def _back_through(firsts: list[Tensor], grads_NF: list[Tensor], out_ND: Tensor) 
 def _sum_by_token(rows_RD: Tensor, token_R: Tensor, weight_R: Tensor | None, tokens: int) -> Tensor:
     """Sums [T, D] of the pairs' rows, weighted or not. Half precision is summed in float32 and rounded once."""
     sorted_R, order_R = token_R.sort(stable=True)
-    first_T = torch.searchsorted(sorted_R, torch.arange(tokens, device=token_R.device))
+    token_T = torch.arange(tokens, device=token_R.device)
     if weight_R is not None:
         weight_R = weight_R.to(rows_RD.dtype).index_select(0, order_R)
+    if torch.equal(sorted_R, token_T):  # one row each: nothing to sum, and memory can be chosen
+        out_TD = torch.index_select(rows_RD, 0, order_R, out=memory.empty(rows_RD, tokens, rows_RD.shape[1]))
+        return out_TD if weight_R is None else out_TD.mul_(weight_R[:, None])
+    first_T = torch.searchsorted(sorted_R, token_T)
     return F.embedding_bag(order_R, rows_RD, first_T, mode="sum", per_sample_weights=weight_R)
 
 
-def _gather(x_TD: Tensor, token_R: Tensor | None, into_RD: Tensor | None = None) -> Tensor:
+def _gather(x_TD: Tensor, token_R: Tensor | None, served: int, into_RD: Tensor | None = None) -> Tensor:
     """The experts' rows, all at once: gathered one expert at a time, between matmuls, they took twice as long."""
     if token_R is None:
         return x_TD
     if into_RD is None:
-        into_RD = memory.empty(x_TD, len(token_R), x_TD.shape[1])
-    return torch.index_select(x_TD, 0, token_R, out=into_RD)
+        into_RD = memory.empty(x_TD, served, x_TD.shape[1])
+    return torch.index_select(x_TD, 0, token_R[:served], out=into_RD[:served])
 
 
 def _groups(rows: Tensor | None, sizes: list[int]) -> Iterable[Tensor | None]:

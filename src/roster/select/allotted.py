@@ -60,10 +60,10 @@ def importance(context: Context) -> Tensor:
     weight_BHSL = context.memory.get(ATTENTION)
     if weight_BHSL is None:
         raise RosterError("routing by importance needs the attention weights of the layer, and there are none")
-    weight_BSL = weight_BHSL.detach().float().mean(1)
+    weight_BSL = weight_BHSL.detach().mean(1, dtype=torch.float32)
     if context.mask_BS is not None:
         weight_BSL = weight_BSL * context.mask_BS[:, :, None].to(weight_BSL)
-    sees_BSL = weight_BSL > 0
-    relative_BSL = weight_BSL * sees_BSL.sum(2, keepdim=True)
-    importance_BL = relative_BSL.sum(1) / sees_BSL.sum(1).clamp_min(1)
+    sees_BSL = weight_BSL.sign()  # 1 where there is any
+    relative_BL = torch.einsum("bs,bsl->bl", sees_BSL.sum(2), weight_BSL)
+    importance_BL = relative_BL / sees_BSL.sum(1).clamp_min(1)
     return importance_BL[:, -context.length :]

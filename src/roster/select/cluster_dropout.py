@@ -44,7 +44,7 @@ class ClusterDropout(nn.Module):
     def _off_TE(self, scores_TE: Tensor) -> Tensor:
         off_TE = torch.zeros_like(scores_TE, dtype=torch.bool)
         for members in self.members:
-            count = int(self.share * len(members))
             lots = torch.rand(len(scores_TE), len(members), device=scores_TE.device)
-            off_TE[:, members] = lots.argsort(1).argsort(1) < count
+            drawn = lots.topk(int(self.share * len(members)), dim=1, sorted=False).indices
+            off_TE.scatter_(1, torch.tensor(members, device=drawn.device)[drawn], True)
         return off_TE

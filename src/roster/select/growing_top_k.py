@@ -18,7 +18,7 @@ class GrowingTopK(nn.Module):
     """The k best experts of each token, weighted by a softmax over them; k rises evenly from `start` to `end`.
 
     `k_now` is kept with the weights and may be set to any number at evaluation. It lives on the device, so that no
-    forward call waits for it; slots above it hold nobody.
+    forward call waits for it; slots above it hold nobody. On processors, where nothing waits, there are none above it.
 
     Args:
         start, end: k at the beginning and at the end of the training.
@@ -34,10 +34,12 @@ class GrowingTopK(nn.Module):
         self.register_buffer("k_now", torch.tensor(start))
 
     def forward(self, scores_TE: Tensor, context: Context, bias_E: Tensor | None = None) -> Route:
-        """A route with `end` slots per token, of which `k_now` are taken."""
+        """A route with up to `end` slots per token, of which `k_now` are taken."""
         scores_TE = scores_TE.float()
         ranked_TE = scores_TE if bias_E is None else scores_TE + bias_E
-        expert_TK = ranked_TE.topk(min(self.end, scores_TE.shape[1]), dim=1).indices
+        known = self.k_now.device.type == "cpu" and not torch.compiler.is_compiling()
+        most = int(self.k_now) if known else self.end
+        expert_TK = ranked_TE.topk(min(most, scores_TE.shape[1]), dim=1).indices
         free_K = torch.arange(expert_TK.shape[1], device=expert_TK.device) >= self.k_now
         weight_TK = scores_TE.gather(1, expert_TK).masked_fill(free_K, -torch.inf).softmax(1)
         return Route.slots(expert_TK.masked_fill(free_K, scores_TE.shape[1]), weight_TK, scores_TE.shape[1])

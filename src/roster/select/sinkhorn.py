@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from roster.balance.mean import over_tokens
 from roster.context import Context
 from roster.errors import RosterError
 from roster.route import AnyRoute
+
+_BETWEEN = 4  # iterations on scaled probabilities between two exact ones: as many as never leave float32's range
 
 
 class Sinkhorn(nn.Module):
@@ -49,8 +50,14 @@ class Sinkhorn(nn.Module):
     def bias(self, scores_TE: Tensor, context: Context) -> Tensor:
         """v [E], for which the plan of the real tokens has even loads."""
         ratio_TE = scores_TE.float() / self.temperature
+        share_T = ratio_TE.new_ones(len(ratio_TE)) if context.mask_T is None else context.mask_T.to(ratio_TE)
+        share_T = share_T / share_T.sum().clamp_min(1.0)
         v_E = ratio_TE.new_zeros(ratio_TE.shape[1])
-        for _ in range(self.iterations):
-            load_E = over_tokens((ratio_TE + v_E).softmax(1), context)
-            v_E = v_E - (load_E * len(v_E)).clamp_min(1e-9).log()
+        for done in range(0, self.iterations, _BETWEEN):
+            plan_TE = (ratio_TE + v_E).softmax(1)
+            scale_E = torch.ones_like(v_E)
+            for _ in range(min(_BETWEEN, self.iterations - done)):
+                load_E = scale_E * ((share_T / (plan_TE @ scale_E)) @ plan_TE)
+                scale_E = scale_E / (load_E * len(v_E)).clamp_min(1e-9)
+            v_E = v_E + scale_E.log()
         return v_E * self.temperature

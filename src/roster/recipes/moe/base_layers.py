@@ -7,8 +7,8 @@ Trains: everything together; no balance loss.
 Siblings: sinkhorn makes the choice even only on average, by a bias; expert choice gives tokens unequal numbers.
 Source: Lewis et al., 2021, "BASE Layers", arXiv:2103.16716.
 Differences: the assignment is solved over the batch of one device, whose tokens the source mixes across devices first.
-The auction stops at a stated distance from the best (`tolerance`). The block replaces a feed-forward block, where the
-source puts it between two layers.
+The auction stops at a stated distance from the best (`tolerance`; a fiftieth of the spread of the scores is the step of
+the authors' own auction). The block replaces a feed-forward block, where the source puts it between two layers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from roster.score import Linear
 from roster.select import BalancedAssignment
 
 
-def base_layers(num_experts: int = 4, tolerance: float = 1e-3) -> Layout:
+def base_layers(num_experts: int = 4, tolerance: float = 0.02) -> Layout:
     """Balanced assignment in training, the best expert afterwards.
 
     Args:
