@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -43,13 +44,12 @@ class BalancedAssignment(nn.Module):
             if context.mask_T is not None:
                 real_T = context.mask_T.to(expert_T.device)
             expert_T = torch.full_like(expert_T, E)
-            expert_T[real_T] = assign(scores_TE.detach()[real_T].float(), self.tolerance)
+            expert_T[real_T] = assign(scores_TE[real_T], self.tolerance)
         scores_TX = torch.cat([scores_TE, torch.full_like(scores_TE[:, :1], -torch.inf)], dim=1)
         weight_T1 = scores_TX.float().gather(1, expert_T[:, None]).sigmoid()
         return Route.slots(expert_T[:, None], weight_T1, E, full=not self.training)
 
 
-@torch.no_grad()
 def assign(scores_TE: Tensor, tolerance: float = _COARSE) -> Tensor:
     """An auction for places at experts (Bertsekas, 1992), in which all tokens without a place bid at the same time.
 
@@ -57,6 +57,9 @@ def assign(scores_TE: Tensor, tolerance: float = _COARSE) -> Tensor:
     that is better than the second expert, and a little (eps) more; an expert keeps its C highest bids, and its price
     is the lowest of them once it is full. At the end the total is within T * eps of the best. For a fine eps two
     auctions, the first with a coarse one, take fewer bids than one.
+
+    It is held in NumPy: most of its hundred rounds are between a handful of tokens, where torch's operations take
+    several times as long and those of an accelerator longer still.
 
     Args:
         scores_TE: what each token is worth at each expert.
@@ -69,50 +72,50 @@ def assign(scores_TE: Tensor, tolerance: float = _COARSE) -> Tensor:
         RosterError: scores that are not finite.
     """
     T, E = scores_TE.shape
-    spread = float(scores_TE.max() - scores_TE.min()) if T else 0.0
+    if T == 0 or E == 1:
+        expert_T = np.zeros(T, dtype=np.int64)
+    else:
+        expert_T = _auctions(scores_TE.detach().double().cpu().numpy(), tolerance)
+    return torch.from_numpy(expert_T).to(scores_TE.device)
+
+
+def _auctions(scores_TE: np.ndarray, tolerance: float) -> np.ndarray:
+    T, E = scores_TE.shape
+    spread = float(scores_TE.max() - scores_TE.min())
     if not math.isfinite(spread):
         raise RosterError("balanced assignment: there are scores that are not finite")
-    if T == 0 or E == 1:
-        return torch.zeros(T, dtype=torch.int64, device=scores_TE.device)
-    scores_TE, spread = scores_TE.double(), spread or 1.0
-    price_E = scores_TE.new_zeros(E)
+    price_E = np.zeros(E)
     # Where places stay free, their price must not rise: one auction, from zero.
     coarse_first = T % E == 0 and tolerance < _COARSE
     for eps in (_COARSE, tolerance) if coarse_first else (tolerance,):
-        expert_T, price_E = _auction(scores_TE, price_E - price_E.min(), eps * spread)
+        expert_T, price_E = _auction(scores_TE, price_E - price_E.min(), eps * (spread or 1.0))
     return expert_T
 
 
-def _auction(scores_TE: Tensor, start_E: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """(expert_T, price_E) of one auction that begins with no token placed.
-
-    Most of the hundreds of rounds are between a handful of tokens, so a round touches only the experts that get bids.
-    """
+def _auction(scores_TE: np.ndarray, start_E: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """(expert_T, price_E) of one auction that begins with no token placed."""
     T, E = scores_TE.shape
     C = math.ceil(T / E)
-    bid_EC = scores_TE.new_full((E, C), -torch.inf)
-    holder_EC = torch.full((E, C), T, device=scores_TE.device)  # T where the place is free
-    price_E = start_E.clone()
-    free_F = torch.arange(T, device=scores_TE.device)
+    expert_T = np.full(T, E)
+    bid_T = np.full(T, -np.inf)
+    holders: list[np.ndarray] = [np.arange(0)] * E
+    price_E = start_E.copy()
+    free_F = np.arange(T)
     while len(free_F):
-        best_F2, choice_F2 = (scores_TE[free_F] - price_E).topk(2, dim=1)
-        choice_F, order_F = choice_F2[:, 0].sort(stable=True)
-        bid_F = price_E[choice_F] + (best_F2[:, 0] - best_F2[:, 1])[order_F] + eps
-        expert_X, row_F, size_X = choice_F.unique_consecutive(return_inverse=True, return_counts=True)
-        # The bids of each expert that got some, behind those that it holds; the C highest stay.
-        place_F = C + torch.arange(len(choice_F), device=choice_F.device) - (size_X.cumsum(0) - size_X)[row_F]
-        width = C + int(size_X.max())
-        bid_XW = bid_EC.new_full((len(expert_X), width), -torch.inf)
-        holder_XW = holder_EC.new_full((len(expert_X), width), T)
-        bid_XW[:, :C], holder_XW[:, :C] = bid_EC[expert_X], holder_EC[expert_X]
-        bid_XW[row_F, place_F], holder_XW[row_F, place_F] = bid_F, free_F[order_F]
-        bid_XW, order_XW = bid_XW.sort(dim=1, descending=True, stable=True)
-        holder_XW = holder_XW.gather(1, order_XW)
-        bid_EC[expert_X], holder_EC[expert_X] = bid_XW[:, :C], holder_XW[:, :C]
-        lowest_X = bid_XW[:, C - 1]
-        price_E[expert_X] = torch.where(lowest_X > -torch.inf, lowest_X, start_E[expert_X])
-        out_XL = holder_XW[:, C:]
-        free_F = out_XL[out_XL < T]
-    expert_T1 = torch.full((T + 1,), E, device=scores_TE.device)
-    expert_T1[holder_EC] = torch.arange(E, device=scores_TE.device)[:, None].expand(E, C)
-    return expert_T1[:T], price_E
+        value_FE = scores_TE[free_F] - price_E
+        choice_F1 = value_FE.argmax(1)[:, None]
+        best_F1 = np.take_along_axis(value_FE, choice_F1, 1)
+        np.put_along_axis(value_FE, choice_F1, -np.inf, 1)
+        choice_F = choice_F1[:, 0]
+        expert_T[free_F] = choice_F
+        bid_T[free_F] = price_E[choice_F] + best_F1[:, 0] - value_FE.max(1) + eps
+        out = []
+        for expert in np.unique(choice_F):
+            asking = np.concatenate([holders[expert], free_F[choice_F == expert]])
+            asking = asking[np.argsort(-bid_T[asking], kind="stable")]
+            holders[expert] = asking[:C]
+            if len(asking) >= C:
+                price_E[expert] = bid_T[asking[C - 1]]
+            out.append(asking[C:])
+        free_F = np.concatenate(out)
+    return expert_T, price_E
