@@ -7,6 +7,7 @@ from transformers.models.phimoe.modeling_phimoe import sparsemixer
 from roster import RosterError
 from roster.context import Context
 from roster.select import SparseMixer
+from roster.select.noise import gumbel
 
 EVERYONE = 1e6  # a jitter at which all experts take part in the draw
 SCORES_E = torch.tensor([0.4, -0.3, 1.1, 0.2])
@@ -105,3 +106,11 @@ def test_bad_values():
         SparseMixer(0)
     with pytest.raises(RosterError, match="jitter"):
         SparseMixer(1, 0.0)
+
+
+def test_gumbel_noise_draws_from_the_softmax():
+    torch.manual_seed(0)
+    noise_NE = gumbel(200_000, 4, device=SCORES_E.device)
+    assert noise_NE.isfinite().all()
+    drawn_E = torch.bincount((SCORES_E + noise_NE).argmax(1), minlength=4) / 200_000
+    torch.testing.assert_close(drawn_E, SCORES_E.softmax(0), atol=4e-3, rtol=0)  # four standard errors

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from roster.context import Context
 from roster.errors import RosterError
 from roster.route import Route
+from roster.select.noise import gumbel
 
 
 class DenseToSparse(nn.Module):
@@ -42,7 +43,7 @@ class DenseToSparse(nn.Module):
         """A route with one to E experts per token."""
         scores_TE = scores_TE.float()
         if self.training:
-            scores_TE = scores_TE - torch.empty_like(scores_TE).exponential_().log()
+            scores_TE = scores_TE + gumbel(*scores_TE.shape, device=scores_TE.device)
         gate_TE = (scores_TE / self.temperature).softmax(1)
         chosen_TE = (gate_TE >= self.threshold).scatter(1, gate_TE.argmax(1, keepdim=True), True)
         return Route.from_gates(gate_TE * chosen_TE, chosen_TE)

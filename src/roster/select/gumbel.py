@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from roster.context import Context
 from roster.errors import RosterError
 from roster.route import Route
+from roster.select.noise import gumbel
 
 
 class GumbelTop1(nn.Module):
@@ -46,7 +47,7 @@ class GumbelTop1(nn.Module):
         if not self.training:
             best_T1 = scores_TE.argmax(1, keepdim=True)
             return Route.slots(best_T1, torch.ones_like(best_T1, dtype=scores_TE.dtype), scores_TE.shape[1], full=True)
-        noise_BE = -torch.empty(context.batch, scores_TE.shape[1], device=scores_TE.device).exponential_().log()
+        noise_BE = gumbel(context.batch, scores_TE.shape[1], device=scores_TE.device)
         soft_TE = ((scores_TE + self.noise * context.per_token(noise_BE)) / self.temperature).softmax(1)
         hard_TE = F.one_hot(soft_TE.argmax(1), soft_TE.shape[1]).to(soft_TE)
         return Route.from_gates(hard_TE + soft_TE - soft_TE.detach(), torch.ones_like(hard_TE, dtype=torch.bool))
