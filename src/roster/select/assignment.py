@@ -37,13 +37,14 @@ class BalancedAssignment(nn.Module):
 
     def forward(self, scores_TE: Tensor, context: Context, bias_E: Tensor | None = None) -> Route:
         """A route with one slot per token; in training padding has nobody."""
-        E = scores_TE.shape[1]
-        expert_T = scores_TE.argmax(1)
-        if self.training:
-            real_T = torch.ones_like(expert_T, dtype=torch.bool)
-            if context.mask_T is not None:
-                real_T = context.mask_T.to(expert_T.device)
-            expert_T = torch.full_like(expert_T, E)
+        T, E = scores_TE.shape
+        if not self.training:
+            expert_T = scores_TE.argmax(1)
+        elif context.mask_T is None:
+            expert_T = assign(scores_TE, self.tolerance)
+        else:
+            real_T = context.mask_T.to(scores_TE.device)
+            expert_T = torch.full((T,), E, device=scores_TE.device)
             expert_T[real_T] = assign(scores_TE[real_T], self.tolerance)
         scores_TX = torch.cat([scores_TE, torch.full_like(scores_TE[:, :1], -torch.inf)], dim=1)
         weight_T1 = scores_TX.float().gather(1, expert_T[:, None]).sigmoid()
