@@ -25,7 +25,7 @@ def random_route(T: int, E: int, seed: int, kind: str) -> Route:
         return Route.slots(experts.masked_fill(nobody, E), weights.masked_fill(nobody, 0.0), E)
     gates = torch.rand(T, E, generator=generator)
     if kind == "gates":
-        return Route.from_gates(gates * (gates > 0.5))
+        return Route.from_gates(gates, gates > 0.5)
     token, expert = gates.gt(0.4).nonzero().unbind(1)
     return Route(token, expert, torch.rand(len(token), generator=generator), T, E)
 

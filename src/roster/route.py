@@ -8,6 +8,7 @@ of pairs, a `SoftRoute` has dense dispatch and combine weights.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -50,7 +51,7 @@ class Route:
 
     @classmethod
     def from_gates(cls, gate_TE: Tensor, chosen_TE: Tensor | None = None) -> Route:
-        """Any dense gate; `chosen_TE` (default: where the gate is not zero) says who is on duty."""
+        """A dense gate, which counts only where `chosen_TE` (default: where it is not zero) puts somebody on duty."""
         return _GateRoute(gate_TE, gate_TE != 0 if chosen_TE is None else chosen_TE)
 
     def keep(self, mask_T: Tensor) -> Route:
@@ -198,6 +199,7 @@ class _GateRoute(Route):
         self.num_tokens, self.num_experts = gate_TE.shape
         self.scores_TE = scores_TE
         self._order_R = None
+        self._dense_TE: Tensor | None = None
 
     @property
     def token_R(self) -> Tensor:  # type: ignore[override]
@@ -217,22 +219,24 @@ class _GateRoute(Route):
         return self.chosen_TE.sum(0)
 
     def keep(self, mask_T: Tensor) -> Route:
-        return _GateRoute(
-            self.gate_TE.masked_fill(~mask_T[:, None], 0.0), self.chosen_TE & mask_T[:, None], self.scores_TE
-        )
+        return _GateRoute(self.gate_TE, self.chosen_TE & mask_T[:, None], self.scores_TE)
 
     def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
         if self.gate_TE.device.type != "cpu" or torch.compiler.is_compiling():
             return super().pairs()
-        # Most of the T * E pairs are nobody's. Where it costs no wait for a device, list only the others.
-        expert_R, token_R = self.chosen_TE.T.nonzero().unbind(1)
-        return token_R, self.gate_TE[token_R, expert_R], self.counts_E
+        # Most of the T * E pairs are nobody's. Where it costs no wait for a device, list only the others; NumPy finds
+        # them in half the time.
+        place_R = torch.from_numpy(np.flatnonzero(self.chosen_TE.T.contiguous().numpy()))
+        expert_R, token_R = place_R // self.num_tokens, place_R % self.num_tokens
+        return token_R, self.gate_TE[token_R, expert_R], torch.bincount(expert_R, minlength=self.num_experts)
 
     def first(self, count: int) -> Route:
         return _GateRoute(self.gate_TE[:, :count], self.chosen_TE[:, :count])
 
     def dense(self) -> Tensor:
-        return self.gate_TE
+        if self._dense_TE is None:
+            self._dense_TE = torch.where(self.chosen_TE, self.gate_TE, 0.0)
+        return self._dense_TE
 
     def chosen(self) -> Tensor:
         return self.chosen_TE

@@ -62,6 +62,18 @@ def test_a_region_far_too_large_is_left_alone():
     assert not address <= small.data_ptr() < address + 32 * NUMBERS
 
 
+def test_a_region_serves_a_few_rows_more():
+    first = memory.empty(torch.zeros(1), 1000, 1001)
+    address = first.data_ptr()
+    del first
+    assert memory.empty(torch.zeros(1), 1001, 1001).data_ptr() == address
+
+
+def test_autograd_may_add_to_it_in_place():
+    tensor = memory.empty(torch.zeros(1), 2, NUMBERS)
+    assert not tensor._is_view()
+
+
 def test_no_more_is_kept_than_allowed(monkeypatch):
     monkeypatch.setattr(memory, "KEEP", 5 * memory.SMALLEST)
     several = [memory.empty(torch.zeros(1), 2 * NUMBERS) for _ in range(4)]

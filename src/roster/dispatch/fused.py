@@ -157,7 +157,8 @@ def _backward(
             continue
         x_ND, g_ND, scale_N1, grad_weight_N, grad_x_ND, y_ND, *kept_NF = group
         if need_weight:
-            torch.sum(y_ND * g_ND, 1, dtype=grad_weight.dtype, out=grad_weight_N)
+            product_ND = torch.mul(y_ND, g_ND, out=memory.empty(y_ND, *y_ND.shape))
+            torch.sum(product_ND, 1, dtype=grad_weight.dtype, out=grad_weight_N)
         if scale_N1 is not None:
             g_ND.mul_(scale_N1)
         inputs = _middles(kept_NF, expert)

@@ -32,7 +32,8 @@ def empty(like: Tensor, *shape: int) -> Tensor:
     # Torch holds the array for as long as any tensor or view uses the storage.
     lease = region.numpy()
     weakref.finalize(lease, _give_back, region).atexit = False
-    return torch.from_numpy(lease)[:size].view(like.dtype).view(shape)
+    # Resized, not viewed: a view keeps what it is a view of, and autograd adds in place only to storage with one user.
+    return torch.frombuffer(lease, dtype=like.dtype, count=math.prod(shape)).resize_(shape)
 
 
 def release() -> None:
@@ -44,7 +45,8 @@ def _take(size: int) -> Tensor:
     for address, region in sorted(_free.copy().items(), key=lambda item: len(item[1])):
         if size <= len(region) <= 2 * size and _free.pop(address, None) is not None:
             return region
-    return torch.empty(size, dtype=torch.uint8)
+    coarse = 1 << max(0, size.bit_length() - 4)  # so that the next call, for a few rows more, fits as well
+    return torch.empty(-(-size // coarse) * coarse, dtype=torch.uint8)
 
 
 def _give_back(region: Tensor) -> None:

@@ -6,6 +6,7 @@ Shape legend: T tokens, E experts, C tokens per expert.
 
 from __future__ import annotations
 
+import heapq
 import math
 
 import numpy as np
@@ -59,8 +60,8 @@ def assign(scores_TE: Tensor, tolerance: float = _COARSE) -> Tensor:
     is the lowest of them once it is full. At the end the total is within T * eps of the best. For a fine eps two
     auctions, the first with a coarse one, take fewer bids than one.
 
-    It is held in NumPy: most of its hundred rounds are between a handful of tokens, where torch's operations take
-    several times as long and those of an accelerator longer still.
+    It is held in NumPy and in heaps: most of its hundred rounds are between a handful of tokens, where torch's
+    operations take several times as long and those of an accelerator longer still.
 
     Args:
         scores_TE: what each token is worth at each expert.
@@ -97,26 +98,26 @@ def _auction(scores_TE: np.ndarray, start_E: np.ndarray, eps: float) -> tuple[np
     """(expert_T, price_E) of one auction that begins with no token placed."""
     T, E = scores_TE.shape
     C = math.ceil(T / E)
-    expert_T = np.full(T, E)
-    bid_T = np.full(T, -np.inf)
-    holders: list[np.ndarray] = [np.arange(0)] * E
+    held: list[list[tuple[float, int]]] = [[] for _ in range(E)]  # a heap of (bid, token) each
     price_E = start_E.copy()
     free_F = np.arange(T)
     while len(free_F):
         value_FE = scores_TE[free_F] - price_E
-        choice_F1 = value_FE.argmax(1)[:, None]
-        best_F1 = np.take_along_axis(value_FE, choice_F1, 1)
-        np.put_along_axis(value_FE, choice_F1, -np.inf, 1)
-        choice_F = choice_F1[:, 0]
-        expert_T[free_F] = choice_F
-        bid_T[free_F] = price_E[choice_F] + best_F1[:, 0] - value_FE.max(1) + eps
+        choice_F, row_F = value_FE.argmax(1), np.arange(len(free_F))
+        best_F = value_FE[row_F, choice_F]
+        value_FE[row_F, choice_F] = -np.inf
+        bid_F = price_E[choice_F] + best_F - value_FE.max(1) + eps
         out = []
-        for expert in np.unique(choice_F):
-            asking = np.concatenate([holders[expert], free_F[choice_F == expert]])
-            asking = asking[np.argsort(-bid_T[asking], kind="stable")]
-            holders[expert] = asking[:C]
-            if len(asking) >= C:
-                price_E[expert] = bid_T[asking[C - 1]]
-            out.append(asking[C:])
-        free_F = np.concatenate(out)
+        for token, expert, bid in zip(free_F.tolist(), choice_F.tolist(), bid_F.tolist(), strict=True):
+            if len(held[expert]) < C:
+                heapq.heappush(held[expert], (bid, token))
+            else:
+                out.append(heapq.heappushpop(held[expert], (bid, token))[1])
+        for expert in set(choice_F.tolist()):
+            if len(held[expert]) == C:
+                price_E[expert] = held[expert][0][0]
+        free_F = np.array(out, dtype=np.int64)
+    expert_T = np.empty(T, dtype=np.int64)
+    for expert, places in enumerate(held):
+        expert_T[[token for _, token in places]] = expert
     return expert_T, price_E

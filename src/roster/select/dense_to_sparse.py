@@ -45,8 +45,10 @@ class DenseToSparse(nn.Module):
         if self.training:
             scores_TE = scores_TE + gumbel(*scores_TE.shape, device=scores_TE.device)
         gate_TE = (scores_TE / self.temperature).softmax(1)
-        chosen_TE = (gate_TE >= self.threshold).scatter(1, gate_TE.argmax(1, keepdim=True), True)
-        return Route.from_gates(gate_TE * chosen_TE, chosen_TE)
+        with torch.no_grad():
+            bar_T1 = gate_TE.amax(1, keepdim=True).clamp_max(self.threshold)
+            chosen_TE = gate_TE >= bar_T1
+        return Route.from_gates(gate_TE, chosen_TE)
 
     def advance(self, progress: float) -> None:
         """Lowers the temperature."""

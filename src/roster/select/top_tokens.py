@@ -36,7 +36,7 @@ class TopTokens(nn.Module):
         """A route with zero to E experts per token."""
         scores_TE = scores_TE.float()
         chosen_TE = self._best_of_rows(scores_TE, context) if self.training else scores_TE > 0
-        return Route.from_gates(scores_TE.sigmoid() * chosen_TE, chosen_TE)
+        return Route.from_gates(scores_TE.sigmoid(), chosen_TE)
 
     @torch.no_grad()
     def _best_of_rows(self, scores_TE: Tensor, context: Context) -> Tensor:

@@ -79,7 +79,7 @@ class ExpertsChoose(nn.Module):
         weight_TE = self.affinity(scores_TE.float())
         token_KE = weight_TE.topk(_capacity(weight_TE), dim=0).indices
         chosen_TE = torch.zeros_like(weight_TE, dtype=torch.bool).scatter(0, token_KE, True)
-        return Route.from_gates(weight_TE * chosen_TE, chosen_TE)
+        return Route.from_gates(weight_TE, chosen_TE)
 
 
 class TransportTop1(nn.Module):
