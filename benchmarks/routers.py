@@ -4,13 +4,15 @@
     python benchmarks/routers.py --recipes top-p
 
 SwiGLU experts at model width 512, whatever the recipe would make of them, random weights, float32, one thread, sorted
-blocks, the recipe's own options else; the tokens are 16 rows of 512, and a recipe that reads the attention weights of
-the layer before is given random ones. What the layer takes beside its experts (scores, selection, losses, sorting,
-gathering, weighted sums) is the difference between the whole layer and its experts alone, on the rows of the same
-route, which are already grouped. It does not depend on the experts' width, but would drown in the noise of wide
-experts' matmuls; so it is taken at width 128, as the median of the differences between neighbours in time. "share" is
-its part of a layer with experts of width 1024, which run alone for that. Forward runs in evaluation mode;
-forward + backward in training mode, with balance losses. Seconds are the thread's own.
+blocks, the recipe's own options else; the tokens are 16 rows of 512. A recipe that reads the attention weights of the
+layer before is given random ones; experts that are copied from one in the course of a training have been.
+
+What the layer takes beside its experts (scores, selection, losses, sorting, gathering, weighted sums) is the difference
+between the whole layer and its experts alone, on the rows of the same route, which are already grouped. It does not
+depend on the experts' width, but would drown in the noise of wide experts' matmuls; so it is taken at width 128, as the
+median of the differences between neighbours in time. "share" is its part of a layer with experts of width 1024, which
+run alone for that. Forward runs in evaluation mode; forward + backward in training mode, with balance losses. Seconds
+are the thread's own.
 
 Results go to benchmarks/results/routers.json with versions, machine and load.
 """
@@ -41,6 +43,7 @@ from roster.moe.layout import Place
 from roster.recipes import RECIPES, Recipe
 from roster.score import Linear
 from roster.select.allotted import ATTENTION
+from roster.train.schedule import advance
 
 RESULTS = Path(__file__).parent / "results" / "routers.json"
 EXPERTS, ROWS, LENGTH = 64, 16, 512
@@ -62,7 +65,10 @@ def mixture(recipe: Recipe, hidden: int) -> MoE | None:
     place = Place("mlp", 1, 2, WIDTH, divisible, make_experts, vocab_size=100, tasks=("a", "b"), recipe=recipe.slug)
     block = recipe.compose(num_experts=EXPERTS).block(place)
     found = [each for each in block.modules() if isinstance(each, MoE) and type(each.router.score) is Linear]
-    return found[0] if found else None
+    if not found:
+        return None
+    advance(found[0].experts, 1.0)
+    return found[0]
 
 
 def row(narrow: MoE, wide: MoE, rounds: int) -> dict[str, dict]:
