@@ -77,7 +77,7 @@ def assign(scores_TE: Tensor, tolerance: float = _COARSE) -> Tensor:
     if T == 0 or E == 1:
         expert_T = np.zeros(T, dtype=np.int64)
     else:
-        expert_T = _auctions(scores_TE.detach().double().cpu().numpy(), tolerance)
+        expert_T = _auctions(scores_TE.detach().float().cpu().numpy(), tolerance)
     return torch.from_numpy(expert_T).to(scores_TE.device)
 
 
@@ -98,15 +98,17 @@ def _auction(scores_TE: np.ndarray, start_E: np.ndarray, eps: float) -> tuple[np
     """(expert_T, price_E) of one auction that begins with no token placed."""
     T, E = scores_TE.shape
     C = math.ceil(T / E)
+    expert_T = np.empty(T, dtype=np.int64)  # of the last bid
     held: list[list[tuple[float, int]]] = [[] for _ in range(E)]  # a heap of (bid, token) each
     price_E = start_E.copy()
     free_F = np.arange(T)
     while len(free_F):
-        value_FE = scores_TE[free_F] - price_E
+        value_FE = (scores_TE if len(free_F) == T else scores_TE[free_F]) - price_E
         choice_F, row_F = value_FE.argmax(1), np.arange(len(free_F))
         best_F = value_FE[row_F, choice_F]
         value_FE[row_F, choice_F] = -np.inf
         bid_F = price_E[choice_F] + best_F - value_FE.max(1) + eps
+        expert_T[free_F] = choice_F
         out = []
         for token, expert, bid in zip(free_F.tolist(), choice_F.tolist(), bid_F.tolist(), strict=True):
             if len(held[expert]) < C:
@@ -117,7 +119,4 @@ def _auction(scores_TE: np.ndarray, start_E: np.ndarray, eps: float) -> tuple[np
             if len(held[expert]) == C:
                 price_E[expert] = held[expert][0][0]
         free_F = np.array(out, dtype=np.int64)
-    expert_T = np.empty(T, dtype=np.int64)
-    for expert, places in enumerate(held):
-        expert_T[[token for _, token in places]] = expert
     return expert_T, price_E
