@@ -1,6 +1,9 @@
 """Memory that is kept for the next large tensor."""
 
 import gc
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -89,3 +92,26 @@ def test_types_and_shapes_are_those_asked_for():
         assert (tensor.shape, tensor.dtype, tensor.is_contiguous()) == ((3, NUMBERS), dtype, True)
     assert memory.empty(torch.zeros(1), 0).shape == (0,)
     assert memory.empty(torch.zeros(1, device="meta"), NUMBERS).device.type == "meta"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="speaks of the GNU allocator")
+def test_what_a_step_frees_is_not_fetched_anew():
+    """Pages that are fetched again and again when two tensors at the end of the heap are freed and made again."""
+    script = """
+import resource, sys, torch
+from roster.dispatch import memory
+if sys.argv[1] == "settled":
+    memory.empty(torch.zeros(1), memory.SMALLEST)
+before = 0
+for step in range(6):
+    if step == 3:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    tensors = [torch.zeros(20, 2**18) for _ in range(2)]
+    del tensors
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    pages = {}
+    for how in ("as it is", "settled"):
+        done = subprocess.run([sys.executable, "-c", script, how], capture_output=True, text=True, check=True)
+        pages[how] = int(done.stdout)
+    assert pages["settled"] < 0.1 * pages["as it is"], pages
