@@ -96,7 +96,7 @@ def test_types_and_shapes_are_those_asked_for():
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="speaks of the GNU allocator")
 def test_what_a_step_frees_is_not_fetched_anew():
-    """Pages that are fetched again and again when two tensors at the end of the heap are freed and made again."""
+    """Pages under six tensors at the end of the heap, freed and made again."""
     script = """
 import resource, sys, torch
 from roster.dispatch import memory
@@ -106,7 +106,7 @@ before = 0
 for step in range(6):
     if step == 3:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    tensors = [torch.zeros(20, 2**18) for _ in range(2)]
+    tensors = [torch.zeros(2**21) for _ in range(6)]
     del tensors
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
