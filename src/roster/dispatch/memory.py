@@ -9,7 +9,10 @@ What torch's own operations make is smaller, and the allocator's business: see `
 
 from __future__ import annotations
 
+import ctypes
 import math
+import os
+import platform
 import weakref
 from functools import cache
 
@@ -18,7 +21,7 @@ from torch import Tensor
 
 KEEP = 2**30
 SMALLEST = 2**20
-_BELOW_32_MB = 2**25 - 2**16
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
 
 _free: dict[int, Tensor] = {}  # by address; single operations on it are safe among threads
 
@@ -48,13 +51,16 @@ def release() -> None:
 
 @cache
 def _settle_allocator() -> None:
-    """Lets the GNU allocator keep what a step frees and the next step asks for again.
+    """Tells the GNU allocator to keep what a step frees and the next step asks for again.
 
-    It keeps freed pieces up to the size of the largest it has ever got back (of those below 32 MB), and at the end of
-    its heap up to twice that; until one such piece has come back, a layer's pages may be returned and fetched anew in
-    every step, a hundredth of its time. This piece is never written to, so it costs no memory.
+    By itself it returns what is free at the end of its heap, more than 128 KB at first and 64 MB at most, and whether
+    a layer's tensors lie there is chance: where they do, their pages are fetched anew in every step, which took as
+    long as the whole routing. Whoever has set the allocator by the environment is left alone.
     """
-    torch.empty(_BELOW_32_MB, dtype=torch.uint8)
+    if platform.libc_ver()[0] == "glibc" and not any(name.startswith("MALLOC_") for name in os.environ):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MMAP_THRESHOLD, 2**25)
+        libc.mallopt(_TRIM_THRESHOLD, KEEP)
 
 
 def _take(size: int) -> Tensor:
