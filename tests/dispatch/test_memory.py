@@ -86,6 +86,13 @@ def test_no_more_is_kept_than_allowed(monkeypatch):
     assert sum(map(len, memory._free.values())) == 4 * memory.SMALLEST
 
 
+def test_what_was_given_back_longest_ago_makes_room(monkeypatch):
+    monkeypatch.setattr(memory, "KEEP", 8 * memory.SMALLEST)
+    for count in (3, 1, 5, 9):  # the last is larger than all that may be kept, and drives nothing out
+        memory.empty(torch.zeros(1), count * NUMBERS)
+    assert [len(region) // memory.SMALLEST for region in memory._free.values()] == [1, 5]
+
+
 def test_types_and_shapes_are_those_asked_for():
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         like = torch.zeros(1, dtype=dtype)

@@ -2,7 +2,8 @@
 
 A training step makes gradients as large as all experts and drops them after the optimiser's step. The system's
 allocator returns pieces of more than 32 MB at once and fetches untouched ones for the next step; writing to those for
-the first time took up to a quarter of a step. Here the memory is kept, up to `KEEP` bytes.
+the first time took up to a quarter of a step. Here the memory is kept, up to `KEEP` bytes; what was given back longest
+ago makes room.
 
 What torch's own operations make is smaller, and the allocator's business: see `_settle_allocator`.
 """
@@ -19,7 +20,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-KEEP = 2**30
+KEEP = 2**31
 SMALLEST = 2**20
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
 
@@ -60,7 +61,7 @@ def _settle_allocator() -> None:
     if platform.libc_ver()[0] == "glibc" and not any(name.startswith("MALLOC_") for name in os.environ):
         libc = ctypes.CDLL(None)
         libc.mallopt(_MMAP_THRESHOLD, 2**25)
-        libc.mallopt(_TRIM_THRESHOLD, KEEP)
+        libc.mallopt(_TRIM_THRESHOLD, 2**30)
 
 
 def _take(size: int) -> Tensor:
@@ -72,5 +73,10 @@ def _take(size: int) -> Tensor:
 
 
 def _give_back(region: Tensor) -> None:
-    if sum(map(len, _free.copy().values())) + len(region) <= KEEP:
-        _free[region.data_ptr()] = region
+    if len(region) > KEEP:
+        return
+    _free[region.data_ptr()] = region
+    for address in list(_free):  # oldest first
+        if sum(map(len, _free.copy().values())) <= KEEP:
+            break
+        _free.pop(address, None)
