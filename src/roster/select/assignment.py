@@ -47,9 +47,9 @@ class BalancedAssignment(nn.Module):
             real_T = context.mask_T.to(scores_TE.device)
             expert_T = torch.full((T,), E, device=scores_TE.device)
             expert_T[real_T] = assign(scores_TE[real_T], self.tolerance)
-        scores_TX = torch.cat([scores_TE, torch.full_like(scores_TE[:, :1], -torch.inf)], dim=1)
-        weight_T1 = scores_TX.float().gather(1, expert_T[:, None]).sigmoid()
-        return Route.slots(expert_T[:, None], weight_T1, E, full=not self.training)
+        expert_T1 = expert_T[:, None]
+        weight_T1 = scores_TE.gather(1, expert_T1.clamp(max=E - 1)).float().sigmoid()
+        return Route.slots(expert_T1, weight_T1.masked_fill(expert_T1 == E, 0.0), E, full=not self.training)
 
 
 def assign(scores_TE: Tensor, tolerance: float = _COARSE) -> Tensor:
