@@ -7,7 +7,7 @@ import openai
 import pytest
 from starlette.responses import JSONResponse
 
-from gateway.servers import WORDS, on_loop, settings
+from gateway.servers import BRIEF, PATIENT, WORDS, on_loop, settings
 
 ASK = [{"role": "user", "content": "count to three"}]
 SECRETS = ("127.0.0.1", "10.0.0.1", "upstream-secret-key", "secret-small", "secret-large")
@@ -31,7 +31,7 @@ FAILS_WHOLE = {
 @pytest.mark.parametrize("kind", FAILS_WHOLE)
 def test_another_model_answers(start, upstream, kind, stream):
     upstream.does["secret-small"] = FAILS_WHOLE[kind]
-    client, _ = start()
+    client, _ = start(timeouts=BRIEF if kind == "timeout" else PATIENT)
     answer = client.chat.completions.create(model="auto", messages=ASK, stream=stream)
     roster = list(answer)[-1].roster if stream else answer.roster
     assert roster["model"] == "large"
@@ -54,7 +54,7 @@ def test_nothing_listens(start):
 @pytest.mark.parametrize("kind", FAILS_WHOLE)
 def test_nobody_answers(start, upstream, http, kind, stream):
     upstream.does |= {"secret-small": FAILS_WHOLE[kind], "secret-large": FAILS_WHOLE[kind]}
-    client, _ = start()
+    client, _ = start(timeouts=BRIEF if kind == "timeout" else PATIENT)
     response = post(http, client, {"model": "auto", "messages": ASK, "stream": stream})
     assert response.status_code == (504 if kind == "timeout" else 502)
     told = response.json()
@@ -82,7 +82,7 @@ def test_a_request_that_the_model_refuses_is_the_clients_error(start, upstream, 
 )
 def test_an_answer_that_breaks_off_ends_in_an_error_event(start, upstream, http, behaviour, kind):
     upstream.does["secret-small"] = behaviour
-    client, gateway = start()
+    client, gateway = start(timeouts=BRIEF if kind == "timeout" else PATIENT)
     events = stream(http, client, {"model": "small", "messages": ASK, "stream": True})
     assert events[0]["choices"][0]["delta"]["content"] == WORDS[0]
     assert events[-1]["error"]["code"] == "upstream_failed"

@@ -190,16 +190,15 @@ def _back_through(firsts: list[Tensor], grads_NF: list[Tensor], out_ND: Tensor) 
 
 def _sum_by_token(rows_RD: Tensor, token_R: Tensor, weight_R: Tensor | None, tokens: int) -> Tensor:
     """Sums [T, D] of the pairs' rows, weighted or not. Half precision is summed in float32 and rounded once."""
-    token_T = torch.arange(tokens, device=token_R.device)
-    if len(token_R) == tokens:
-        row_T = torch.full_like(token_T, -1).scatter_(0, token_R, token_T)
-        if (row_T >= 0).all():  # one row each: nothing to sum, and memory can be chosen
-            out_TD = torch.index_select(rows_RD, 0, row_T, out=memory.empty(rows_RD, tokens, rows_RD.shape[1]))
-            return out_TD if weight_R is None else out_TD.mul_(weight_R.to(out_TD.dtype)[row_T][:, None])
-    sorted_R, order_R = token_R.sort(stable=True)
+    first_T = torch.arange(tokens, device=token_R.device)
+    row_T = torch.full_like(first_T, -1)
+    if len(token_R) == tokens and (row_T.scatter_(0, token_R, first_T) >= 0).all():
+        order_R = row_T  # one row each: looked up, not sorted for
+    else:
+        sorted_R, order_R = token_R.sort(stable=True)
+        first_T = torch.searchsorted(sorted_R, first_T)
     if weight_R is not None:
         weight_R = weight_R.to(rows_RD.dtype).index_select(0, order_R)
-    first_T = torch.searchsorted(sorted_R, token_T)
     return F.embedding_bag(order_R, rows_RD, first_T, mode="sum", per_sample_weights=weight_R)
 
 
