@@ -9,7 +9,7 @@ The arithmetic runs inside two custom operations, so that a compiler sees one op
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,9 @@ from torch.nn import functional as F
 
 from roster.dispatch import memory
 from roster.dispatch.activation import activate, activate_backward
-from roster.dispatch.weights import Expert, Weights
+from roster.dispatch.weights import Weights
+
+CACHED = 256  # rows that are worked on while they lie in the cache
 
 
 def feed_forward(
@@ -91,16 +93,18 @@ def _forward(
     sizes = counts_E.tolist()
     rows = len(x if token_R is None else token_R)
     kept = [memory.empty(x, rows if save and n < weights.firsts else 0, weights.widest) for n in (0, 1)]
-    most = max(sizes, default=0)
-    # Shared by all experts: memory that each took for itself would be fetched and returned once per expert.
-    wide = [] if save else [x.new_empty(most, weights.widest) for _ in range(weights.firsts)]
+    if save:
+        middles = [_groups(each, sizes, weights.widths) for each in kept[: weights.firsts]]
+    else:  # one after the other in the same memory, which would else be fetched and returned once per expert
+        most = max(sizes, default=0)
+        wide = [x.new_empty(most, weights.widest) for _ in range(weights.firsts)]
+        middles = [_shared(each, sizes, weights.widths) for each in wide]
     y_RD = memory.empty(x, rows, x.shape[1])
     x_RD = _gather(x, token_R, sum(sizes), y_RD)  # read from where the results will lie
-    groups = zip(*(_groups(each, sizes) for each in (x_RD, y_RD, *kept)), strict=True)
-    for expert, size, (x_ND, y_ND, *kept_NF) in zip(weights.per_expert(), sizes, groups, strict=True):
+    groups = zip(_groups(x_RD, sizes), _groups(y_RD, sizes), *middles, strict=True)
+    for expert, size, (x_ND, y_ND, *inputs) in zip(weights.per_expert(), sizes, groups, strict=True):
         if not size:
             continue
-        inputs = _middles(kept_NF if save else [each[:size] for each in wide], expert)
         for first_DF, bias_F, into_NF in zip(expert.firsts, expert.first_biases, inputs, strict=True):
             _affine(x_ND, first_DF, bias_F, into_NF)
         hidden_NF = activate(activation, inputs, inplace=not save)
@@ -144,24 +148,18 @@ def _backward(
     rows = len(x if token_R is None else token_R)
     grad_rows = memory.empty(x, rows if need_x else 0, x.shape[1])
     grad_weight = weight_R.new_zeros(weight_R.shape) if need_weight else x.new_empty(0)
-    scale_R1 = None if weight_R is None else weight_R[:, None].to(x.dtype)
     sizes = counts_E.tolist()
     served = sum(sizes)
     x_RD = _gather(x, token_R, served, grad_rows if need_x else None)
-    grad_RD = _gather(grad, token_R, served)
-    along_R = (x_RD, grad_RD, scale_R1, grad_weight, grad_rows)
-    groups = zip(*(_groups(each, sizes) for each in (*along_R, y_RD, *middles)), strict=True)
+    if token_R is not None:
+        grad = _back_from_sums(grad, token_R[:served], weight_R[:served], y_RD, grad_weight)
+    along_R = (_groups(each, sizes) for each in (x_RD, grad, grad_rows))
+    groups = zip(*along_R, *(_groups(each, sizes, weights.widths) for each in middles[: weights.firsts]), strict=True)
     for expert, into, size, group in zip(weights.per_expert(), into_experts, sizes, groups, strict=True):
         if not size:
             into.zero()
             continue
-        x_ND, g_ND, scale_N1, grad_weight_N, grad_x_ND, y_ND, *kept_NF = group
-        if need_weight:
-            product_ND = torch.mul(y_ND, g_ND, out=memory.empty(y_ND, *y_ND.shape))
-            torch.sum(product_ND, 1, dtype=grad_weight.dtype, out=grad_weight_N)
-        if scale_N1 is not None:
-            g_ND.mul_(scale_N1)
-        inputs = _middles(kept_NF, expert)
+        x_ND, g_ND, grad_x_ND, *inputs = group
         hidden_NF, grad_inputs = activate_backward(activation, g_ND @ expert.last.T, inputs)
         into.of_last(hidden_NF, g_ND)
         if any(need_matrices):
@@ -211,20 +209,41 @@ def _gather(x_TD: Tensor, token_R: Tensor | None, served: int, into_RD: Tensor |
     return torch.index_select(x_TD, 0, token_R[:served], out=into_RD[:served])
 
 
-def _groups(rows: Tensor | None, sizes: list[int]) -> Iterable[Tensor | None]:
-    """Each expert's rows; None, or an empty tensor, stands for rows that nobody needs."""
-    if rows is None or not len(rows):
+def _back_from_sums(grad_TD: Tensor, token_R: Tensor, weight_R: Tensor, y_RD: Tensor, grad_weight_R: Tensor) -> Tensor:
+    """What reaches the pairs' rows [R, D] from their tokens' weighted sums; the gradient of the weights goes to
+    `grad_weight_R`, unless it is empty."""
+    grad_RD = memory.empty(grad_TD, len(token_R), grad_TD.shape[1])
+    scale_R1 = weight_R[:, None].to(grad_TD.dtype)
+    for start in range(0, len(token_R), CACHED):
+        part = slice(start, min(start + CACHED, len(token_R)))
+        g_ND = torch.index_select(grad_TD, 0, token_R[part], out=grad_RD[part])
+        if len(grad_weight_R):
+            torch.sum(y_RD[part] * g_ND, 1, dtype=grad_weight_R.dtype, out=grad_weight_R[part])
+        g_ND.mul_(scale_R1[part])
+    return grad_RD
+
+
+def _groups(rows: Tensor, sizes: list[int], widths: Sequence[int] = ()) -> Sequence[Tensor]:
+    """Each expert's rows, narrowed where experts have `widths` of their own; of an empty tensor nothing.
+
+    All at once, before any expert is at work: afterwards a slice costs more than the operation on it may.
+    """
+    if not len(rows):
         return [rows] * len(sizes)
-    return rows[: sum(sizes)].split(sizes)  # all at once: a slice per expert costs more than the operation on it may
+    return _narrowed(rows[: sum(sizes)].split(sizes), widths)
 
 
-def _middles(buffers_NF: list[Tensor], expert: Expert) -> list[Tensor]:
-    """Where the products of one expert's first matrices lie, [N, F] each, in buffers as wide as the widest expert's."""
-    width = expert.last.shape[0]
-    buffers_NF = [each for each in buffers_NF if len(each)]
-    if all(each.shape[1] == width for each in buffers_NF):
-        return buffers_NF
-    return [each.view(-1)[: len(each) * width].view(-1, width) for each in buffers_NF]
+def _shared(rows_NF: Tensor, sizes: list[int], widths: Sequence[int]) -> Sequence[Tensor]:
+    """As many rows for each expert, all in the same place."""
+    return _narrowed([rows_NF[:size] for size in sizes], widths)
+
+
+def _narrowed(groups: Sequence[Tensor], widths: Sequence[int]) -> Sequence[Tensor]:
+    """The first of the memory that each group has, [N, width]."""
+    if not widths:
+        return groups
+    sized = zip(groups, widths, strict=True)
+    return [each.view(-1)[: len(each) * width].view(-1, width) for each, width in sized]
 
 
 def _affine(x_ND: Tensor, weight_DF: Tensor, bias_F: Tensor | None, out: Tensor | None) -> Tensor:
