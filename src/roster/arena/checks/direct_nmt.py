@@ -58,7 +58,16 @@ def check(seed: int) -> dict[str, float]:
     figures = {}
     for by in ("target", "pair"):
         torch.manual_seed(seed + 100)
-        net = Net("direct-nmt-task-moe", {"by": by}, width=WORDS + MARK, hidden=HIDDEN, out=WORDS, tasks=TASKS, depth=2)
+        net = Net(
+            "direct-nmt-task-moe",
+            {"by": by},
+            width=WORDS + MARK,
+            hidden=HIDDEN,
+            out=WORDS,
+            tasks=TASKS,
+            depth=3,
+            dense=2,
+        )
         train(net, lambda: languages.draw(TRAINED, ROWS), STEPS)
         for name, pairs in (("held-out", HELD_OUT), ("trained", others)):
             batches = [languages.draw([pair], 500) for pair in pairs]

@@ -52,7 +52,7 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="Learned task routes group tasks by the skill behind them, and a new task is learned from few examples "
     "better than by a dense model.",
-    claim_shown=False,
+    claim_shown=True,
     evidence="docs/results/checks.md",
     needs=("tasks",),
     kind="moe",

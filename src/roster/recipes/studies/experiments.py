@@ -60,7 +60,7 @@ CLUSTERS = Recipe(
     batch_invariant=True,
     claim="On a mixture of classification problems, nonlinear experts with a router succeed where one expert and "
     "linear experts fail, and the router finds the clusters.",
-    claim_shown=False,
+    claim_shown=True,
     evidence="docs/results/checks.md",
     kind="study",
 )
