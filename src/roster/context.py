@@ -67,6 +67,7 @@ class Context:
         memory: what lives across the layers of this one call, by name (tensors and routes).
         recorder: where routes are traced to; None costs nothing.
         off: True while the base must answer alone (the first of two passes).
+        recipe: the method at work, for errors to name; "" outside a model.
     """
 
     batch: int
@@ -79,6 +80,7 @@ class Context:
     memory: dict[str, Any] = field(default_factory=dict)
     recorder: Recorder | None = None
     off: bool = False
+    recipe: str = ""
 
     @classmethod
     def of(cls, x: Tensor, **known: Any) -> Context:

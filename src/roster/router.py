@@ -5,6 +5,7 @@ Shape legend: T tokens, D width of what the router reads, E experts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -47,8 +48,15 @@ class Router(nn.Module):
 
         Returns:
             A route over T tokens in which padding has nobody.
+
+        Raises:
+            RosterError: the score of a real token is not a number (found on processors, outside compiled code).
         """
         scores_TE = self.score(x_TD, context)
+        # One token per row is a decode step: what is wrong with the weights showed in the prompt before it. A device
+        # would have to be waited for.
+        if context.length > 1 and scores_TE.device.type == "cpu" and not torch.compiler.is_compiling():
+            self._refuse_nan(scores_TE.detach(), x_TD.detach(), context)
         bias_E = None if self._bias_index is None else self.balance[self._bias_index].bias_E
         route = self.select(scores_TE, context, bias_E)
         mask_T = context.mask_T
@@ -61,6 +69,23 @@ class Router(nn.Module):
                 context.add_loss(self.site, loss)
         self.trace(route, context)
         return route
+
+    def _refuse_nan(self, scores_TE: Tensor, x_TD: Tensor, context: Context) -> None:
+        if not math.isnan(float(scores_TE.sum())):
+            return
+        nan_T = scores_TE.isnan().any(1)  # a sum of two infinities is NaN as well
+        if context.mask_T is not None:
+            nan_T &= context.mask_T
+        count = int(nan_T.sum())
+        if count == 0:
+            return
+        recipe = f" of recipe {context.recipe!r}" if context.recipe else ""
+        read = bool(x_TD[nan_T].isnan().any())
+        raise RosterError(
+            f"router {self.site!r}{recipe}: {type(self.score).__name__} gives NaN for {count} of {len(nan_T)} tokens, "
+            f"first for token {int(nan_T.nonzero()[0])}; "
+            + ("the hidden states that it read are NaN too" if read else "what it read is not NaN: look at its weights")
+        )
 
     def trace(self, route: AnyRoute, context: Context) -> None:
         """Hands a route to whoever records the call."""

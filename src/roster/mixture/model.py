@@ -88,7 +88,7 @@ class RoutedModel:
         mixture = self.roster
         kwargs.update(zip(type(self).input_names, args, strict=False))
         context = context_of(kwargs, token_mask, prompt_mask, mixture.mixing.reads_prompt)
-        context.task_ids_B, context.recorder = task_ids, mixture.recorder
+        context.task_ids_B, context.recorder, context.recipe = task_ids, mixture.recorder, mixture.recipe
         if mixture.mixing.routes_by_task and not torch.compiler.is_compiling():
             self._check_tasks(task_ids, context.batch)
         if mixture.mixing.remembers or mixture.mixing.two_passes:
