@@ -134,9 +134,9 @@ def figures(result: Mapping[str, Any]) -> list[dict[str, Any]]:
             "Loss against arithmetic.",
         ),
         _figure(
-            lambda axes: [_point(axes, r) for r in rows],
+            lambda axes: _scatter(axes, rows),
             ("MFLOP per token", "validation loss"),
-            "Final loss against cost per token; bars are 95 % intervals.",
+            "Final loss against cost per token; bars are 95 % intervals. In a crowd the best is named.",
             legend=False,
         ),
         _figure(
@@ -159,10 +159,17 @@ def _dense(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [row for row in rows if row["recipe"].startswith("dense")]
 
 
-def _point(axes: Any, row: Mapping[str, Any]) -> None:
-    loss, cost = row["validation"]["all"], row["flops_per_token"] / 1e6
-    axes.errorbar([cost], [loss["mean"]], yerr=[[loss["mean"] - loss["low"]], [loss["high"] - loss["mean"]]], fmt="o")
-    axes.annotate(row["recipe"], (cost, loss["mean"]), fontsize=6, xytext=(3, 2), textcoords="offset points")
+def _scatter(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A point per recipe; names only where they do not cover each other."""
+    at = [(row["flops_per_token"] / 1e6, row["validation"]["all"]["mean"]) for row in rows]
+    wide, high = (max(each) - min(each) for each in zip(*at, strict=True))
+    named: list[tuple[float, float]] = []
+    for row, (cost, mean) in zip(rows, at, strict=True):
+        loss = row["validation"]["all"]
+        axes.errorbar([cost], [mean], yerr=[[mean - loss["low"]], [loss["high"] - mean]], fmt="o")
+        if all(abs(cost - x) > wide / 6 or abs(mean - y) > high / 25 for x, y in named):
+            named.append((cost, mean))
+            axes.annotate(row["recipe"], (cost, mean), fontsize=6, xytext=(4, 2), textcoords="offset points")
 
 
 def _figure(draw: Any, labels: tuple[str, str], caption: str, legend: bool = True) -> dict[str, Any]:
