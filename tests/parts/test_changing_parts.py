@@ -28,10 +28,15 @@ def test_dense_to_sparse_by_hand():
 def test_dense_to_sparse_waits_and_then_falls_evenly():
     select = DenseToSparse(start=2.0, end=1.0, begin=0.5)
     temperatures = []
+    scores_TE = SCORES_TE.clone().requires_grad_()
+    gate_TE = select(scores_TE, HERE).dense()
+    assert gate_TE.tolist() == [[0.25] * 4] * 2, "until it begins to fall all serve alike"
+    (gate_TE * torch.randn(2, 4)).sum().backward()
+    assert not scores_TE.grad.any()
     for progress in (0.25, 0.5, 0.75, 1.0):
         select.advance(progress)
         temperatures.append(float(select.temperature))
-    assert temperatures == pytest.approx([2.0, 2.0, 1.5, 1.0])
+    assert temperatures == pytest.approx([torch.inf, 2.0, 1.5, 1.0])
     with pytest.raises(RosterError, match="threshold"):
         DenseToSparse(threshold=1.0)
 

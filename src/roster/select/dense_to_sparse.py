@@ -23,7 +23,8 @@ class DenseToSparse(nn.Module):
     Args:
         threshold: in (0, 1); below 1 / E all serve at a high temperature.
         start, end: temperature at the beginning and at the end of the fall, which is linear.
-        begin: share of the training before it starts to fall.
+        begin: share of the training before the fall; until then all serve alike, whatever the scores, and the router
+            learns nothing (an infinite temperature).
     """
 
     reads_bias = False
@@ -37,7 +38,7 @@ class DenseToSparse(nn.Module):
         if not 0.0 <= begin < 1.0:
             raise RosterError(f"dense-to-sparse needs 0 <= begin < 1, not {begin}")
         self.threshold, self.start, self.end, self.begin = threshold, start, end, begin
-        self.register_buffer("temperature", torch.tensor(float(start)))
+        self.register_buffer("temperature", torch.tensor(torch.inf if begin else float(start)))
 
     def forward(self, scores_TE: Tensor, context: Context, bias_E: Tensor | None = None) -> Route:
         """A route with one to E experts per token."""
@@ -52,5 +53,5 @@ class DenseToSparse(nn.Module):
 
     def advance(self, progress: float) -> None:
         """Lowers the temperature."""
-        done = max(0.0, (progress - self.begin) / (1.0 - self.begin))
-        self.temperature.fill_(self.start + (self.end - self.start) * done)
+        done = (progress - self.begin) / (1.0 - self.begin)
+        self.temperature.fill_(torch.inf if done < 0 else self.start + (self.end - self.start) * done)

@@ -13,7 +13,7 @@ from roster.analyze.experts import look_into
 from roster.arena.moe.data import corpus
 from roster.arena.moe.pretrain import Terms, pretrain
 
-TERMS = Terms(steps=300, rows=12, length=64, layers=4)
+TERMS = Terms(steps=1500, rows=12, length=64, layers=4)
 
 
 def check(seed: int) -> dict[str, float]:

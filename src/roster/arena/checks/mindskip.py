@@ -25,7 +25,7 @@ from roster.moe.twin import rerouted
 from roster.route import Route
 from roster.router import Router
 
-TERMS = Terms(steps=300, rows=12, length=64, layers=4)
+TERMS = Terms(steps=1500, rows=12, length=64, layers=4)
 TUNING = Terms(steps=60, rows=12, length=64, layers=4, learning_rate=2e-2)
 
 

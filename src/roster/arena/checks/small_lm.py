@@ -18,8 +18,8 @@ from roster.context import Context
 from roster.moe.layer import MoE
 from roster.moe.replacing import replace
 
-SMALL = Terms(steps=240, rows=8, length=64, width=48, layers=2, hidden=96, validation_rows=16)
-"""Six to ten seconds of training on one core."""
+SMALL = Terms(steps=1200, rows=8, length=64, width=48, layers=2, hidden=96, validation_rows=16)
+"""Half a minute of training on one core. After a fifth of these steps the dense block was still ahead of top-2 of 8."""
 
 
 def build(recipe: str, seed: int, options: Mapping[str, Any] | None = None, terms: Terms = SMALL) -> Any:

@@ -19,7 +19,7 @@ from roster.arena.moe.data import DOMAINS, corpus
 from roster.arena.moe.pretrain import Terms, pretrain
 from roster.moe.extract import as_plain, extract_task
 
-TERMS = Terms(steps=200, rows=12, length=64)
+TERMS = Terms(steps=1000, rows=12, length=64)
 ROUNDS = 9
 
 

@@ -24,7 +24,7 @@ from roster.arena.moe.pretrain import Terms, pretrain
 
 GRANULARITIES = (1, 2, 4, 8)
 SIZES = ((32, 2), (48, 2), (64, 3))
-STEPS = (80, 160, 320)
+STEPS = (300, 600, 1200)
 NAMES = ("c", "g", "gamma", "a", "alpha", "b", "beta")
 
 

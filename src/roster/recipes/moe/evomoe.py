@@ -6,8 +6,8 @@ Trains: everything together.
 Siblings: Switch begins with random experts and one of them per token.
 Source: Nie et al., 2021, "EvoMoE: An Evolutional Mixture-of-Experts Training Framework via Dense-To-Sparse Gate",
 arXiv:2112.14397.
-Differences: the stages are shares of one training; before the copies are made the gate is already there and trained by
-the balance loss alone, and a token costs as much as it will right after.
+Differences: the stages are shares of one training; before the copies are made all experts are the one, and the gate,
+which is flat and not trained until then, makes a token cost as much as it will right after.
 """
 
 from __future__ import annotations

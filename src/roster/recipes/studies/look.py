@@ -29,7 +29,7 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="Routers prefer the expert whose answer has the larger norm, and experts differ more in deeper layers, the "
     "last excepted.",
-    claim_shown=False,
+    claim_shown=True,
     evidence="docs/results/checks.md",
     kind="study",
 )
