@@ -1,6 +1,6 @@
 """`make evidence`: runs every check over several seeds and writes what it says, good or bad, under docs/results.
 
-python -m roster.arena.evidence                    # everything, about an hour on one core
+python -m roster.arena.evidence                    # everything, a few hours on one core
 python -m roster.arena.evidence --only smear mix   # some of it
 """
 
