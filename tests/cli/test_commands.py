@@ -32,6 +32,13 @@ def test_methods_loads_no_transformers():
     assert done.stdout == "set()\n", done.stderr
 
 
+def test_other_packages_do_not_talk_between_our_lines():
+    words = ["roster", "attack", "pocket", "--recipe", "gshard-top2", "--victims", "1", "--attempts", "1"]
+    done = python(f"import sys; sys.argv = {words}; from roster.cli import main; main()")
+    assert done.stdout.endswith("No batch-mate changed the output of any victim.\n")
+    assert done.stderr == ""
+
+
 def test_nothing_asked_shows_the_help():
     assert "Commands" in run().output
     assert succeed("--version") == f"roster {roster.__version__}\n"

@@ -7,6 +7,7 @@ the tests, and `\\b` keeps their lines apart.
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated, Any
 
@@ -81,6 +82,8 @@ def options(
       roster build pocket pocket --router arrow-mbc --out my-mixture
       roster generate my-mixture "reverse: abcd ="
     """
+    # As soon as PEFT imports it, it says on some processors that a faster kernel could be fetched.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def main() -> None:

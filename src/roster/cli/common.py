@@ -47,11 +47,7 @@ def experts_folder(name: str) -> Path:
 
 def quiet() -> None:
     """Keeps transformers and torch from talking between our lines; downloads still show their progress."""
-    import logging
     import warnings
-
-    # Says on every machine without a GPU that a faster kernel could be fetched, as soon as PEFT imports it.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
     import huggingface_hub
     import transformers
