@@ -118,13 +118,14 @@ def run_check(slug: str, console: Console) -> dict[str, Any]:
         "about": (module.__doc__ or "").strip(),
         "seeds": seeds,
         "seconds": round(time.monotonic() - start, 1),
+        "date": datetime.date.today().isoformat(),
         "figures": figures,
     }
 
 
 def page(results: dict[str, Any], about: dict[str, Any]) -> str:
     """The results as Markdown."""
-    lines = ["# Checks of single methods", "", f"{about['date']}, {about['machine']}, {about['versions']}.", ""]
+    lines = ["# Checks of single methods", "", f"{about['machine']}, {about['versions']}; last run {about['date']}.", ""]
     for slug, result in results.items():
         verdict = "shown" if result["shown"] else "not shown here"
         lines += [f"## {slug}: claim {verdict}", "", result["about"], "", f"Rule: {result['rule']}", ""]
@@ -132,7 +133,7 @@ def page(results: dict[str, Any], about: dict[str, Any]) -> str:
         for name in result["figures"][0]:
             values = [each[name] for each in result["figures"]]
             lines.append(f"| {name} | {statistics.mean(values):.4g} | {min(values):.4g} | {max(values):.4g} |")
-        lines += ["", f"{result['seeds']} seeds, {result['seconds']:.0f} s.", ""]
+        lines += ["", f"{result['seeds']} seeds, {result['seconds']:.0f} s, {result['date']}.", ""]
     return "\n".join(lines)
 
 
