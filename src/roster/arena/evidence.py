@@ -125,7 +125,8 @@ def run_check(slug: str, console: Console) -> dict[str, Any]:
 
 def page(results: dict[str, Any], about: dict[str, Any]) -> str:
     """The results as Markdown."""
-    lines = ["# Checks of single methods", "", f"{about['machine']}, {about['versions']}; last run {about['date']}.", ""]
+    made = f"{about['machine']}, {about['versions']}; last run {about['date']}."
+    lines = ["# Checks of single methods", "", made, ""]
     for slug, result in results.items():
         verdict = "shown" if result["shown"] else "not shown here"
         lines += [f"## {slug}: claim {verdict}", "", result["about"], "", f"Rule: {result['rule']}", ""]
