@@ -75,7 +75,7 @@ class Router(nn.Module):
             return
         nan_T = scores_TE.isnan().any(1)  # a sum of two infinities is NaN as well
         if context.mask_T is not None:
-            nan_T &= context.mask_T
+            nan_T &= context.mask_T.to(nan_T.device)
         count = int(nan_T.sum())
         if count == 0:
             return

@@ -13,6 +13,9 @@ the dense model was better on the known tasks as well.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from sklearn.metrics import adjusted_rand_score
@@ -26,26 +29,18 @@ STEPS, NEW_STEPS = 2000, 200
 TASKS = tuple(f"task {index}" for index in range(KNOWN + 1))
 
 
-class Routed(nn.Module):
-    """The mixture: ones beside the input."""
+class Reader(nn.Module):
+    """A net that reads some numbers of the task beside the input.
 
-    def __init__(self) -> None:
+    Args:
+        vector_NV: what it reads of each task; a parameter is learned.
+        recipe, options: of its block.
+    """
+
+    def __init__(self, vector_NV: Tensor, recipe: str, options: Mapping[str, Any] | None = None):
         super().__init__()
-        width = FEATURES + VECTOR
-        self.net = Net("cross-task-moe", {"num_experts": SKILLS}, width=width, hidden=HIDDEN, out=OUT, tasks=TASKS)
-
-    def forward(self, x_BD: Tensor, task_B: Tensor, context: Context | None = None) -> Tensor:
-        """Outputs [B, O]."""
-        return self.net(torch.cat([x_BD, x_BD.new_ones(len(x_BD), VECTOR)], 1), task_B, context)
-
-
-class TaskReader(nn.Module):
-    """The dense baseline: a vector per task beside the input."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.vector_NV = nn.Parameter(torch.randn(len(TASKS), VECTOR))
-        self.net = Net("dense-active", None, width=FEATURES + VECTOR, hidden=HIDDEN, out=OUT)
+        self.vector_NV = vector_NV
+        self.net = Net(recipe, options, width=FEATURES + VECTOR, hidden=HIDDEN, out=OUT, tasks=TASKS)
 
     def forward(self, x_BD: Tensor, task_B: Tensor, context: Context | None = None) -> Tensor:
         """Outputs [B, O]."""
@@ -69,11 +64,11 @@ def check(seed: int) -> dict[str, float]:
         return tuple(torch.cat(each) for each in zip(*parts, strict=True))
 
     few, test = rows_of(KNOWN, torch.randn(FEW, FEATURES)), rows_of(KNOWN, torch.randn(2000, FEATURES))
-    mixture = train(Routed(), draw, STEPS)
+    mixture = train(Reader(torch.ones(len(TASKS), VECTOR), "cross-task-moe", {"num_experts": SKILLS}), draw, STEPS)
     router = mixture.net.blocks[0].router
     route = router(torch.empty(KNOWN, 0), Context(KNOWN, 1, task_ids_B=torch.arange(KNOWN)))
     known = [rows_of(task, torch.randn(500, FEATURES)) for task in range(KNOWN)]
-    dense = train(TaskReader(), draw, STEPS)
+    dense = train(Reader(nn.Parameter(torch.randn(len(TASKS), VECTOR)), "dense-active"), draw, STEPS)
     figures = {
         "adjusted Rand index of routes and skills": adjusted_rand_score(skill_N[:KNOWN], route.dense().argmax(1)),
         "mixture: known tasks": float(np.mean([error(mixture, batch) for batch in known])),
