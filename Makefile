@@ -28,8 +28,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/gateway.py
 
 evidence: $(STAMP)
-	$(BIN)/python -m roster.arena.evidence
-	$(BIN)/python -m roster.lm.evidence
+	$(BIN)/python -m evidence.run
+	$(BIN)/python -m evidence.lm
 
 pocket: $(STAMP)
 	$(BIN)/python -m roster.pocket.make

@@ -32,9 +32,9 @@ from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import roster
+from roster.adapters.attach import attach
+from roster.adapters.mixing import Mixing
 from roster.library import Library, LowRank, make_adapter, write_adapter
-from roster.mixture.attach import attach
-from roster.mixture.mixing import Mixing
 from roster.router import Router
 from roster.score import Linear
 from roster.select import TopK

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from roster.arena.evidence import CHECKS
+from evidence.run import CHECKS
 from roster.recipes import RECIPES
 from roster.recipes.table import page
 

@@ -15,10 +15,11 @@ from torch import nn
 
 import roster
 import tiny
+from roster.adapters.attach import attach
 from roster.library import Library
-from roster.mixture.attach import attach, routers
 from roster.moe.replacing import replace, routed_blocks
 from roster.recipes import RECIPES
+from roster.routed.model import routers
 
 # Options under which a recipe is tested besides its defaults, where they switch to other code.
 VARIANTS = {
@@ -114,7 +115,7 @@ def trained(model):
 def inputs(model, rows, side):
     ids, mask = tiny.padded(rows, side)
     given = {"input_ids": ids, "attention_mask": mask}
-    if model.roster.mixing.routes_by_task:
+    if model.roster.plan.routes_by_task:
         given["task_ids"] = torch.arange(len(rows)) % len(model.roster.tasks)
     return given
 
@@ -277,7 +278,7 @@ def test_renaming_experts_permutes_the_route(models, slug, options, seed):
 
 
 def another_order(model, seed):
-    kinds = getattr(model.roster.mixing, "kinds", ()) or [0] * len(model.roster.experts)
+    kinds = getattr(model.roster.plan, "kinds", ()) or [0] * len(model.roster.experts)
     order, generator = list(range(len(kinds))), random.Random(seed)
     for kind in set(kinds):
         places = [index for index, each in enumerate(kinds) if each == kind]
@@ -295,13 +296,13 @@ def test_gradients_reach_exactly_what_the_source_trains(models, slug, options):
     labels[:, :2] = -100
     if RECIPES[slug].kind == "mixture":
         kinds = {"router" if ".experts." not in name else "experts" for name, _ in trained(model)}
-        assert kinds == model.roster.mixing.trains
+        assert kinds == model.roster.plan.trains
         if not options:
             expected = {"nothing": set(), "router": {"router"}, "router and experts": {"router", "experts"}}
             built_by_gates = slug == "phatgoose"  # its router is trained one expert at a time, elsewhere
             assert kinds == (set() if built_by_gates else expected[RECIPES[slug].trains])
     elif RECIPES[slug].trains == "everything":
-        assert {"experts", "base"} <= model.roster.mixing.trains
+        assert {"experts", "base"} <= model.roster.plan.trains
     if not trained(model):
         return
     model.train()

@@ -40,7 +40,7 @@ def test_every_other_recipe_refuses_scores_that_are_nan(slug):
     with torch.no_grad():
         for weight in weights:
             weight.fill_(torch.nan)
-    known = {"task_ids": torch.zeros(2, dtype=torch.long)} if model.roster.mixing.routes_by_task else {}
+    known = {"task_ids": torch.zeros(2, dtype=torch.long)} if model.roster.plan.routes_by_task else {}
     for training in (False, True):
         model.train(training)
         with pytest.raises(

@@ -41,7 +41,12 @@ _HOMES = {
 }
 
 
+_ROOMS = frozenset({"adapters", "analyze", "gateway", "library", "lm", "merge", "moe", "recipes", "train"})
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"roster.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'roster' has no attribute {name!r}")
     return getattr(import_module(f"roster.{_HOMES[name]}"), name)

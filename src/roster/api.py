@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import nn
 
+from roster.adapters.attach import attach
 from roster.analyze.trace import Trace
 from roster.errors import RosterError
+from roster.folders import load_folder
 from roster.library import Library
-from roster.mixture.attach import attach
-from roster.mixture.base import load_base, load_tokenizer
-from roster.mixture.folder import MANIFEST
-from roster.mixture.kinds import load_folder
 from roster.recipes import find
+from roster.routed.base import load_base, load_tokenizer
+from roster.saving import MANIFEST
 
 
 def load(

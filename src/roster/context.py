@@ -2,7 +2,7 @@
 
 Shape legend: B batch rows, S tokens of this call, L tokens so far (earlier decode steps included), T = B * S
 flattened tokens, D width. This file does not say how a context is made from a model's inputs
-(`roster.mixture.inputs`) nor how it survives activation recomputation (`roster.mixture.checkpoint`).
+(`roster.routed.inputs`) nor how it survives activation recomputation (`roster.routed.checkpoint`).
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import tiny
+from evidence.checks.blocks import Net
 from roster.analyze.experts import look_into, weight_similarity
 from roster.analyze.oracle import difficulty, enumerate_routes, frontier, oracle_loss
-from roster.arena.checks.blocks import Net
 from roster.errors import RosterError
 from roster.experts import SwiGLU
 from roster.moe.replacing import replace

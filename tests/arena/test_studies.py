@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from roster.arena.studies import granularity, vision_routers
-from roster.arena.studies.patches import PATCHES, TAKEN, PatchRouting, draw
+from evidence.studies import granularity, vision_routers
+from evidence.studies.patches import PATCHES, TAKEN, PatchRouting, draw
 from roster.context import Context
 
 

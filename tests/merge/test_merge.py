@@ -10,10 +10,11 @@ from transformers.pytorch_utils import Conv1D
 
 import roster
 import tiny
+from roster.adapters.attach import attach
+from roster.adapters.merging import truncate
+from roster.adapters.site import routed_linears
 from roster.context import Context
 from roster.library import LowRank, read_adapter
-from roster.merge.experts import truncate
-from roster.mixture.attach import attach, routed_linears
 from roster.recipes import RECIPES
 
 ATOL = 1e-5

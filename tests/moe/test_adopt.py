@@ -11,9 +11,9 @@ import roster
 import tiny
 from moe.mixtures import CAUSAL, MIXTURES, given, mixture
 from roster.errors import RosterError
-from roster.mixture.attach import routers
 from roster.moe import adopt, export
 from roster.moe.adopting import adopted_sites, find_experts
+from roster.routed.model import routers
 from roster.router import Router
 from roster.score import Linear
 from roster.select import TopK, TopP

@@ -209,6 +209,6 @@ def test_every_recipe_goes_into_a_family_without_gates(slug):
     model, given = model_of("gpt2"), inputs()
     torch.manual_seed(0)
     replace(model, slug, tasks=("red", "green"), hidden=96)
-    if model.roster.mixing.routes_by_task:
+    if model.roster.plan.routes_by_task:
         given["task_ids"] = torch.tensor([0, 1])
     assert real_logits(model, given).isfinite().all()

@@ -8,10 +8,9 @@ from torch.utils.data import Dataset
 import roster
 import tiny
 from moe.mixtures import given, mixture
-from roster.mixture import folder as mixture_folder
-from roster.moe import adopt, replace
-from roster.moe import folder as moe_folder
+from roster.moe import adopt, replace, writing
 from roster.moe.replacing import routed_blocks
+from roster.saving import MANIFEST
 from roster.train.schedule import advance
 
 NEW = 6
@@ -195,14 +194,14 @@ def test_an_interrupted_save_leaves_what_was_there(step, tmp_path, monkeypatch):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     other = replaced("switch-transformer")
     with monkeypatch.context() as patch:
-        patch.setattr(moe_folder, step, fail)
+        patch.setattr(writing, step, fail)
         with pytest.raises(KeyboardInterrupt):
             other.save_pretrained(folder)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
     replaced("switch-transformer").save_pretrained(folder)
     assert roster.load(folder).roster.recipe == "switch-transformer"
-    assert mixture_folder.MANIFEST in {path.name for path in folder.iterdir()}
+    assert MANIFEST in {path.name for path in folder.iterdir()}
 
 
 def test_shared_tensors_are_stored_once_and_stay_shared(tmp_path):

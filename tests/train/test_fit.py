@@ -8,12 +8,13 @@ import torch
 import roster
 import tiny
 from roster import RosterError, Router
+from roster.adapters.attach import attach
+from roster.adapters.mixing import Mixing
 from roster.balance import LossFreeBias
 from roster.library import Library
 from roster.library.gates import GATES, read_gates
-from roster.mixture.attach import attach, routers
-from roster.mixture.mixing import Mixing
 from roster.recipes import find
+from roster.routed.model import routers
 from roster.score import Linear
 from roster.select import TopK
 from roster.train import Row, Settings, build, fit, read_rows

@@ -142,7 +142,7 @@ def _answer(model: Any, mates_BS: Tensor, victim_S: Tensor) -> Tensor:
     """The victim's logits [S, V] when it stands last in a batch."""
     ids_BS = torch.cat([mates_BS, victim_S[None]]).to(model.device)
     known = {}
-    mixing = getattr(getattr(model, "roster", None), "mixing", None)
+    mixing = getattr(getattr(model, "roster", None), "plan", None)
     if mixing is not None and mixing.routes_by_task:
         known["task_ids"] = torch.zeros(len(ids_BS), dtype=torch.int64, device=ids_BS.device)
     logits_BSV = model(input_ids=ids_BS, attention_mask=torch.ones_like(ids_BS), use_cache=False, **known).logits

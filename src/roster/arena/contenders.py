@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from roster import pocket
+from roster.adapters.attach import attach
+from roster.adapters.merging import merge_experts
+from roster.adapters.mixing import Mixing, Site
 from roster.library import Library, read_adapter
-from roster.merge import merge_experts
-from roster.mixture.attach import attach, detach
-from roster.mixture.mixing import Mixing, Site
 from roster.pocket.routers import attach_router
 from roster.pocket.skills import HELD_IN, Example, examples
 from roster.recipes import find
+from roster.routed.becoming import detach
 from roster.router import Router
 from roster.score import Random
 from roster.select import TopK

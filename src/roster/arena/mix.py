@@ -34,8 +34,8 @@ from roster.arena.timing import relative_time
 from roster.errors import RosterError, nearest
 from roster.files import write_whole
 from roster.library import Library
-from roster.mixture.attach import detach
 from roster.pocket.skills import COMPOSED, HELD_IN, UNSEEN, Example, examples, is_correct
+from roster.routed.becoming import detach
 
 GROUPS = {"held-in": HELD_IN, "unseen": UNSEEN, "composed": COMPOSED}
 NEW_TOKENS = 28

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from roster.mixture.attach import detach
+from roster.routed.becoming import detach
 
 if TYPE_CHECKING:
     from roster.arena.contenders import Contender

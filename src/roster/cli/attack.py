@@ -76,9 +76,9 @@ def attack(
 def _model(name: str, recipe: str | None, options: dict[str, Any], base: str | None, seed: int) -> Any:
     import torch
 
-    from roster.mixture.base import load_base
-    from roster.mixture.folder import MANIFEST
-    from roster.mixture.kinds import load_folder
+    from roster.folders import load_folder
+    from roster.routed.base import load_base
+    from roster.saving import MANIFEST
 
     quiet()
     if (Path(name) / MANIFEST).is_file():
@@ -98,7 +98,7 @@ def _ids(model: Any, name: str, base: str | None, text: str) -> Any:
     """The token ids of a text, [1, S]."""
     import torch
 
-    from roster.mixture.base import load_tokenizer
+    from roster.routed.base import load_tokenizer
 
     own = getattr(getattr(model, "roster", None), "tokenizer", None)
     tokenizer = load_tokenizer(base or name) if own is None else own

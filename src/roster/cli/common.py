@@ -77,9 +77,9 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
 
 def open_mixture(folder: str, base: str | None) -> Any:
     """A saved mixture, ready to answer; its tokenizer is `model.roster.tokenizer`."""
-    from roster.mixture.base import load_tokenizer
-    from roster.mixture.folder import read_manifest
-    from roster.mixture.kinds import kind_of, load_folder
+    from roster.adapters.manifest import read_manifest
+    from roster.folders import kind_of, load_folder
+    from roster.routed.base import load_tokenizer
 
     if base is None and kind_of(Path(folder)) == "mixture":
         manifest = read_manifest(Path(folder))

@@ -41,7 +41,7 @@ def evaluate(
     """
     from roster.analyze.statistics import empty
     from roster.arena.evaluate import check_lengths
-    from roster.mixture.attach import detach
+    from roster.routed.becoming import detach
     from roster.train.data import numbered_rows
 
     numbered = numbered_rows(data)
@@ -75,7 +75,7 @@ def evaluate(
 
 def _tasks(mixture: Any, numbered: dict[int, Row], asked: bool | None, data: str) -> list[str | None] | None:
     """What to pass as `tasks=`; a task that the mixture does not know would silently be answered by the base."""
-    if not mixture.mixing.routes_by_task:
+    if not mixture.plan.routes_by_task:
         if asked:
             raise RosterError(f"recipe {mixture.recipe!r} does not route by task; leave --tasks out")
         return None

@@ -115,7 +115,7 @@ def check(
 def _model(base: str | None) -> Any:
     if base is None:
         return None
-    from roster.mixture.base import load_base
+    from roster.routed.base import load_base
 
     quiet()
     return load_base(base)[0]

@@ -98,7 +98,7 @@ def _answer(model: Any, prompt: str, task: str | None, tokens: int, seed: int = 
 
 def _tasks(model: Any, task: str | None) -> list[str | None] | None:
     """The `tasks=` of one row; a recipe that routes by task must be told one."""
-    if not model.roster.mixing.routes_by_task:
+    if not model.roster.plan.routes_by_task:
         if task is not None:
             raise RosterError(f"recipe {model.roster.recipe!r} does not route by task; leave --task out")
         return None

@@ -94,7 +94,7 @@ def export(
       roster moe export sparse --out mixtral
     """
     quiet()
-    from roster.mixture.kinds import load_folder
+    from roster.folders import load_folder
     from roster.moe import export as write_out
 
     typer.echo(f"wrote {out}: {write_out(load_folder(Path(folder)), out)}")
@@ -109,7 +109,7 @@ def _new(out: Path) -> None:
 def _load(name: str) -> tuple[Any, str | None, Any]:
     """(plain model, its public name or None, its tokenizer or None)"""
     quiet()
-    from roster.mixture.base import load_base, load_tokenizer
+    from roster.routed.base import load_base, load_tokenizer
 
     return *load_base(name), load_tokenizer(name)
 

@@ -1,5 +1,5 @@
-"""Merge: weight-space work. A mixture whose route does not depend on the tokens is one plain adapter."""
+"""merge: routed experts merged into one plain adapter or model."""
 
-from roster.merge.experts import Merged, merge_experts
+from roster.adapters.merging import Merged, merge_experts
 
 __all__ = ["Merged", "merge_experts"]

@@ -7,30 +7,26 @@ roster.moe.export(model, "folder")                # written as an architecture t
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from roster.moe.layer import MoE
+if TYPE_CHECKING:
+    from roster.moe.adopting import adopt
+    from roster.moe.exporting import export
+    from roster.moe.layer import MoE
+    from roster.moe.replacing import replace
 
 __all__ = ["MoE", "adopt", "export", "replace"]
 
-
-def replace(model: Any, recipe: str, **options: Any) -> Any:
-    """Turns feed-forward blocks of a transformers model into mixtures; see `roster.moe.replacing.replace`."""
-    # Imported at use: the block itself needs neither transformers nor the recipes.
-    from roster.moe.replacing import replace
-
-    return replace(model, recipe, **options)
+# Imported at first use: the block itself needs neither transformers nor the recipes, which are built of it.
+_HOMES = {"MoE": "layer", "adopt": "adopting", "export": "exporting", "replace": "replacing"}
 
 
-def adopt(model: Any, router: Any = None, **options: Any) -> Any:
-    """Makes an existing mixture a routed model; see `roster.moe.adopting.adopt`."""
-    from roster.moe.adopting import adopt
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'roster.moe' has no attribute {name!r}")
+    return getattr(import_module(f"roster.moe.{_HOMES[name]}"), name)
 
-    return adopt(model, router, **options)
 
-
-def export(model: Any, folder: Any, **options: Any) -> Any:
-    """Writes a routed model as an existing architecture; see `roster.moe.exporting.export`."""
-    from roster.moe.exporting import export
-
-    return export(model, folder, **options)
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

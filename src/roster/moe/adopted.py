@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from roster.context import Context, ContextSlot
 from roster.errors import RosterError
-from roster.mixture.site import CHILD, running
 from roster.moe.own_experts import Reader
 from roster.route import Route
+from roster.routed.running import CHILD, running
 from roster.router import Router
 
 

@@ -16,17 +16,17 @@ from torch import nn
 
 from roster.context import Context
 from roster.errors import RosterError
-from roster.mixture.attach import become
-from roster.mixture.model import routed_class
-from roster.mixture.site import CHILD
 from roster.moe.adopted import AdoptedSite, adopted_class
-from roster.moe.folder import Adopted
 from roster.moe.gates import gate_of, router_of
 from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
+from roster.moe.manifest import Adopted
 from roster.moe.mixture import BlockMixture
 from roster.moe.own_experts import Borrowed, reader_of
 from roster.recipes import find
+from roster.routed.becoming import become
+from roster.routed.model import routed_class
+from roster.routed.running import CHILD
 from roster.router import Router
 
 OWN = "own"

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from roster.context import ContextSlot
 from roster.errors import RosterError
-from roster.mixture.site import running
 from roster.moe.blocks import Kind
+from roster.routed.running import running
 from roster.router import Router
 from roster.select.allotted import ATTENTION
 

@@ -21,15 +21,15 @@ from torch import Tensor, nn
 
 from roster.errors import RosterError
 from roster.experts import Gated
-from roster.mixture.folder import write_base
-from roster.mixture.model import RoutedModel
-from roster.mixture.site import CHILD
 from roster.moe.adopting import adopted_sites
 from roster.moe.dense import Dense, Sum
 from roster.moe.gates import settled_gate
 from roster.moe.layer import MoE
 from roster.moe.replacing import routed_blocks
 from roster.moe.targets import TARGETS, Blocks, Target, Tensors
+from roster.routed.model import RoutedModel
+from roster.routed.running import CHILD
+from roster.routed.writing import write_base
 from roster.router import Router
 from roster.score import Linear
 from roster.select import TopK

@@ -41,7 +41,7 @@ def extract_task(model: Any, task: str) -> Any:
     Raises:
         RosterError: an unknown task, a router that also reads tokens, or experts that cannot be taken apart.
     """
-    if not getattr(getattr(model, "roster", None), "mixing", None) or not model.roster.mixing.routes_by_task:
+    if not getattr(getattr(model, "roster", None), "plan", None) or not model.roster.plan.routes_by_task:
         raise RosterError("this model does not route by task: there is no sub-network of a task in it")
     index = int(model.task_ids([task])[0])
     mixtures = [each for block in routed_blocks(model).values() for each in block.modules() if isinstance(each, MoE)]
@@ -55,7 +55,7 @@ def extract_task(model: Any, task: str) -> Any:
     small = copy.deepcopy(model, memo)
     kept = max(getattr(module, "num_experts", 0) for module in small.modules())
     mixture = small.roster
-    mixture.mixing = dataclasses.replace(mixture.mixing, routes_by_task=False, kinds=())
+    mixture.plan = dataclasses.replace(mixture.plan, tasks=None, kinds=())
     mixture.made, mixture.unsaved = None, f"it was cut to the task {task!r} (`as_plain` may give a plain model)"
     mixture.tasks, mixture.experts, mixture.recorder = (), tuple(str(each) for each in range(kept)), None
     return small

@@ -6,12 +6,15 @@ Shape legend: B batch rows, S tokens per row, D model width, F width of a dense 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from torch import nn
 
 from roster.errors import RosterError
+from roster.moe.layer import MoE
+from roster.routed.plan import Plan
+from roster.router import Router
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,13 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A composition of parts for a mixture of feed-forward blocks: all that roster needs to know of a method.
+class Layout(Plan):
+    """A composition of parts for a mixture of feed-forward blocks.
 
     Attributes:
+        (beside those of `Plan`)
         block: makes the module that takes one feed-forward block's place, `(x_BSD, context) -> [B, S, D]`; most
             often an `MoE`.
-        trains: which of "router", "experts" and "base" (everything else of the model) the source trains.
-        remembers: whether a router keeps something across decode steps.
-        reads_prompt: whether a router pools over the prompt, so that every row must have one.
-        routes_by_task: whether rows must name a task.
         reads_attention: whether a router reads the attention weights of its layer, which only the "eager" attention of
             transformers gives.
         at: what becomes routed: "feed-forward" blocks, whose place `block` takes, or "attention" blocks, which stay and
@@ -85,13 +85,25 @@ class Layout:
     """
 
     block: Callable[[Place], nn.Module]
-    trains: frozenset[str] = frozenset({"router", "experts", "base"})
-    remembers: bool = False
-    reads_prompt: bool = False
-    routes_by_task: bool = False
+    trains: frozenset[str] = field(default=frozenset({"router", "experts", "base"}), kw_only=True)
     reads_attention: bool = False
     kinds: tuple[int, ...] = ()
     consistency: float = 0.0
     at: Literal["feed-forward", "attention"] = "feed-forward"
 
-    two_passes = False
+    @classmethod
+    def of(cls, router: Callable[[Place], Router], num_experts: int, k: int, **others: Any) -> Layout:
+        """The plain layout: a mixture of experts of which each token visits `k`, each a k-th of a dense block wide.
+
+        Args:
+            router: makes the router of one place.
+            num_experts: E.
+            k: experts per token; F must divide by it.
+            others: the layout's other attributes.
+        """
+
+        def block(place: Place) -> nn.Module:
+            place.check_choice(k, num_experts)
+            return MoE(router(place), place.make_experts(num_experts, place.share(k)))
+
+        return cls(block, **others)

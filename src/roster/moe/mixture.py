@@ -5,22 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from roster.mixture.model import Mixture
+from roster.moe.manifest import Adopted, Replaced
+from roster.moe.writing import save
+from roster.routed.model import Mixture
 
 
 class BlockMixture(Mixture):
     """A `Mixture` whose experts are blocks of the model itself.
 
     Attributes:
-        made: how the blocks came to be routed (`roster.moe.folder.Made`), so that a folder can say it.
+        made: how the blocks came to be routed (`roster.moe.manifest.Made`), so that a folder can say it.
         unsaved: when `made` is None, why.
     """
 
-    made: Any = None
+    made: Replaced | Adopted | None = None
     unsaved: str = ""
 
     def save(self, model: Any, folder: Path, include_base: bool | None) -> None:
         """Writes the whole model; there is no base apart from it."""
-        from roster.moe.folder import save
-
         save(model, folder)

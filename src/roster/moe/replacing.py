@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from roster.context import ContextSlot
 from roster.errors import RosterError
-from roster.mixture.attach import become
-from roster.mixture.model import Mixture, routed_class
-from roster.mixture.site import CHILD, running
 from roster.moe.attention import RoutedAttention, find_attention, keep_attention
 from roster.moe.blocks import find_blocks
 from roster.moe.dense_start import start_dense
-from roster.moe.folder import Replaced
 from roster.moe.layout import Layout, Place
+from roster.moe.manifest import Replaced
 from roster.moe.mixture import BlockMixture
 from roster.recipes import find
+from roster.routed.becoming import become
+from roster.routed.model import Mixture, routed_class
+from roster.routed.running import CHILD, running
 from roster.router import Router
 
 

@@ -16,14 +16,17 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from roster.adapters.attach import attach
+from roster.adapters.manifest import ROUTER
+from roster.adapters.reading import load_router
+from roster.adapters.writing import router_state
 from roster.library import Library
-from roster.mixture.attach import attach, detach
-from roster.mixture.folder import ROUTER, load_router, router_state
 from roster.pocket import BASE_NAME, routers_path
 from roster.pocket.contents import digest
 from roster.pocket.experts import training_pairs
 from roster.pocket.skills import HELD_IN
 from roster.recipes import find
+from roster.routed.becoming import detach
 from roster.train.data import Row
 from roster.train.fit import Settings, fit
 from roster.train.gates import train_gates

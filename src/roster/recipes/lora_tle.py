@@ -23,9 +23,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from roster.adapters.mixing import Mixing, Site, Surroundings
 from roster.context import Context
 from roster.errors import RosterError
-from roster.mixture.mixing import Mixing, Site, Surroundings
 from roster.recipes.recipe import Recipe
 from roster.router import Router
 from roster.score import Cosine

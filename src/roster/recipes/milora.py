@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from roster.adapters.mixing import Mixing, Site
 from roster.balance import LoadBalancing
-from roster.mixture.mixing import Mixing, Site
 from roster.recipes.recipe import Recipe
 from roster.router import Router
 from roster.score import Linear, PromptPooled

@@ -18,9 +18,9 @@ from typing import Literal
 
 from torch import nn
 
+from roster.adapters.mixing import Mixing, Site
 from roster.errors import RosterError
 from roster.experts import ScalingExperts
-from roster.mixture.mixing import Mixing, Site
 from roster.recipes.recipe import Recipe
 from roster.router import Router
 from roster.score import Linear

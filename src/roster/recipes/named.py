@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from roster.mixture.mixing import Mixing, Site
+from roster.adapters.mixing import Mixing, Site
 from roster.recipes.recipe import Recipe
 from roster.router import Router
 from roster.score import TaskTable
@@ -34,6 +34,6 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim=None,
     claim_shown=None,
-    evidence="tests/mixture/test_against_peft.py",
+    evidence="tests/adapters/test_against_peft.py",
     needs=("tasks",),
 )

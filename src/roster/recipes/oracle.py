@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from roster.mixture.mixing import Mixing, Site, Surroundings
+from roster.adapters.mixing import Mixing, Site, Surroundings
 from roster.recipes.recipe import Recipe
 from roster.router import Router
 from roster.score import TaskTable

@@ -20,7 +20,7 @@ import math
 
 import torch
 
-from roster.mixture.mixing import Mixing, Site, Surroundings
+from roster.adapters.mixing import Mixing, Site, Surroundings
 from roster.recipes.recipe import Recipe
 from roster.router import Router
 from roster.score import Cosine, Linear

@@ -20,7 +20,7 @@ from typing import Literal
 
 import torch
 
-from roster.mixture.mixing import Mixing, Site
+from roster.adapters.mixing import Mixing, Site
 from roster.recipes.recipe import Recipe
 from roster.router import Router
 from roster.score import TaskTable

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
+from roster.adapters.mixing import Mixing, Site
 from roster.errors import RosterError
-from roster.mixture.mixing import Mixing, Site
 from roster.recipes.recipe import Recipe
 from roster.router import Router
 from roster.score import Constant
@@ -44,5 +44,5 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim=None,
     claim_shown=None,
-    evidence="tests/mixture/test_against_peft.py",
+    evidence="tests/adapters/test_against_peft.py",
 )

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roster.adapters.mixing import Mixing, Site
 from roster.context import Context
 from roster.errors import RosterError
-from roster.mixture.mixing import Mixing, Site
 from roster.recipes.recipe import Recipe
 from roster.router import Router
 from roster.score import FromMemory

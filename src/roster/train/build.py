@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
+from roster.adapters.attach import attach
+from roster.adapters.writing import save
 from roster.errors import RosterError
 from roster.library import Library
-from roster.mixture.attach import attach
-from roster.mixture.base import load_base, load_tokenizer
-from roster.mixture.folder import MANIFEST, save
 from roster.recipes import find
+from roster.routed.base import load_base, load_tokenizer
+from roster.saving import MANIFEST
 from roster.train.data import Row
 from roster.train.fit import Settings, fit
 from roster.train.gates import train_gates

@@ -38,5 +38,5 @@ def training_loss(model: Any, **inputs: Tensor) -> Tensor:
         model: a causal LM with mixtures, in training mode.
         inputs: what the model takes, `labels` among them.
     """
-    weight = getattr(model.roster.mixing, "consistency", 0.0)
+    weight = getattr(model.roster.plan, "consistency", 0.0)
     return two_draws(model, weight, **inputs) if weight else model(**inputs).loss

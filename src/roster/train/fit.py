@@ -60,10 +60,10 @@ def fit(model: Any, rows: Sequence[Row], tokenizer: Any, folder: Path, settings:
         A record: settings, losses by step, seconds.
     """
     mixture = model.roster
-    if not mixture.mixing.trains:
+    if not mixture.plan.trains:
         raise RosterError(f"recipe {mixture.recipe!r} has nothing to train")
     task_ids = None
-    if mixture.mixing.routes_by_task:
+    if mixture.plan.routes_by_task:
         task_ids = {name: index for index, name in enumerate(mixture.tasks)}
         if not any(row.task in task_ids for row in rows):
             raise RosterError(

@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from roster.adapters.attach import attach
+from roster.adapters.site import routed_linears
 from roster.errors import RosterError
 from roster.library import Library
 from roster.library.gates import GATES, write_gates
-from roster.mixture.attach import attach, detach, routed_linears
 from roster.recipes.phatgoose import gate_training
+from roster.routed.becoming import detach
 from roster.train.data import Row
 from roster.train.fit import Settings, fit
 

@@ -8,7 +8,9 @@ from typing import Any
 from torch import nn
 from transformers import Trainer, TrainerCallback
 
-from roster.mixture.folder import MANIFEST, load_experts, load_router, save
+from roster.adapters.reading import load_experts, load_router
+from roster.adapters.writing import save
+from roster.saving import MANIFEST
 from roster.train.schedule import advance
 
 _STATE = "trainer_state.json"

@@ -151,7 +151,7 @@ def rate_at(step: int, steps: int) -> float:
 
 def asked(model: Any, domain_B: Tensor) -> dict[str, Tensor]:
     """The inputs that a recipe which routes by task wants beside the tokens."""
-    return {"task_ids": domain_B} if model.roster.mixing.routes_by_task else {}
+    return {"task_ids": domain_B} if model.roster.plan.routes_by_task else {}
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ def adatt(per_task: int = 1, shared: int = 1) -> Layout:
         router = Router(TaskGate(tasks, E, place.width), Native(All(), owners, tasks))
         return MoE(router, place.make_experts(E, place.share(E)))
 
-    return Layout(block, routes_by_task=True)
+    return Layout(block, tasks="given")
 
 
 RECIPE = Recipe(

@@ -10,10 +10,7 @@ Differences: 8 experts of which 2 serve, where the source has 32; the source sta
 
 from __future__ import annotations
 
-from torch import nn
-
 from roster.balance import LoadBalancing
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -30,12 +27,10 @@ def attention_router(num_experts: int = 8, k: int = 2, balance: float = 0.01) ->
         balance: weight of the load-balancing loss.
     """
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
-        router = Router(Attention(place.width, num_experts), TopK(k), [LoadBalancing(balance)])
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+    def router(place: Place) -> Router:
+        return Router(Attention(place.width, num_experts), TopK(k), [LoadBalancing(balance)])
 
-    return Layout(block)
+    return Layout.of(router, num_experts, k)
 
 
 RECIPE = Recipe(

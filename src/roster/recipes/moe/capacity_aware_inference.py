@@ -14,10 +14,7 @@ weights stay as they are.
 
 from __future__ import annotations
 
-from torch import nn
-
 from roster.balance import LoadBalancing
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -39,13 +36,11 @@ def capacity_aware_inference(
         balance: weight of the load-balancing loss.
     """
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
+    def router(place: Place) -> Router:
         select = Capacity(TopK(k), factor, overflow, when="evaluation")
-        router = Router(Linear(place.width, num_experts), select, [LoadBalancing(balance)])
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+        return Router(Linear(place.width, num_experts), select, [LoadBalancing(balance)])
 
-    return Layout(block)
+    return Layout.of(router, num_experts, k)
 
 
 RECIPE = Recipe(

@@ -40,7 +40,7 @@ def cross_task_moe(num_experts: int = 4, width: int = 16, hidden: int = 32, temp
         score = TaskEmbedding(torch.randn(len(place.tasks), width), num_experts, hidden=hidden)
         return MoE(Router(score, GumbelTop1(temperature)), place.make_experts(num_experts, place.hidden))
 
-    return Layout(block, routes_by_task=True)
+    return Layout(block, tasks="given")
 
 
 RECIPE = Recipe(

@@ -15,11 +15,9 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import nn
 
 from roster.balance import LoadBalancing
 from roster.errors import RosterError
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -46,15 +44,14 @@ def direct_nmt_task_moe(
         balance: weight of the load-balancing loss.
     """
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
+    def router(place: Place) -> Router:
         names = [_group(place, task, by) for task in place.tasks]
         groups = {name: index for index, name in enumerate(dict.fromkeys(names))}
         vectors_GV = torch.randn(len(groups), width)
         score = TaskEmbedding(vectors_GV, num_experts, groups=[groups[name] for name in names])
-        return MoE(Router(score, TopK(k), [LoadBalancing(balance)]), place.make_experts(num_experts, place.share(k)))
+        return Router(score, TopK(k), [LoadBalancing(balance)])
 
-    return Layout(block, routes_by_task=True)
+    return Layout.of(router, num_experts, k, tasks="given")
 
 
 def _group(place: Place, task: str, by: str) -> str:

@@ -12,10 +12,7 @@ wide as if a token had `k` of them; how many it has is for the training to find.
 
 from __future__ import annotations
 
-from torch import nn
-
 from roster.balance import Entropy, LoadBalancing
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -36,13 +33,11 @@ def dynamic_moe_top_p(
         entropy: weight of the entropy loss.
     """
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
+    def router(place: Place) -> Router:
         parts = [LoadBalancing(balance), Entropy(entropy)]
-        router = Router(Linear(place.width, num_experts), TopP(p, renormalize=False), parts)
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+        return Router(Linear(place.width, num_experts), TopP(p, renormalize=False), parts)
 
-    return Layout(block)
+    return Layout.of(router, num_experts, k)
 
 
 RECIPE = Recipe(

@@ -10,11 +10,8 @@ Differences: no capacity. No balance loss, which the source finds unnecessary; `
 
 from __future__ import annotations
 
-from torch import nn
-
 from roster.balance import LoadBalancing
 from roster.errors import RosterError
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -33,12 +30,11 @@ def expert_prototyping(num_experts: int = 8, k: int = 2, balance: float = 0.0) -
     if k < 1 or num_experts % k:
         raise RosterError(f"recipe 'expert-prototyping': num_experts={num_experts} do not divide into k={k} groups")
 
-    def block(place: Place) -> nn.Module:
+    def router(place: Place) -> Router:
         parts = [LoadBalancing(balance)] if balance else []
-        router = Router(Linear(place.width, num_experts), Grouped(TopK(1, "all"), k), parts)
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+        return Router(Linear(place.width, num_experts), Grouped(TopK(1, "all"), k), parts)
 
-    return Layout(block, kinds=tuple(expert * k // num_experts for expert in range(num_experts)))
+    return Layout.of(router, num_experts, k, kinds=tuple(expert * k // num_experts for expert in range(num_experts)))
 
 
 RECIPE = Recipe(

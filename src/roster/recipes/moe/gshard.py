@@ -10,10 +10,7 @@ Differences: no capacity, so nothing is dropped; the second expert is always use
 
 from __future__ import annotations
 
-from torch import nn
-
 from roster.balance import LoadBalancing
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -30,12 +27,10 @@ def gshard_top2(num_experts: int = 8, k: int = 2, balance: float = 0.01) -> Layo
         balance: weight of the load-balancing loss.
     """
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
-        router = Router(Linear(place.width, num_experts), TopK(k), [LoadBalancing(balance)])
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+    def router(place: Place) -> Router:
+        return Router(Linear(place.width, num_experts), TopK(k), [LoadBalancing(balance)])
 
-    return Layout(block)
+    return Layout.of(router, num_experts, k)
 
 
 RECIPE = Recipe(

@@ -12,10 +12,7 @@ that is trained already it is 0.
 
 from __future__ import annotations
 
-from torch import nn
-
 from roster.balance import LoadBalancing
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -34,13 +31,11 @@ def gw_moe(num_experts: int = 8, k: int = 2, above: float = 0.9, begin: float = 
         balance: weight of the load-balancing loss.
     """
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
+    def router(place: Place) -> Router:
         select = Broadcast(TopK(k), above, begin)
-        router = Router(Linear(place.width, num_experts), select, [LoadBalancing(balance)])
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+        return Router(Linear(place.width, num_experts), select, [LoadBalancing(balance)])
 
-    return Layout(block)
+    return Layout.of(router, num_experts, k)
 
 
 RECIPE = Recipe(

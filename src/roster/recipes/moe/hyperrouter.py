@@ -12,10 +12,7 @@ source's code has several embeddings, each for a chunk of the weights, and tanh;
 
 from __future__ import annotations
 
-from torch import nn
-
 from roster.balance import LoadBalancing
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -36,13 +33,11 @@ def hyperrouter(
         balance: weight of the load-balancing loss.
     """
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
+    def router(place: Place) -> Router:
         score = Hypernetwork(place.width, num_experts, embedding, hidden)
-        router = Router(score, TopK(k), [LoadBalancing(balance)])
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+        return Router(score, TopK(k), [LoadBalancing(balance)])
 
-    return Layout(block)
+    return Layout.of(router, num_experts, k)
 
 
 RECIPE = Recipe(

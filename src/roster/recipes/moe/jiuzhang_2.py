@@ -44,7 +44,7 @@ def jiuzhang_2(num_experts: int = 7, k: int = 1, balance: float = 0.01) -> Layou
         )
         return Sum(Dense(place.make_experts(1, each)), routed)
 
-    return Layout(block, routes_by_task=True)
+    return Layout(block, tasks="given")
 
 
 RECIPE = Recipe(

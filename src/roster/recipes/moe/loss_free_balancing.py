@@ -12,10 +12,7 @@ gate's sigmoid.
 
 from __future__ import annotations
 
-from torch import nn
-
 from roster.balance import LossFreeBias
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -36,13 +33,11 @@ def loss_free_balancing(
         normalize: whether a token's weights are made to sum to 1.
     """
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
+    def router(place: Place) -> Router:
         select = GatedTopK(k, gate, normalize)
-        router = Router(Linear(place.width, num_experts), select, [LossFreeBias(num_experts, rate)])
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+        return Router(Linear(place.width, num_experts), select, [LossFreeBias(num_experts, rate)])
 
-    return Layout(block)
+    return Layout.of(router, num_experts, k)
 
 
 RECIPE = Recipe(

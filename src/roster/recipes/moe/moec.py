@@ -12,11 +12,8 @@ token and not once a step, so that every expert learns from every batch.
 
 from __future__ import annotations
 
-from torch import nn
-
 from roster.balance import ClusterVariance, LoadBalancing
 from roster.errors import RosterError
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -46,15 +43,14 @@ def moec(
         raise RosterError(f"recipe 'moec': num_experts={num_experts} do not divide into clusters={clusters}")
     cluster_of = tuple(expert * clusters // num_experts for expert in range(num_experts))
 
-    def block(place: Place) -> nn.Module:
+    def router(place: Place) -> Router:
         left = num_experts - clusters * int(dropout * (num_experts // clusters))
         place.check_choice(k, left)
         select = ClusterDropout(TopK(k), cluster_of, dropout)
         balancing = [ClusterVariance(cluster_of, cluster), LoadBalancing(balance)]
-        router = Router(Linear(place.width, num_experts), select, balancing)
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+        return Router(Linear(place.width, num_experts), select, balancing)
 
-    return Layout(block, kinds=cluster_of)
+    return Layout.of(router, num_experts, k, kinds=cluster_of)
 
 
 RECIPE = Recipe(

@@ -12,10 +12,7 @@ at small random weights, not at zero.
 
 from __future__ import annotations
 
-from torch import nn
-
 from roster.balance import Importance, NoisyLoad
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -33,14 +30,12 @@ def noisy_top_k(num_experts: int = 8, k: int = 2, importance: float = 0.01, load
         load: weight of the loss on the expected number of tokens.
     """
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
+    def router(place: Place) -> Router:
         key = f"{place.name}/noise"
         score = Noisy(Linear(place.width, num_experts), place.width, num_experts, key)
-        router = Router(score, TopK(k), [Importance(importance), NoisyLoad(key, k, load)])
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+        return Router(score, TopK(k), [Importance(importance), NoisyLoad(key, k, load)])
 
-    return Layout(block)
+    return Layout.of(router, num_experts, k)
 
 
 RECIPE = Recipe(

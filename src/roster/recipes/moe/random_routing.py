@@ -10,9 +10,6 @@ Source: roster.
 
 from __future__ import annotations
 
-from torch import nn
-
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -29,13 +26,11 @@ def random_routing(num_experts: int = 4, k: int = 1, seed: int = 0) -> Layout:
         seed: of the draws at evaluation; every layer has its own.
     """
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
+    def router(place: Place) -> Router:
         # So hot that the weights of the chosen are even.
-        router = Router(Random(num_experts, seed + place.index), TopK(k, temperature=1e6))
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+        return Router(Random(num_experts, seed + place.index), TopK(k, temperature=1e6))
 
-    return Layout(block)
+    return Layout.of(router, num_experts, k)
 
 
 RECIPE = Recipe(

@@ -12,10 +12,7 @@ mean over layers.
 
 from __future__ import annotations
 
-from torch import nn
-
 from roster.balance import AdaptiveL1
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -33,12 +30,10 @@ def remoe(num_experts: int = 8, k: int = 2, start: float = 1e-8, rate: float = 1
         rate: how fast it moves.
     """
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
-        router = Router(Linear(place.width, num_experts), ReLU(), [AdaptiveL1(k, num_experts, start, rate)])
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+    def router(place: Place) -> Router:
+        return Router(Linear(place.width, num_experts), ReLU(), [AdaptiveL1(k, num_experts, start, rate)])
 
-    return Layout(block)
+    return Layout.of(router, num_experts, k)
 
 
 RECIPE = Recipe(

@@ -15,7 +15,6 @@ import functools
 from torch import nn
 
 from roster.balance import LoadBalancing
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -35,13 +34,11 @@ def rmoe(num_experts: int = 8, k: int = 2, hidden: int = 32, balance: float = 0.
     # One cell for all layers of the model that this layout is for, made when the first layer is.
     cell = functools.cache(lambda: nn.GRUCell(hidden, hidden))
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
+    def router(place: Place) -> Router:
         score = Recurrent(place.width, num_experts, cell(), hidden, place.index)
-        router = Router(score, TopK(k), [LoadBalancing(balance)])
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+        return Router(score, TopK(k), [LoadBalancing(balance)])
 
-    return Layout(block)
+    return Layout.of(router, num_experts, k)
 
 
 RECIPE = Recipe(

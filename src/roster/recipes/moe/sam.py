@@ -12,11 +12,8 @@ which a joint probability makes unnecessary. Groups are chosen by S alone, as p(
 
 from __future__ import annotations
 
-from torch import nn
-
 from roster.balance import LoadBalancing
 from roster.errors import RosterError
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -39,12 +36,12 @@ def sam_switch_mixture(num_experts: int = 8, groups: int = 2, k: int = 2, balanc
             "experts or more"
         )
 
-    def block(place: Place) -> nn.Module:
+    def router(place: Place) -> Router:
         score = Hierarchical(place.width, num_experts, groups)
-        router = Router(score, BestGroup(groups, k), [LoadBalancing(balance)])
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+        return Router(score, BestGroup(groups, k), [LoadBalancing(balance)])
 
-    return Layout(block, kinds=tuple(expert * groups // num_experts for expert in range(num_experts)))
+    group_of = tuple(expert * groups // num_experts for expert in range(num_experts))
+    return Layout.of(router, num_experts, k, kinds=group_of)
 
 
 RECIPE = Recipe(

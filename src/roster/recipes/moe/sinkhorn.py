@@ -11,9 +11,6 @@ Differences: a fixed number of iterations at a temperature of 0.1; the source's 
 
 from __future__ import annotations
 
-from torch import nn
-
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -31,13 +28,11 @@ def sinkhorn(num_experts: int = 4, k: int = 1, iterations: int = 20, temperature
         temperature: of the plan.
     """
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
+    def router(place: Place) -> Router:
         select = Sinkhorn(TopK(k, "all" if k == 1 else "chosen"), iterations, temperature)
-        router = Router(Linear(place.width, num_experts), select)
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+        return Router(Linear(place.width, num_experts), select)
 
-    return Layout(block)
+    return Layout.of(router, num_experts, k)
 
 
 RECIPE = Recipe(

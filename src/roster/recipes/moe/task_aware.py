@@ -12,10 +12,7 @@ task has a whole gate is from memory); no capacity.
 
 from __future__ import annotations
 
-from torch import nn
-
 from roster.balance import LoadBalancing
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -32,12 +29,10 @@ def task_aware_moe(num_experts: int = 8, k: int = 2, balance: float = 0.01) -> L
         balance: weight of the load-balancing loss.
     """
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
-        router = Router(TaskGate(len(place.tasks), num_experts, place.width), TopK(k), [LoadBalancing(balance)])
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+    def router(place: Place) -> Router:
+        return Router(TaskGate(len(place.tasks), num_experts, place.width), TopK(k), [LoadBalancing(balance)])
 
-    return Layout(block, routes_by_task=True)
+    return Layout.of(router, num_experts, k, tasks="given")
 
 
 RECIPE = Recipe(

@@ -13,10 +13,8 @@ any tasks; no capacity, so nothing is dropped. The source routes only some layer
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from roster.balance import LoadBalancing
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -34,13 +32,11 @@ def task_moe(num_experts: int = 8, k: int = 2, width: int = 16, balance: float =
         balance: weight of the load-balancing loss.
     """
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
+    def router(place: Place) -> Router:
         score = TaskEmbedding(torch.randn(len(place.tasks), width), num_experts)
-        router = Router(score, TopK(k), [LoadBalancing(balance)])
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+        return Router(score, TopK(k), [LoadBalancing(balance)])
 
-    return Layout(block, routes_by_task=True)
+    return Layout.of(router, num_experts, k, tasks="given")
 
 
 RECIPE = Recipe(

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from roster.balance import LoadBalancing
 from roster.errors import RosterError
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -56,12 +55,10 @@ def uni_perceiver_moe(
             return TaskEmbedding(torch.randn(len(place.tasks), _VECTOR), num_experts)
         return TaskEmbedding(_attributes_NA(place, attributes), num_experts, trains=False)
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
-        router = Router(score(place), TopK(k), [LoadBalancing(balance)])
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+    def router(place: Place) -> Router:
+        return Router(score(place), TopK(k), [LoadBalancing(balance)])
 
-    return Layout(block, routes_by_task=condition != "token")
+    return Layout.of(router, num_experts, k, tasks=None if condition == "token" else "given")
 
 
 def _attributes_NA(place: Place, attributes: list[list[int]] | None) -> Tensor:

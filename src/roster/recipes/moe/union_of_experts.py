@@ -13,10 +13,7 @@ first token, for a mean over the patch would let a causal model see ahead; no ex
 
 from __future__ import annotations
 
-from torch import nn
-
 from roster.balance import LoadBalancing
-from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -34,13 +31,11 @@ def union_of_experts(num_experts: int = 8, k: int = 2, patch: int = 4, balance: 
         balance: weight of the load-balancing loss.
     """
 
-    def block(place: Place) -> nn.Module:
-        place.check_choice(k, num_experts)
+    def router(place: Place) -> Router:
         score = Patched(Linear(place.width, num_experts), patch, place.name)
-        router = Router(score, Unit(TopK(k, "all")), [LoadBalancing(balance)])
-        return MoE(router, place.make_experts(num_experts, place.share(k)))
+        return Router(score, Unit(TopK(k, "all")), [LoadBalancing(balance)])
 
-    return Layout(block, remembers=patch > 1)
+    return Layout.of(router, num_experts, k, remembers=patch > 1)
 
 
 RECIPE = Recipe(

@@ -1,4 +1,4 @@
-"""Small experiments of the literature on mixtures, run here from scratch; the code is in `roster.arena.studies`.
+"""Small experiments of the literature on mixtures, run here from scratch; the code is in `evidence.studies`.
 
 Each recipe composes to a function of a seed that returns the experiment's figures.
 """
@@ -8,14 +8,23 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
+from roster.errors import RosterError
 from roster.recipes.recipe import Recipe
 
 Experiment = Callable[[int], dict[str, float]]
 
 
 def _study(name: str) -> Experiment:
-    # By name and at use: the arena stands above the recipes, which may not depend on it.
-    return importlib.import_module(f"roster.arena.studies.{name}").check
+    # By name and at use: the evidence stands above the package, which works without it.
+    try:
+        return importlib.import_module(f"evidence.studies.{name}").check
+    except ModuleNotFoundError as error:
+        if error.name not in ("evidence", "evidence.studies"):
+            raise
+        raise RosterError(
+            f"the study {name!r} is run from a checkout of roster, at its root: its code is in evidence/, which is no "
+            "part of the installed package"
+        ) from None
 
 
 def vision_moe_routers() -> Experiment:

@@ -1,0 +1,169 @@
+"""Attaching a library of adapters to a base model under a recipe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from roster.adapters.mixing import Mixing, Site, Surroundings
+from roster.adapters.mixture import AdapterMixture
+from roster.adapters.siblings import find_siblings
+from roster.adapters.site import BlockRouter, RoutedLinear
+from roster.errors import RosterError
+from roster.experts import LowRankExperts
+from roster.library import Library
+from roster.library.fits import linear_size
+from roster.routed.becoming import become
+from roster.routed.model import routed_class
+from roster.routed.placement import computes_in, device_of
+from roster.routed.running import CHILD
+from roster.router import Router
+from roster.select import Present
+
+
+def attach(
+    model: nn.Module,
+    library: Library,
+    mixing: Mixing,
+    *,
+    recipe: str = "",
+    options: Mapping[str, Any] | None = None,
+    tokenizer: Any = None,
+    tasks: Sequence[str] | None = None,
+    prepare: bool = True,
+) -> Any:
+    """Turns a transformers model, in place, into one that routes among the library's experts.
+
+    Args:
+        model: any causal LM or encoder whose targeted layers are `nn.Linear`, GPT-2's `Conv1D` or quantised ones.
+        library: the experts; every one is checked against the model first.
+        mixing: the composition.
+        recipe, options: the method's name and arguments, kept for saving.
+        tokenizer: for recipes that read the cards' example prompts.
+        tasks: the known tasks; by default what the recipe reads off the library.
+        prepare: False leaves the routers' buffers to be loaded from a folder.
+
+    Returns:
+        The same object, now an instance of `RoutedModel` too.
+
+    Raises:
+        RosterError: when something is attached already, or an adapter does not fit.
+    """
+    if hasattr(model, CHILD):
+        raise RosterError("experts are already attached to this model: load the base anew")
+    library.check(model)
+    output_layer = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if tasks is None:
+        tasks = mixing.tasks(library) if mixing.tasks is not None else ()
+    sites = linear_sites(model, library, tuple(tasks))
+    for site in sites:
+        if output_layer is not None and model.get_submodule(site.name) is output_layer:
+            raise RosterError(
+                f"an adapter targets the output layer {site.name!r}, which sees only the positions whose logits are "
+                "wanted; roster cannot route there: train the adapters without it"
+            )
+    mixture = AdapterMixture(mixing, library.names, tasks, recipe, options or {})
+    surroundings = Surroundings(model, library, tokenizer) if prepare else None
+    # Everything is made before anything is attached: recipes prepare on the plain base, and when one of them raises, a
+    # plain base is what remains.
+    _fill_whole(model, sites, mixing, mixture, surroundings)
+    blocks = _block_routers(model, sites, mixing, mixture, surroundings) if mixing.at == "block" else {}
+    linears = {site.name: _routed_linear(model, site, mixing, mixture, surroundings) for site in sites}
+    for name, block_router in blocks.items():
+        model.get_submodule(name).add_module(CHILD, block_router)
+        model.get_submodule(name).register_forward_pre_hook(block_router.before, with_kwargs=True)
+    find_siblings(list(linears.items()))
+    for name, routed_linear in linears.items():
+        model.get_submodule(name).add_module(CHILD, routed_linear)
+        model.get_submodule(name).register_forward_hook(routed_linear.after)
+    become(model, routed_class(type(model)), mixture)
+    mixture.tokenizer = tokenizer
+    keeps = mixing.experts is not None
+    mixture.adapters = {name: library[name] if keeps else replace(library[name], modules={}) for name in library.names}
+    for name, parameter in model.named_parameters():
+        # The base never trains; what does is the recipe's word.
+        if f"{CHILD}." not in name:
+            parameter.requires_grad_(False)
+    return model.train(model.training)  # what was added is in the mode of the rest
+
+
+def linear_sites(model: nn.Module, library: Library, tasks: tuple[str, ...] = ()) -> list[Site]:
+    """The base's linear layers that at least one expert updates, in the order of the model."""
+    targeted = set(library.module_names)
+    names = [name for name, _ in model.named_modules() if name in targeted]
+    sites = []
+    for index, name in enumerate(names):
+        width, out_features = linear_size(model.get_submodule(name)) or (0, 0)
+        updates = tuple(library[each].modules.get(name) for each in library.names)
+        sites.append(Site(name, index, width, out_features, tuple(library.names), updates, len(names), tasks))
+    return sites
+
+
+def block_of(name: str) -> str:
+    """The block that a linear layer belongs to: "model.layers.3.mlp.up_proj" -> "model.layers.3"."""
+    match = re.match(r"(.*?\.\d+)(\.|$)", name)
+    return match.group(1) if match else "model"
+
+
+def _routed_linear(
+    model: nn.Module, site: Site, mixing: Mixing, mixture: AdapterMixture, surroundings: Surroundings | None
+) -> RoutedLinear:
+    device, dtype = computes_in(model.get_submodule(site.name), model)
+    experts = mixing.experts(site) if mixing.experts is not None else lora_experts(site, mixing)
+    router = _router(site, mixing, surroundings) if mixing.at == "linear" else None
+    if router is not None:
+        router.to(device=device)
+    route_key = {"linear": site.name, "block": f"route/{block_of(site.name)}", "model": "route/model"}[mixing.at]
+    return RoutedLinear(experts.to(device=device, dtype=dtype), router, mixture.slot, route_key)
+
+
+def _block_routers(
+    model: nn.Module, sites: list[Site], mixing: Mixing, mixture: AdapterMixture, surroundings: Surroundings | None
+) -> dict[str, BlockRouter]:
+    names = list(dict.fromkeys(block_of(site.name) for site in sites))
+    width = model.config.get_text_config().hidden_size
+    made = {}
+    for index, name in enumerate(names):
+        site = Site(name, index, width, 0, sites[0].experts, (), len(names), sites[0].tasks)
+        router = _router(site, mixing, surroundings).to(device=device_of(model.get_submodule(name)))
+        made[name] = BlockRouter(router, mixture.slot, f"route/{name}")
+    return made
+
+
+def _fill_whole(
+    model: nn.Module, sites: list[Site], mixing: Mixing, mixture: AdapterMixture, surroundings: Surroundings | None
+) -> None:
+    width = model.config.get_text_config().hidden_size
+    whole = Site("model", 0, width, 0, sites[0].experts, (), len(sites), sites[0].tasks)
+    if mixing.head is not None:
+        mixture.head = mixing.head(whole)
+        if surroundings is not None and mixing.prepare is not None:
+            with torch.no_grad():
+                mixing.prepare(mixture.head, whole, surroundings)
+    if mixing.at == "model":
+        mixture.router = _router(whole, mixing, surroundings)
+    mixture.to(device=device_of(model))
+
+
+def _router(site: Site, mixing: Mixing, surroundings: Surroundings | None) -> Router:
+    router = mixing.router(site)
+    router.site = site.name
+    if site.updates and any(update is None for update in site.updates):
+        router.select = Present(router.select, torch.tensor([update is not None for update in site.updates]))
+    if surroundings is not None and mixing.prepare is not None:
+        with torch.no_grad():
+            mixing.prepare(router, site, surroundings)
+    if "router" not in mixing.trains:
+        router.requires_grad_(False)
+    return router
+
+
+def lora_experts(site: Site, mixing: Mixing) -> LowRankExperts:
+    """The default experts of a site: the library's updates."""
+    factors = [None if each is None else (each.A_RD, each.B_OR, each.scale) for each in site.updates]
+    return LowRankExperts(factors, mixing.average, trains="experts" in mixing.trains)

@@ -1,0 +1,111 @@
+"""Reading a mixture of adapters back from the folder that `roster.adapters.writing` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from roster.adapters.attach import attach
+from roster.adapters.manifest import ROUTER, Manifest, read_manifest
+from roster.adapters.site import routed_linears
+from roster.adapters.writing import router_state
+from roster.errors import RosterError
+from roster.experts import LowRankExperts
+from roster.library import Library, check_same_base, read_adapter
+from roster.recipes import find
+from roster.routed.base import load_base, load_tokenizer
+
+
+def load(folder: Path, base: Any = None, **kwargs: Any) -> Any:
+    """Reads a routed model back.
+
+    Args:
+        folder: what `save` wrote.
+        base: a folder, name or loaded model to use instead of the one that the mixture names.
+        kwargs: for the base's `from_pretrained`.
+
+    Raises:
+        RosterError: files missing, damaged or changed, or a base that is not the one it was made for.
+    """
+    manifest = read_manifest(folder)
+    recipe = find(manifest.recipe)
+    model, name, tokenizer = _base_of(folder, manifest, base, kwargs)
+    check_same_base(manifest.base.fingerprint, model, what=f"the mixture {str(folder)!r}")
+    library = _read_experts(folder, manifest)
+    attach(
+        model,
+        library,
+        recipe(manifest.options),
+        recipe=recipe.slug,
+        options=manifest.options,
+        tokenizer=tokenizer,
+        tasks=manifest.tasks,
+        prepare=False,
+    )
+    model.roster.base_name = name
+    load_router(model, folder)
+    return model
+
+
+def load_router(model: nn.Module, folder: Path) -> None:
+    """Fills the routers from a folder; every tensor must be there and fit, none may be left over."""
+    path = folder / ROUTER
+    try:
+        stored = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RosterError(f"{str(path)!r} cannot be read: {error}") from None
+    state = router_state(model)
+    for name in sorted(state.keys() ^ stored.keys()):
+        where = "is missing from" if name in state else "is not known to this recipe but stands in"
+        raise RosterError(f"router tensor {name!r} {where} {str(path)!r}")
+    for name, tensor in state.items():
+        if tensor.shape != stored[name].shape:
+            raise RosterError(
+                f"router tensor {name!r} in {str(path)!r} is {list(stored[name].shape)}, not {list(tensor.shape)}"
+            )
+        if stored[name].is_floating_point() and not bool(torch.isfinite(stored[name]).all()):
+            raise RosterError(f"router tensor {name!r} in {str(path)!r} holds values that are not finite")
+        with torch.no_grad():
+            tensor.copy_(stored[name])
+
+
+def load_experts(model: nn.Module, folder: Path) -> None:
+    """Fills the LoRA experts of a model from a folder of the same mixture (a training checkpoint)."""
+    library = _read_experts(folder, read_manifest(folder))
+    for name, child in routed_linears(model):
+        if isinstance(child.experts, LowRankExperts):
+            updates = [library[expert].modules.get(name) for expert in library.names]
+            present = [each for each in updates if each is not None]
+            with torch.no_grad():
+                child.experts.A_RI.copy_(torch.cat([each.A_RD for each in present]))
+                child.experts.B_RO.copy_(torch.cat([each.B_OR.T for each in present]))
+
+
+def _read_experts(folder: Path, manifest: Manifest) -> Library:
+    adapters = []
+    for expert in manifest.experts:
+        adapter = read_adapter(folder / "experts" / expert.name)
+        if adapter.weights_hash != expert.weights_hash:
+            raise RosterError(
+                f"expert {expert.name!r} in {str(folder)!r} is not the one that the router was made for: its weights "
+                f"hash to {adapter.weights_hash[:12]}, not {expert.weights_hash[:12]}; build the mixture anew"
+            )
+        adapters.append(adapter)
+    return Library({adapter.name: adapter for adapter in adapters})
+
+
+def _base_of(folder: Path, manifest: Manifest, base: Any, kwargs: dict[str, Any]) -> tuple[nn.Module, str | None, Any]:
+    """(model, public name, tokenizer)"""
+    if isinstance(base, nn.Module):
+        return base, manifest.base.name, None
+    if base is None:
+        base = folder / "base" if manifest.base.included else manifest.base.name
+    if base is None:
+        raise RosterError(f"the mixture {str(folder)!r} does not carry its base, which has no public name: pass base=")
+    model, name = load_base(base, **kwargs)
+    return model, name if not manifest.base.included else manifest.base.name, load_tokenizer(base)

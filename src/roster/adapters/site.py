@@ -1,0 +1,89 @@
+"""Where a mixture meets the base model: the modules that become children of its linear layers and blocks.
+
+Nothing of the base is replaced: a linear layer keeps its class, its weights and their names, and gets one child,
+`roster`, and one forward hook that adds what the child computes. So quantised layers, offloading hooks, sharding per
+block and other people's code that reads `layer.weight` all go on working.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from roster.adapters.siblings import Siblings
+from roster.context import ContextSlot
+from roster.errors import RosterError
+from roster.routed.running import CHILD, running
+from roster.router import Router
+
+
+class RoutedLinear(nn.Module):
+    """The experts of one linear layer, and its own router if routes are decided here.
+
+    Args:
+        experts: `(x_TI, y_TO, route) -> y_TO`.
+        router: this layer's own router; None when the route is decided once per block or model.
+        slot: where the context of the running call is found.
+        route_key: where in the context's memory the route lies that others have decided.
+    """
+
+    def __init__(self, experts: nn.Module, router: Router | None, slot: ContextSlot, route_key: str):
+        super().__init__()
+        self.experts, self.router = experts, router
+        self.slot, self.route_key = slot, route_key
+        self.siblings: Siblings | None = None
+
+    @property
+    def route_source(self) -> str:
+        """Where the route comes from: a key of the context's memory, or "" for this layer's own router."""
+        return self.route_key if self.router is None else ""
+
+    def after(self, linear: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        """Forward hook of the layer that this is a child of."""
+        return self.forward(args[0], output)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Adds the experts' part to y, the layer's output for x."""
+        context = running(self.slot)
+        if context.off:
+            return y
+        x_TI = x.reshape(-1, x.shape[-1])
+        if x_TI.shape[0] != context.batch * context.length:
+            raise RosterError(
+                f"a routed layer ({self.route_key}) was called with {x_TI.shape[0]} rows of tokens, but the model with "
+                f"{context.batch} x {context.length}: leave layers that see only some tokens (poolers, output layers) "
+                "out of the adapters' target_modules"
+            )
+        if self.siblings is not None:
+            shared = self.siblings.serve(self, x_TI, x, y.reshape(-1, y.shape[-1]), context)
+            if shared is not None:
+                return shared.view(y.shape)
+        route = context.memory[self.route_key] if self.router is None else self.router(x_TI, context)
+        return self.experts(x_TI, y.reshape(-1, y.shape[-1]), route).view(y.shape)
+
+
+class BlockRouter(nn.Module):
+    """Decides one route for all routed layers of a block, from the block's input."""
+
+    def __init__(self, router: Router, slot: ContextSlot, route_key: str):
+        super().__init__()
+        self.router, self.slot, self.route_key = router, slot, route_key
+
+    def before(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forward pre-hook of the block that this is a child of."""
+        self.forward(args[0] if args else kwargs["hidden_states"])
+
+    def forward(self, hidden_BSD: Tensor) -> None:
+        """Leaves the route in the context's memory."""
+        context = running(self.slot)
+        if not context.off:
+            context.memory[self.route_key] = self.router(hidden_BSD.reshape(-1, hidden_BSD.shape[-1]), context)
+
+
+def routed_linears(model: nn.Module) -> Iterator[tuple[str, RoutedLinear]]:
+    """(name of the base's layer, its routed child) for every routed linear layer."""
+    for name, module in model.named_modules():
+        if isinstance(module, RoutedLinear):
+            yield name.removesuffix(f".{CHILD}"), module

@@ -1,0 +1,43 @@
+"""What a folder of a model with routed blocks says of itself: how its blocks came to be routed."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pydantic
+
+
+class Made(pydantic.BaseModel, extra="forbid"):
+    """How a model came to its routed blocks: what it takes to do it again, before the weights are filled in."""
+
+    how: str
+
+
+class Replaced(Made):
+    """By `roster.moe.replace`."""
+
+    how: Literal["replaced"] = "replaced"
+    recipe: str
+    options: dict[str, Any]
+    layers: list[int] | None
+    hidden: int | None
+    tasks: list[str]
+
+
+class Adopted(Made):
+    """By `roster.moe.adopt`."""
+
+    how: Literal["adopted"] = "adopted"
+    router: str | None
+    options: dict[str, Any]
+    tasks: list[str]
+
+
+class Manifest(pydantic.BaseModel, extra="forbid"):
+    """`roster.json`."""
+
+    format: int = 1
+    kind: Literal["moe"] = "moe"
+    made: Replaced | Adopted = pydantic.Field(discriminator="how")
+    architecture: str
+    base_name: str | None

@@ -1,0 +1,266 @@
+"""RoutedModel: what a transformers model becomes when routed experts are attached to it.
+
+The model keeps being what it was (an instance of its class, with `generate`, `Trainer`, pipelines and caches of its
+own) and gains a second base class with a handful of methods. Attaching is in `roster.adapters.attach`, each kind of
+mixture writes and reads its own folder.
+
+Shape legend: B batch rows, S tokens of this call, D width.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from roster.context import Context, ContextSlot
+from roster.errors import RosterError, nearest
+from roster.routed.checkpoint import CarryContext
+from roster.routed.generation import Generation
+from roster.routed.history import history_of, new_cache
+from roster.routed.inputs import context_of
+from roster.routed.plan import Plan
+from roster.router import Router
+from roster.score import TaskTable
+
+_OWN_INPUTS = ("token_mask", "prompt_mask", "task_ids")
+
+
+class Mixture(nn.Module):
+    """What belongs to the model as a whole: the head, the router for all layers, and who the experts are.
+
+    Attributes:
+        experts: names of the experts, in the order of every route.
+        tasks: the known tasks, in the order of the task ids.
+        recipe, options: the method and its arguments.
+        tokenizer: of the base, where one was given.
+        base_name: how the base is called where others can find it; None for a folder of this machine.
+    """
+
+    def __init__(self, plan: Plan, experts: Sequence[str], tasks: Sequence[str], recipe: str, options: dict):
+        super().__init__()
+        self.plan, self.recipe, self.options = plan, recipe, dict(options)
+        self.experts, self.tasks = tuple(experts), tuple(tasks)
+        self.tokenizer: Any = None
+        self.base_name: str | None = None
+        self.slot = ContextSlot()
+        self.generation = Generation()
+        self.recorder: Any = None
+        self.head: nn.Module | None = None
+        self.router: Router | None = None
+
+    def save(self, model: Any, folder: Path, include_base: bool | None) -> None:
+        """Writes the model that this belongs to; each kind of mixture knows its own folder."""
+        raise NotImplementedError
+
+    def merge(self, model: Any, task: str | None, rank: int | None) -> Any:
+        """The plain thing that does what this mixture does, for kinds that have one."""
+        raise RosterError(
+            f"recipe {self.recipe!r} routes feed-forward blocks, which no single adapter can replace; "
+            "roster.moe.export writes such a model as an existing architecture where one can express it"
+        )
+
+
+class RoutedModel:
+    """Mixin of every routed model. `model.roster` holds what is not per layer; see `Mixture`."""
+
+    roster: Mixture
+
+    def forward(
+        self,
+        *args: Any,
+        token_mask: Tensor | None = None,
+        prompt_mask: Tensor | None = None,
+        task_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The base model's forward, with routed experts at work.
+
+        Args:
+            token_mask: True for real tokens of this call, [B, S]; needed only with attention masks of 4 dimensions.
+            prompt_mask: True for prompt tokens, [B, S], for recipes that route by the prompt; read off the labels
+                when there are any, else the first call of a generation is the prompt.
+            task_ids: task of each row, [B], -1 for none of `model.roster.tasks`; for recipes that route by task.
+            args, kwargs: as the base model takes them.
+        """
+        mixture = self.roster
+        kwargs.update(zip(type(self).input_names, args, strict=False))
+        context = context_of(kwargs, token_mask, prompt_mask, mixture.plan.reads_prompt)
+        context.task_ids_B, context.recorder, context.recipe = task_ids, mixture.recorder, mixture.recipe
+        if mixture.plan.routes_by_task and not torch.compiler.is_compiling():
+            self._check_tasks(task_ids, context.batch)
+        if mixture.plan.remembers or mixture.plan.two_passes:
+            self._open_history(context, kwargs)
+        if context.recorder is not None:
+            cache = kwargs.get("past_key_values")
+            later = cache is not None and int(cache.get_seq_length()) > 0
+            context.recorder.begin(context.input_ids_BS, context.mask_BS, continues=later)
+        with mixture.slot.use(context):
+            self._route_ahead(context, kwargs)
+            output = super().forward(**kwargs)
+        if self.training and context.losses and getattr(output, "loss", None) is not None:
+            output.loss = output.loss + sum(loss.to(output.loss) for loss in context.losses.values())
+        return output
+
+    def _open_history(self, context: Context, kwargs: dict[str, Any]) -> None:
+        """Finds or begins the per-token memory in the KV cache, if this call uses one."""
+        use_cache = kwargs.get("use_cache")
+        if use_cache is None:
+            use_cache = getattr(self.config, "use_cache", False) and not getattr(
+                self, "is_activation_checkpointing", False
+            )
+        if use_cache and kwargs.get("past_key_values") is None and hasattr(self, "generate"):
+            kwargs["past_key_values"] = new_cache(self.config)
+        cache = kwargs.get("past_key_values")
+        if cache is not None:
+            layers = self.config.get_text_config().num_hidden_layers
+            context.history = history_of(cache, layers, self.roster.plan.two_passes)
+
+    def _route_ahead(self, context: Context, kwargs: dict[str, Any]) -> None:
+        """Runs what a recipe decides before the first layer."""
+        mixture = self.roster
+        if mixture.head is None and mixture.router is None:
+            return
+        if mixture.head is None:
+            device = (context.input_ids_BS if context.input_ids_BS is not None else kwargs["inputs_embeds"]).device
+            x = torch.empty(context.batch * context.length, 0, device=device)
+        else:
+            reads = self._first_pass if mixture.plan.two_passes else self._embed
+            x_BSD = mixture.head(reads(context, kwargs), context)
+            x = x_BSD.reshape(-1, x_BSD.shape[-1])
+        if mixture.router is not None:
+            context.memory["route/model"] = mixture.router(x, context)
+
+    def _embed(self, context: Context, kwargs: dict[str, Any]) -> Tensor:
+        if kwargs.get("inputs_embeds") is not None:
+            return kwargs["inputs_embeds"]
+        return self.get_input_embeddings()(context.input_ids_BS)
+
+    def _first_pass(self, context: Context, kwargs: dict[str, Any]) -> Tensor:
+        """The last hidden states [B, S, D] of the base alone, which reads and writes a cache of its own."""
+        body = dict(kwargs)
+        for key in ("labels", "logits_to_keep", "output_hidden_states", "output_attentions"):
+            body.pop(key, None)
+        if context.history is not None:
+            body["past_key_values"] = context.history.first_pass
+        context.off = True
+        try:
+            with torch.no_grad():
+                output = self.base_model(**body)
+        finally:
+            context.off = False
+        return output.last_hidden_state
+
+    def _check_tasks(self, task_ids: Tensor | None, batch: int) -> None:
+        if task_ids is not None and task_ids.shape != (batch,):
+            raise RosterError(f"task_ids must have one entry per row, [{batch}], not {list(task_ids.shape)}")
+        for module in self.modules():
+            if isinstance(module, TaskTable):
+                module.check(task_ids)
+                return
+        known = len(self.roster.tasks)
+        if task_ids is None:
+            raise RosterError(
+                f"recipe {self.roster.recipe!r} needs to know the task of every row: pass task_ids= or tasks="
+            )
+        if bool(((task_ids < 0) | (task_ids >= known)).any()):
+            raise RosterError(
+                f"recipe {self.roster.recipe!r}: task ids must be in 0..{known - 1}, not {task_ids.tolist()}"
+            )
+
+    def task_ids(self, tasks: Sequence[str | None]) -> Tensor:
+        """Ids for rows whose tasks (or, for the recipe `named`, experts) are known by name; None is no task."""
+        known = {name: index for index, name in enumerate(self.roster.tasks)}
+        for task in tasks:
+            if task is not None and task not in known:
+                raise RosterError(f"unknown task {task!r}: {nearest(task, known)}")
+        return torch.tensor([-1 if task is None else known[task] for task in tasks], device=self.device)
+
+    def generate(self, *args: Any, tasks: Sequence[str | None] | None = None, **kwargs: Any) -> Any:
+        """transformers' `generate`; `tasks=` names the task of each row for recipes that route by task."""
+        if tasks is not None:
+            kwargs["task_ids"] = self.task_ids(tasks)
+        self._check_prompt(args, kwargs)
+        with self.roster.generation.of(args, kwargs):
+            return super().generate(*args, **kwargs)
+
+    def _check_prompt(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+        limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        if isinstance(ids, Tensor) and limit is not None and ids.shape[-1] > limit:
+            raise RosterError(f"the prompt has {ids.shape[-1]} tokens, but the model's context holds {limit}")
+        config = kwargs.get("generation_config") or getattr(self, "generation_config", None)
+        chunk = kwargs.get("prefill_chunk_size") or getattr(config, "prefill_chunk_size", None)
+        if chunk and self.roster.plan.reads_prompt:
+            raise RosterError(
+                f"recipe {self.roster.recipe!r} decides by the whole prompt at once; leave prefill_chunk_size out"
+            )
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, *args: Any, inputs_embeds: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """As the base prepares them, with what roster wants to know beside what attention wants."""
+        mask_BL = kwargs.get("attention_mask")
+        # transformers reads this signature, too: without `inputs_embeds` it would refuse to generate from them.
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
+        tokens = inputs.get("input_ids")
+        tokens = inputs.get("inputs_embeds") if tokens is None else tokens
+        if tokens is None:  # a step of a decoder whose encoder has read the prompt
+            return inputs
+        B, S = tokens.shape[:2]
+        if isinstance(mask_BL, Tensor) and mask_BL.dim() == 2:
+            inputs["token_mask"] = mask_BL[:, -S:]
+        elif mask_BL is None and inputs.get("attention_mask") is not None:
+            # transformers drops a mask without padding, and makes one of 4 dimensions for a static cache.
+            inputs["token_mask"] = torch.ones(B, S, dtype=torch.bool, device=tokens.device)
+        if self.roster.plan.remembers or self.roster.plan.routes_by_task:
+            inputs.update(self.roster.generation.inputs(input_ids, B, S))
+        return inputs
+
+    def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func: Any = None, **kw: Any):
+        if gradient_checkpointing_func is None:
+            gradient_checkpointing_func = torch.utils.checkpoint.checkpoint
+        carrying = CarryContext(gradient_checkpointing_func, self.roster.slot)
+        return super()._set_gradient_checkpointing(enable, carrying, **kw)
+
+    def save_pretrained(self, save_directory: str | Path, *, include_base: bool | None = None, **kwargs: Any) -> None:
+        """Writes one folder that `roster.load` reloads to the same bits.
+
+        See `roster.adapters.writing` for routed adapters and `roster.moe.writing` for routed blocks.
+        """
+        self.roster.save(self, Path(save_directory), include_base)
+
+    def merge(self, *, task: str | None = None, rank: int | None = None) -> Any:
+        """One plain PEFT adapter that does what this mixture does; see `roster.adapters.merging`."""
+        return self.roster.merge(self, task, rank)
+
+
+@functools.cache
+def routed_class(base: type) -> type:
+    """The class of a routed model: the base's class with `RoutedModel` in front."""
+    signature = inspect.signature(base.forward)
+    names = [name for name in signature.parameters if name != "self"]
+    own = inspect.signature(RoutedModel.forward).parameters
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return RoutedModel.forward(self, *args, **kwargs)
+
+    # transformers reads the signature: `generate` refuses unknown inputs by it, `Trainer` drops columns by it.
+    kept = [p for p in signature.parameters.values() if p.kind != inspect.Parameter.VAR_KEYWORD]
+    rest = [p for p in signature.parameters.values() if p.kind == inspect.Parameter.VAR_KEYWORD]
+    forward.__signature__ = signature.replace(parameters=kept + [own[name] for name in _OWN_INPUTS] + rest)
+    forward.__doc__ = RoutedModel.forward.__doc__
+    members = {"forward": forward, "input_names": tuple(names), "__module__": __name__, "base_class": base}
+    return type(f"Routed{base.__name__}", (RoutedModel, base), members)
+
+
+def routers(model: nn.Module) -> Iterator[tuple[str, Router]]:
+    """(site name, router) for every place where routes are decided."""
+    for module in model.modules():
+        if isinstance(module, Router):
+            yield module.site, module

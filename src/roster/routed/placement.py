@@ -1,0 +1,22 @@
+"""Where a part that roster adds is placed: the device and the type in which its neighbour computes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def computes_in(linear: nn.Module, model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where a layer computes, and in what: not where its weights rest when they are offloaded or quantised."""
+    dtype = linear.weight.dtype if linear.weight.dtype.is_floating_point else model.dtype
+    return device_of(linear), dtype
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module computes: offloaded weights rest elsewhere, and accelerate's hooks know where they are wanted."""
+    for part in module.modules():
+        hook = getattr(part, "_hf_hook", None)
+        for each in getattr(hook, "hooks", [hook]):
+            if getattr(each, "execution_device", None) is not None:
+                return torch.device(each.execution_device)
+    return next(module.parameters()).device
