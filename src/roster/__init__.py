@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from roster.route import Route, SoftRoute
     from roster.router import Router
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Context", "MoE", "RosterError", "Route", "Router", "SoftRoute", "load", "trace"]
 
 # Imported at first use, so that the command line can show its help without loading torch and transformers.

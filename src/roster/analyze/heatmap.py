@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from torch import Tensor
 
 from roster.analyze.palette import mark_of
+from roster.analyze.picture import matrix_figure
 from roster.analyze.texts import visible, visible_parts
 from roster.analyze.trace import Trace
 from roster.errors import RosterError
 from roster.files import write_whole
+from roster.reporting import render
 
 _STRIP_TOKENS = 256
 """Layers times tokens are as many table cells: past this, the strip would make the page too heavy."""
@@ -49,13 +49,13 @@ def heatmap_html(trace: Trace, row: int = 0, title: str = "Which expert read whi
     Raises:
         RosterError: there is no such row.
     """
-    return _environment().get_template("heatmap.html.j2").render(**_view(trace, row), title=title)
+    return render("heatmap", **_view(trace, row), title=title)
 
 
 def heatmap_page(trace: Trace, row: int = 0, title: str = "Which expert read which token") -> str:
     """`heatmap_html` as a whole page."""
     fragment = heatmap_html(trace, row, title)
-    return _environment().get_template("page.html.j2").render(title=title, fragment=fragment)
+    return render("picture", title=title, fragment=fragment)
 
 
 def heatmap_png(trace: Trace, path: Path | str, row: int = 0) -> Path:
@@ -72,8 +72,6 @@ def heatmap_png(trace: Trace, path: Path | str, row: int = 0) -> Path:
     Raises:
         RosterError: there is no such row.
     """
-    from roster.analyze.picture import matrix_figure
-
     gates_SE = trace.gates(None, row)[trace.mask(row)]
     figure = matrix_figure(gates_SE, trace.experts, [visible(text) for text in trace.texts(row)])
     buffer = io.BytesIO()
@@ -104,14 +102,6 @@ def save(trace: Trace, path: Path | str, row: int = 0) -> Path:
         known = " or ".join(writers)
         raise RosterError(f"a heat map is written as {known}; {str(path)!r} ends in {suffix or 'neither'}")
     return writers[suffix]()
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    return jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
 
 
 def _view(trace: Trace, row: int) -> dict[str, Any]:

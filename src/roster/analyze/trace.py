@@ -23,6 +23,7 @@ from torch import Tensor
 from roster.analyze.layers import group_by_layer
 from roster.analyze.statistics import Tally, empty, tally
 from roster.analyze.steps import Step, batch_of, fit_mask, to_cpu
+from roster.analyze.terminal import print_trace
 from roster.analyze.texts import token_texts
 from roster.errors import RosterError, nearest
 
@@ -322,8 +323,6 @@ class Trace:
         Args:
             console: a `rich.console.Console`; None for one on standard output.
         """
-        from roster.analyze.terminal import print_trace
-
         print_trace(self, console)
 
     def __repr__(self) -> str:

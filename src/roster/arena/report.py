@@ -1,7 +1,7 @@
 """An arena's result as one web page that needs nothing but itself.
 
-Covers turning the result, plain JSON-able values, into what `report.html.j2` shows; it measures nothing. The result's
-layout is that of `write_report`.
+Covers turning the result, plain JSON-able values, into what `reporting/mix.html.j2` shows; it measures nothing. The
+result's layout is that of `write_report`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from roster.errors import RosterError, nearest
 from roster.files import write_whole
+from roster.reporting import render
 
 _RESULT = [
     *("title", "date", "machine", "versions", "seed", "seconds", "examples_per_skill"),
@@ -78,14 +78,8 @@ def render_report(result: Mapping[str, Any]) -> str:
             raise RosterError(
                 f"method {method['name']!r} has kind {method['kind']!r}; {nearest(method['kind'], KINDS)}"
             )
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "mix",
         result=result,
         kinds=_methods_by_kind(result),
         columns=[_group_column(group, result) for group in result["groups"]],

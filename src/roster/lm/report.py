@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roster.files import write_whole
 from roster.lm.results import Figure, Report, Row, Section
+from roster.reporting import render
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -134,15 +134,9 @@ def _drawn(row: Row, until: float) -> list[tuple[float, float]]:
 
 def page(report: Report) -> str:
     """The HTML page."""
-    import jinja2
-
-    template = (files("roster.lm") / "report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number, "figure": figure}
-    pictures = [picture(section) for section in report.sections]
-    return environment.from_string(template).render(
-        report=report, pictures=pictures, width=WIDTH, height=HEIGHT, margin=MARGIN
-    )
+    shown = {"pictures": [picture(section) for section in report.sections], "report": report}
+    filters = {"number": number, "figure": figure}
+    return render("lm", filters, **shown, width=WIDTH, height=HEIGHT, margin=MARGIN)
 
 
 def write_report(report: Report, folder: Path | str) -> list[Path]:

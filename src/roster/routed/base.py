@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from roster.errors import RosterError
+from roster.pocket import base_path
 
 POCKET = "roster/pocket-base"
 _ALIASES = {"pocket": POCKET, POCKET: POCKET}
@@ -61,9 +62,7 @@ def load_tokenizer(base: str | Path) -> Any:
 def locate(base: str | Path) -> tuple[str, str | None]:
     """(what transformers can load, the public name or None)."""
     if str(base) in _ALIASES:
-        from roster import pocket
-
-        return str(pocket.base_path()), POCKET
+        return str(base_path()), POCKET
     if Path(base).is_dir():
         return str(base), None
     if isinstance(base, Path) or str(base).startswith((".", "/", "~")):

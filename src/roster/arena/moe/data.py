@@ -25,6 +25,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
+from roster.pocket.skills import SKILLS, examples
+
 DOMAINS = ("code", "manual", "skills")
 VOCAB = 1024
 _CHARACTERS = 600_000  # per domain for training: what a few hundred small steps read
@@ -34,8 +36,6 @@ _HELD_OUT = 8  # every eighth document is for validation
 def _documents() -> Iterator[tuple[str, str, str]]:
     """(domain, split, text)"""
     from pydoc_data.topics import topics
-
-    from roster.pocket.skills import SKILLS, examples
 
     for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
         yield "code", _split(path.name), path.read_text(encoding="utf-8", errors="replace")

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from roster.arena.moe.compare import BASELINE
 from roster.files import write_whole
+from roster.reporting import render
 
 COLUMNS = (
     "loss", "gain over dense", "code", "manual", "skills", "parameters", "MFLOP/token", "tokens/s", "MiB kept",
@@ -23,22 +23,11 @@ _LINES = 6  # as many curves as can be told apart
 
 def write_page(result: Mapping[str, Any], path: Path) -> Path:
     """Writes the page as one file that needs nothing but itself."""
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader("roster.arena.moe", "."), jinja2.PackageLoader("roster.arena", ".")]
-        ),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     rows = [
         {"slug": r["recipe"], "title": r["title"], "cells": cells(r), "baseline": r["recipe"].startswith("dense")}
         for r in result["recipes"]
     ]
-    page = environment.get_template("report.html.j2").render(
-        result=result, rows=rows, columns=COLUMNS, verdict=verdict(result), figures=figures(result)
-    )
+    page = render("moe", result=result, rows=rows, columns=COLUMNS, verdict=verdict(result), figures=figures(result))
     return write_whole(path, page.encode())
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from roster.errors import RosterError, nearest
 from roster.lm.decide.base import Rule, needed
+from roster.lm.decide.weights import Weights
 from roster.lm.estimate.base import Estimates
 from roster.lm.records import Matrix
 
@@ -155,8 +156,6 @@ class Replan(CascadeRule):
 
     def sweep(self, estimates: Estimates) -> Sequence[Replan]:
         """At prices from "the cheapest" to "the best"."""
-        from roster.lm.decide.weights import Weights
-
         return [Replan(each.cost, self.spread) for each in Weights().sweep(estimates)]
 
 

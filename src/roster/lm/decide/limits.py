@@ -11,6 +11,7 @@ import numpy as np
 
 from roster.errors import RosterError
 from roster.lm.decide.base import Rule, needed
+from roster.lm.decide.weights import Weights
 from roster.lm.estimate.base import Estimates
 from roster.lm.records import Matrix
 
@@ -102,8 +103,6 @@ class Deadline(Rule):
 
     def sweep(self, estimates: Estimates) -> Sequence[Deadline]:
         """At prices from "the cheapest" to "the best", all with the same deadline."""
-        from roster.lm.decide.weights import Weights
-
         return [Deadline(self.seconds, each.cost) for each in Weights().sweep(estimates)]
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from roster.lm.encode import encoder as named_encoder
+from roster.lm.online.cascaded import Cascaded
 from roster.recipes.recipe import Recipe
 
 
@@ -31,9 +32,6 @@ def masrouter(width: int = 32, encoder: str = "tfidf", seed: int = 0) -> Callabl
         encoder: `tfidf`, `minilm`, or a sentence-transformers model.
         seed: of its weights and draws.
     """
-    # Imported at use: recipes are listed without torch.
-    from roster.lm.online.cascaded import Cascaded
-
     return lambda modes, roles, models: Cascaded(modes, roles, models, named_encoder(encoder), width, seed)
 
 
