@@ -52,7 +52,7 @@ def running(app):
 
 
 class Upstream:
-    """Speaks OpenAI's API. `does[model]` says how a model behaves; requests are kept in `seen`."""
+    """Speaks OpenAI's API. `does[model]` says how a model behaves (or works it out); requests are kept in `seen`."""
 
     def __init__(self):
         self.forget()
@@ -60,7 +60,8 @@ class Upstream:
             routes=[
                 Route("/v1/chat/completions", self.answer, methods=["POST"]),
                 Route("/v1/completions", self.answer, methods=["POST"]),
-                Route("/v1/models", lambda request: JSONResponse({"data": []})),
+                Route("/v1/models", self.models),
+                Route("/v1/health", lambda request: PlainTextResponse("", 200 if self.healthy else 503)),
             ]
         )
 
@@ -69,6 +70,10 @@ class Upstream:
         self.does, self.seen, self.headers = {}, [], []
         self.cancelled = threading.Event()
         self.confidence = 0.95
+        self.healthy = True
+
+    async def models(self, request: Request) -> Response:
+        return JSONResponse({"data": [{"id": "secret-small"}, {"id": "secret-large"}]})
 
     async def answer(self, request: Request) -> Response:
         body = await request.json()
@@ -76,6 +81,8 @@ class Upstream:
         self.headers.append(dict(request.headers))
         chat = request.url.path.endswith("chat/completions")
         behaviour = self.does.get(body["model"], "answers")
+        if callable(behaviour) and not isinstance(behaviour, Response):
+            behaviour = behaviour(body, request.headers)
         if isinstance(behaviour, Response):
             return behaviour
         if behaviour == "hangs":

@@ -153,4 +153,4 @@ def eventually(condition, seconds=30.0):
 
 
 def idle(gateway):
-    return eventually(lambda: not any(gateway.runtime.in_flight.values()))
+    return eventually(lambda: not any(gateway.runtime.ways.in_flight.values()))

@@ -86,7 +86,7 @@ async def _health() -> dict[str, str]:
 
 async def _metrics(request: Request) -> Response:
     """Prometheus' text format."""
-    return Response(request.app.state.gateway.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    return Response(request.app.state.gateway.scrape(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _api_error(request: Request, error: Exception) -> JSONResponse:

@@ -1,4 +1,8 @@
-"""Circuit breaking: an upstream that fails again and again is left alone for a while, then tried by one request."""
+"""Circuit breaking: a model that fails again and again is left alone for a while, then tried by one request.
+
+There is one circuit for each way to a model (see `ways.py`): a model that is broken says nothing about its neighbours
+on the same server.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections.abc import Callable
 
 
 class Breaker:
-    """The circuit of one upstream: closed, open, or half open with one trial under way.
+    """The circuit of one way to a model: closed, open, or half open with one trial under way.
 
     Args:
         failures: so many in a row open it.
@@ -36,15 +40,15 @@ class Breaker:
             self.trial_since = self.clock()
 
     def succeeded(self) -> None:
-        """The upstream answered."""
+        """It answered."""
         self.in_a_row, self.opened_at, self.trial_since = 0, None, None
 
     def failed(self) -> None:
-        """The upstream did not answer, or not sensibly."""
+        """It did not answer, or not sensibly."""
         self.in_a_row += 1
-        if self.in_a_row >= self.failures or self.opened_at is not None:
+        if self.in_a_row >= self.failures:
             self.opened_at, self.trial_since = self.clock(), None
 
     def abandoned(self) -> None:
-        """The call ended for the client's reasons, which says nothing about the upstream."""
+        """The call ended for the client's reasons, which says nothing about the model."""
         self.trial_since = None

@@ -47,7 +47,7 @@ class Timeouts(Strict):
 
 
 class Breaker(Strict):
-    """When an upstream is left alone.
+    """When a model is left alone, told for all models of an upstream.
 
     Attributes:
         failures: so many in a row open the circuit.
@@ -58,17 +58,35 @@ class Breaker(Strict):
     cooldown: Seconds = 15.0
 
 
+class Health(Strict):
+    """Asking an upstream now and then whether it is there, beside what requests show.
+
+    Attributes:
+        every: seconds between questions.
+        path: under the upstream's URL; a status below 500 is a sign of life.
+        failures: so many in a row, and its models are left alone until it answers.
+    """
+
+    every: Seconds = 15.0
+    path: Annotated[str, Field(pattern=r"^/[!-~]*$")] = "/models"
+    failures: Annotated[int, Field(ge=1)] = 2
+
+
 class Upstream(Strict):
     """A server that speaks OpenAI's API.
 
     Attributes:
         url: up to and including the version, such as http://127.0.0.1:8001/v1.
         api_key: sent as a bearer token.
+        api_keys: several of them: calls go to the one that is least busy, and to another when one is refused.
+        health: ask it regularly whether it is there; by default only requests show it.
         drop: fields of the request that this server refuses.
     """
 
     url: str
     api_key: SecretStr | None = None
+    api_keys: tuple[SecretStr, ...] = Field(default=(), strict=False)
+    health: Health | None = None
     timeouts: Timeouts = Timeouts()
     breaker: Breaker = Breaker()
     drop: tuple[str, ...] = Field(default=(), strict=False)
@@ -80,6 +98,12 @@ class Upstream(Strict):
         if parsed.username or parsed.password or parsed.query or parsed.fragment:
             raise ValueError("must not carry a user, a password, a query or a fragment: give the key as api_key")
         return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> Upstream:
+        if self.api_key is not None and self.api_keys:
+            raise ValueError("give `api_key` or `api_keys`, one of them")
+        return self
 
 
 class Price(Strict):
@@ -93,18 +117,23 @@ class Model(Strict):
     """A model that clients may ask for, and policies choose.
 
     Attributes:
-        upstream: who serves it.
+        upstream: who serves it; several names for replicas, among which calls go to the least busy.
         name: what the upstream calls it; by default the same.
         price: what it costs.
         max_output: the most tokens of an answer, where the request sets no limit of its own: budgets reserve for them.
         logprobs: whether the upstream returns token log-probabilities, which cascades need.
     """
 
-    upstream: str
+    upstream: str | Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     name: str | None = None
     price: Price
     max_output: Annotated[int, Field(ge=1)] = 4096
     logprobs: bool = True
+
+    @property
+    def upstreams(self) -> tuple[str, ...]:
+        """The names of all who serve it."""
+        return (self.upstream,) if isinstance(self.upstream, str) else self.upstream
 
 
 class Key(Strict):
@@ -180,11 +209,14 @@ class Config(Strict):
     @model_validator(mode="after")
     def _agree(self) -> Config:
         for name, model in self.models.items():
-            if model.upstream not in self.upstreams:
-                raise ValueError(
-                    f"models.{name}.upstream: there is no upstream {model.upstream!r}: "
-                    f"{nearest(model.upstream, self.upstreams)}"
-                )
+            for upstream in model.upstreams:
+                if upstream not in self.upstreams:
+                    raise ValueError(
+                        f"models.{name}.upstream: there is no upstream {upstream!r}: "
+                        f"{nearest(upstream, self.upstreams)}"
+                    )
+            if len(set(model.upstreams)) < len(model.upstreams):
+                raise ValueError(f"models.{name}.upstream: a name is given twice")
         both = sorted(self.models.keys() & self.policies.keys())
         if both:
             raise ValueError(f"{both[0]!r} is the name of a model and of a policy")

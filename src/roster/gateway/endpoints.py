@@ -109,10 +109,10 @@ async def models(request: Request) -> dict[str, Any]:
     data = []
     for name in runtime.names:
         entry: dict[str, Any] = {"id": name, "object": "model", "created": _STARTED, "owned_by": "roster"}
-        target = runtime.targets.get(name)
+        model = runtime.config.models.get(name)
         about: dict[str, Any] = {"kind": "policy"}
-        if target is not None:
-            about = {"kind": "model", "price_per_million_tokens": target.model.price.model_dump()}
+        if model is not None:
+            about = {"kind": "model", "price_per_million_tokens": model.price.model_dump()}
         data.append(entry | {"roster": about})
     return {"object": "list", "data": data}
 
@@ -124,17 +124,17 @@ async def route(request: Request, body: RouteRequest) -> Routed:
     policy = runtime.policy_name(body.model)
     prompt = body.text or ""
     if policy is None:
-        reason, price = "asked for by name", runtime.targets[body.model].model.price
+        reason, price = "asked for by name", runtime.config.models[body.model].price
         return Routed(
             policy=None, model=body.model, reason=reason, quality=None,
             estimated_cost=prices.estimate(price, prompt, body.max_tokens), delay=None, quality_by_model={},
             propensity=1.0, escalate_below=None,
         )  # fmt: skip
     try:
-        decision = await gateway.decide(runtime, policy, prompt, frozenset(runtime.resting), body.max_tokens)
+        decision = await gateway.decide(runtime, policy, prompt, frozenset(runtime.ways.resting), body.max_tokens)
     except RosterError:
         raise ApiError(503, "No model is available at the moment.", "unavailable", "server_error") from None
-    price = runtime.targets[decision.model].model.price
+    price = runtime.config.models[decision.model].price
     cost = prices.estimate(price, prompt, body.max_tokens) if decision.cost is None else decision.cost
     return Routed(
         policy=policy, model=decision.model, reason=decision.reason, quality=decision.quality, estimated_cost=cost,

@@ -12,6 +12,7 @@ from typing import Any
 
 from roster.errors import RosterError
 from roster.gateway.config import Config
+from roster.gateway.health import LOOK_EVERY, HealthChecks
 from roster.gateway.learning import catch_up_all
 from roster.gateway.metrics import Metrics
 from roster.gateway.reading import read_config
@@ -47,9 +48,10 @@ class Gateway:
             raise
         self.metrics = Metrics()
         self.client = Client()
+        self._health = HealthChecks(self.client, lambda: self.runtime)
         self._prompts: OrderedDict[str, str] = OrderedDict()
-        self._tasks: set[asyncio.Task] = set()
-        self._chores: list[asyncio.Task] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._chores: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Takes back what was learned, and begins the chores.
@@ -62,6 +64,7 @@ class Gateway:
         self._chores = [
             asyncio.create_task(self._every(CATCH_UP_EVERY, self._catch_up)),
             asyncio.create_task(self._every(PRUNE_EVERY, self._prune)),
+            asyncio.create_task(self._every(LOOK_EVERY, self._health.look)),
         ]
 
     async def stop(self) -> None:
@@ -84,8 +87,7 @@ class Gateway:
             RosterError: every model is excluded.
         """
         begun = time.perf_counter()
-        load = {model: float(count) for model, count in runtime.in_flight.items()}
-        decision = await runtime.learners[policy].decide(prompt, exclude, load, max_tokens)
+        decision = await runtime.learners[policy].decide(prompt, exclude, runtime.ways.load, max_tokens)
         self.metrics.decision_seconds.labels(policy).observe(time.perf_counter() - begun)
         self.metrics.decisions.labels(policy, decision.model).inc()
         return decision
@@ -96,7 +98,7 @@ class Gateway:
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task) -> None:
+    def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a request could not be finished", exc_info=task.exception())
@@ -139,10 +141,16 @@ class Gateway:
         answers = await asyncio.gather(*(self.client.reachable(each) for each in upstreams.values()))
         return [name for name, answers in zip(upstreams, answers, strict=True) if not answers]
 
+    def scrape(self) -> bytes:
+        """All metrics, with what changes between requests as it is now."""
+        for target in self.runtime.ways:
+            self.metrics.breaker_open.labels(target.way).set(float(target.breaker.opened_at is not None))
+        for model, count in self.runtime.ways.load.items():
+            self.metrics.in_flight.labels(model).set(count)
+        return self.metrics.text()
+
     async def _catch_up(self) -> None:
         await catch_up_all(self.runtime.learners, self.store)
-        for name, breaker in self.runtime.breakers.items():
-            self.metrics.breaker_open.labels(name).set(float(breaker.opened_at is not None))
 
     async def _prune(self) -> None:
         await self.store.prune(self.runtime.config.limits.keep_days)

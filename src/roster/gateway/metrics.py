@@ -28,7 +28,7 @@ class Metrics:
         self.reloads = Counter("roster_config_reloads", "Config reloads", ["result"], registry=registry)
         self.in_flight = Gauge("roster_in_flight", "Calls under way", ["model"], registry=registry)
         self.breaker_open = Gauge(
-            "roster_breaker_open", "1 while an upstream is left alone", ["upstream"], registry=registry
+            "roster_breaker_open", "1 while a way to a model is left alone", ["way"], registry=registry
         )
         self.decision_seconds = Histogram(
             "roster_decision_seconds", "Time to decide", ["policy"], registry=registry,

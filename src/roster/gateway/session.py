@@ -122,21 +122,38 @@ class Session:
 
     async def _next_leg(self) -> Leg | None:
         """Decides who is asked next and reserves the money; None when nobody is left."""
-        failures = sum(leg.outcome not in ("escalated", "over_budget") for leg in self.legs)
-        while failures <= self.runtime.config.limits.retries:
-            decision = await self._decide()
-            if decision is None:
-                return None
-            leg = Leg(self.runtime.targets[decision.model], decision)
+        while (leg := self._sibling() or await self._chosen()) is not None:
             self.legs.append(leg)
             if await self._reserve(leg.target):
                 return leg
             leg.outcome = "over_budget"
         return None
 
+    def _failures(self) -> list[Leg]:
+        return [leg for leg in self.legs if leg.outcome not in ("escalated", "over_budget")]
+
+    def _sibling(self) -> Leg | None:
+        """Another way to the model that has just failed, up to as many as there are retries."""
+        failures = self._failures()
+        if not failures or failures[-1] is not self.legs[-1]:
+            return None
+        model = failures[-1].target.name
+        tried = {leg.target.way for leg in failures if leg.target.name == model}
+        if len(tried) > self.runtime.config.limits.retries:
+            return None
+        target = self.runtime.ways.pick(model, tried)
+        return None if target is None else Leg(target, failures[-1].decision)
+
+    async def _chosen(self) -> Leg | None:
+        """The least busy way to the model that is decided on, unless too many models have failed."""
+        if len({leg.target.name for leg in self._failures()}) > self.runtime.config.limits.retries:
+            return None
+        decision = await self._decide()
+        target = None if decision is None else self.runtime.ways.pick(decision.model)
+        return None if decision is None or target is None else Leg(target, decision)
+
     async def _decide(self) -> Decision | None:
-        resting = self.runtime.resting
-        excluded = frozenset(resting | {leg.target.name for leg in self.legs})
+        excluded = frozenset(self.runtime.ways.resting | {leg.target.name for leg in self.legs})
         if self.policy is None:
             name = self.asked.request.model
             return None if name in excluded else Decision(name, "asked for by name")
@@ -176,7 +193,7 @@ class Session:
     async def _ask(self, leg: Leg) -> Answer:
         target, client = leg.target, self.gateway.client
         target.breaker.begin()
-        self.runtime.in_flight[target.name] += 1
+        self.runtime.ways.in_flight[target.way] += 1
         try:
             # A cascade must see the whole answer before it lets anything through.
             if self.asked.request.stream and leg.decision.escalate_below is None:
@@ -212,7 +229,7 @@ class Session:
         """A call to a model is over."""
         metrics, name = self.gateway.metrics, leg.target.name
         leg.outcome = outcome
-        self.runtime.in_flight[name] -= 1
+        self.runtime.ways.in_flight[leg.target.way] -= 1
         metrics.attempts.labels(name, outcome).inc()
         metrics.answer_seconds.labels(name).observe(time.perf_counter() - leg.begun)
         metrics.tokens.labels(name, "prompt").inc(leg.usage.prompt)
@@ -247,7 +264,7 @@ class Session:
                 429, "The budget of this API key does not reach for this request.", "insufficient_quota",
                 kind="insufficient_quota",
             )  # fmt: skip
-        waits = [target.breaker.wait for target in self.runtime.targets.values() if target.breaker.wait > 0]
+        waits = [target.breaker.wait for target in self.runtime.ways if target.breaker.wait > 0]
         if not outcomes:
             wait = math.ceil(min(waits, default=1.0))
             raise ApiError(503, "No model is available at the moment.", "unavailable", "server_error", None, wait)

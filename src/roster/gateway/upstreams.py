@@ -46,14 +46,18 @@ class Target:
     Attributes:
         name: what clients and policies call it.
         model: its entry in the config.
-        upstream: its server's entry.
-        breaker: of that server.
+        upstream: its server's entry, with the API key of this way.
+        breaker: of this way.
+        place: the server's name in the config.
+        way: what tells it from the other ways to the model.
     """
 
     name: str
     model: Model
     upstream: Upstream
     breaker: Breaker
+    place: str
+    way: str
 
     def body(self, body: dict[str, Any]) -> bytes:
         """A request's body as this upstream takes it."""
@@ -91,6 +95,17 @@ class Client:
         try:
             async with self._http.get(f"{upstream.url}/models", headers=headers, timeout=timeout):
                 return True
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            return False
+
+    async def alive(self, upstream: Upstream) -> bool:
+        """Whether the path of its health check answers, with anything but a server's error."""
+        assert upstream.health is not None
+        timeout = aiohttp.ClientTimeout(total=max(upstream.timeouts.connect, 1.0))
+        try:
+            url, headers = upstream.url + upstream.health.path, _authorization(upstream)
+            async with self._http.get(url, headers=headers, timeout=timeout, allow_redirects=False) as response:
+                return response.status < 500
         except (aiohttp.ClientError, TimeoutError, ValueError):
             return False
 
@@ -215,7 +230,7 @@ class Stream:
 
 
 def _authorization(upstream: Upstream) -> dict[str, str]:
-    key = upstream.api_key
+    key = upstream.api_key or next(iter(upstream.api_keys), None)
     return {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
 
 
