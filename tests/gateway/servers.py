@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -216,12 +217,25 @@ def postgres(folder):
         [home / "initdb", "-D", data, "-U", "roster", "--no-sync", "-A", "trust"], check=True, **user, **quiet
     )
     options = ["-p", str(port), "-k", str(folder), "-h", "127.0.0.1", "-F"]
-    server = subprocess.Popen([home / "postgres", "-D", data, *options], **user, **quiet)
-    try:
+    with _postgres([home / "postgres", "-D", data, *options], **user, **quiet) as server:
         yield f"postgresql://roster@127.0.0.1:{port}/postgres", server
+
+
+@contextlib.contextmanager
+def _postgres(command, **how):
+    server = subprocess.Popen(command, **how)
+    server.started_with = command, how
+    try:
+        yield server
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # which does not wait for clients, as SIGTERM would
         server.wait(20)
+
+
+def restarted(server):
+    """The same PostgreSQL again, after its end."""
+    command, how = server.started_with
+    return _postgres(command, **how)
 
 
 DATABASES = ["sqlite", *(["postgresql"] if shutil.which("postgres") else [])]

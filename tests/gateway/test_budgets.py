@@ -51,12 +51,12 @@ def test_a_budget_holds_under_concurrency(start, upstream):
 
 
 def test_the_store_never_overspends(tmp_path):
-    from roster.gateway.store import Store
+    from roster.gateway.store import Row, Store
 
     stores = [Store("sqlite:///one.db", tmp_path) for _ in range(2)]
 
     async def race():
-        asked = [stores[n % 2].reserve("a", "total", 7, 100) for n in range(50)]
+        asked = [stores[n % 2].reserve([Row("a", "total", 100)], 7) for n in range(50)]
         return sum(await asyncio.gather(*asked))
 
     assert asyncio.run(race()) == 14

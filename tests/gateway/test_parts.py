@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from gateway.servers import DATABASES, free_port, postgres, settings
 from roster.errors import RosterError
 from roster.gateway.breaker import Breaker
+from roster.gateway.calls import Call
 from roster.gateway.config import Config, Price
 from roster.gateway.policies import KINDS, build_policy
 from roster.gateway.policies.thompson import _chance_of_largest
 from roster.gateway.prices import Usage, cost, estimate, most, read_usage
 from roster.gateway.sse import NotEvents, event, read_events
-from roster.gateway.store import Call, ScoredBefore, Store
+from roster.gateway.store import Entry, Row, ScoredBefore, Store
 from roster.lm.policy import Decision, Policy
 
 MODELS = Config.model_validate(settings("http://127.0.0.1:1")).models
@@ -216,11 +217,11 @@ def test_the_store(url):
     store, other = Store(url), Store(url)
 
     async def use():
-        assert await store.reserve("a", "2026-01", 60, 100)
-        assert not await other.reserve("a", "2026-01", 60, 100)
+        assert await store.reserve([Row("a", "2026-01", 100)], 60)
+        assert not await other.reserve([Row("a", "2026-01", 100)], 60)
         decision = Decision("small", "why", quality=0.5, quality_by_model={"small": 0.5})
         call = Call("id", "a", "auto", "small", decision, 10, 1, 2, prompt="\ud800 x \0")
-        await store.settle("a", "2026-01", -50, call)
+        await store.settle([Entry((Row("a", "2026-01", 100),), -50, call)])
         assert await other.used("a", "2026-01") == 10
         found = await other.call("id")
         assert (found.decision, found.prompt) == (decision, "? x ")
@@ -238,7 +239,7 @@ def test_the_store(url):
         assert await store.learned("auto") == learned, "a failed update leaves no trace"
         assert await store.learned("auto", newer_than=2) is None
         assert await other.add_feedback("call 2", 1.0, None, None) is None
-        together = [(store, other)[n % 2].reserve("b", "total", 7, 100) for n in range(40)]
+        together = [(store, other)[n % 2].reserve([Row("b", "total", 100)], 7) for n in range(40)]
         assert sum(await asyncio.gather(*together)) == 14
         await store.prune(keep_days=-1)
         assert await store.call("id") is None

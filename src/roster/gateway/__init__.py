@@ -2,7 +2,9 @@
 
     config, reading     the file, and errors about it
     runtime, gateway    what it becomes; what outlives a request
+    ledger, calls       between requests and the store; one row of it
     session, relay      one request's way; a streamed answer's way
+    ways, health        replicas, keys and circuits; is anybody there
     upstreams, sse      calling others
     policies, learning  who is asked; learning from feedback
     store, databases    what survives a kill

@@ -167,12 +167,16 @@ class Limits(Strict):
         request_bytes: a larger body is refused with status 413.
         retries: on how many further models a failed call is tried.
         remembered_prompts: so many of the last prompts are kept in memory, for feedback on their answers.
+        remembered_bytes: and so much text of them, in bytes.
+        spool_bytes: of what may wait in memory while the store does not answer.
         keep_days: how long calls and feedback stay in the store.
     """
 
     request_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     remembered_prompts: Annotated[int, Field(ge=0)] = 10_000
+    remembered_bytes: Annotated[int, Field(ge=0)] = 32 * 1024 * 1024
+    spool_bytes: Annotated[int, Field(ge=0)] = 16 * 1024 * 1024
     keep_days: Annotated[int, Field(ge=1)] = 90
 
 

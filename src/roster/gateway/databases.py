@@ -15,10 +15,12 @@ class Database(Protocol):
     """What the store needs of a database.
 
     Attributes:
-        lost: the errors that say that the connection is gone.
+        errors: what it raises.
+        lost: those that say that the connection is gone.
         for_update: what a SELECT ends with whose row is about to be changed.
     """
 
+    errors: tuple[type[Exception], ...]
     lost: tuple[type[Exception], ...]
     for_update: str
 
@@ -38,6 +40,7 @@ class Database(Protocol):
 class Sqlite:
     """A file, made when it is not there."""
 
+    errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     lost: tuple[type[Exception], ...] = ()
     for_update = ""  # a transaction here locks the whole file for writing
 
@@ -57,10 +60,12 @@ class Sqlite:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            # A full disk may have rolled it back already; a commit that failed leaves it open.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
 
     def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Executes one statement."""
@@ -81,9 +86,11 @@ class Postgres:
             import psycopg
         except ImportError:
             raise RosterError("store: PostgreSQL needs psycopg: pip install 'roster-moe[postgres]'") from None
+        self.errors: tuple[type[Exception], ...] = (psycopg.Error,)
         self.lost: tuple[type[Exception], ...] = (psycopg.OperationalError,)
         try:
-            self._connection = psycopg.connect(url, autocommit=True, connect_timeout=10)
+            # A server that is cut off must not hold the thread for as long as TCP would.
+            self._connection = psycopg.connect(url, autocommit=True, connect_timeout=10, tcp_user_timeout=10_000)
         except (psycopg.Error, ValueError):  # whose text may hold the password
             raise RosterError("store: PostgreSQL cannot be reached with the URL in the config") from None
 

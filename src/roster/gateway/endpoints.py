@@ -13,10 +13,11 @@ from roster.errors import RosterError
 from roster.gateway import prices
 from roster.gateway.errors import ApiError
 from roster.gateway.keys import NANO, Caller
+from roster.gateway.ledger import unavailable
 from roster.gateway.relay import Relay
 from roster.gateway.requests import ChatRequest, FeedbackRequest, RouteRequest, TextRequest, asked
 from roster.gateway.session import Answer, Session
-from roster.gateway.store import ScoredBefore
+from roster.gateway.store import ScoredBefore, StoreAway
 
 if TYPE_CHECKING:
     from roster.gateway.gateway import Gateway
@@ -146,7 +147,14 @@ async def route(request: Request, body: RouteRequest) -> Routed:
 async def feedback(request: Request, body: FeedbackRequest) -> Learned:
     """How good an answer was, from 0 to 1. Policies that learn online learn from it before this returns."""
     gateway, caller = _parties(request)
-    call = await gateway.store.call(body.id)
+    try:
+        return await _score(gateway, caller, body)
+    except StoreAway:
+        raise unavailable() from None
+
+
+async def _score(gateway: Gateway, caller: Caller, body: FeedbackRequest) -> Learned:
+    call = await gateway.ledger.call(body.id)
     if call is None or call.name != caller.name:
         raise ApiError(404, f"There is no call {body.id!r} of this API key.", "call_not_found", param="id")
     prompt = body.text or gateway.remembered(call.id) or call.prompt

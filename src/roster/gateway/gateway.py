@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Coroutine, Set
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,12 @@ from roster.errors import RosterError
 from roster.gateway.config import Config
 from roster.gateway.health import LOOK_EVERY, HealthChecks
 from roster.gateway.learning import catch_up_all
+from roster.gateway.ledger import Ledger
+from roster.gateway.memory import Prompts
 from roster.gateway.metrics import Metrics
 from roster.gateway.reading import read_config
 from roster.gateway.runtime import Runtime
-from roster.gateway.store import Store
+from roster.gateway.store import Store, StoreAway
 from roster.gateway.upstreams import Client
 from roster.lm.policy import Decision
 
@@ -25,6 +26,8 @@ log = logging.getLogger("roster.gateway")
 CATCH_UP_EVERY = 5.0
 """Seconds between looks at what other gateways on the same store have learned."""
 PRUNE_EVERY = 3600.0
+FLUSH_EVERY = 0.5
+"""Seconds between tries to write what waits for the store."""
 
 
 class Gateway:
@@ -49,7 +52,8 @@ class Gateway:
         self.metrics = Metrics()
         self.client = Client()
         self._health = HealthChecks(self.client, lambda: self.runtime)
-        self._prompts: OrderedDict[str, str] = OrderedDict()
+        self.ledger = Ledger(self.store, config.limits.spool_bytes)
+        self._prompts = Prompts()
         self._tasks: set[asyncio.Task[None]] = set()
         self._chores: list[asyncio.Task[None]] = []
 
@@ -63,6 +67,7 @@ class Gateway:
             await learner.catch_up(self.store)
         self._chores = [
             asyncio.create_task(self._every(CATCH_UP_EVERY, self._catch_up)),
+            asyncio.create_task(self._every(FLUSH_EVERY, self.ledger.flush)),
             asyncio.create_task(self._every(PRUNE_EVERY, self._prune)),
             asyncio.create_task(self._every(LOOK_EVERY, self._health.look)),
         ]
@@ -74,6 +79,7 @@ class Gateway:
         await asyncio.gather(*self._chores, return_exceptions=True)
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.ledger.close()
         await self.client.close()
         self.runtime.close()
         self.store.close()
@@ -103,11 +109,12 @@ class Gateway:
         if not task.cancelled() and task.exception() is not None:
             log.error("a request could not be finished", exc_info=task.exception())
 
-    def remember(self, call: str, prompt: str) -> None:
-        """Keeps a prompt for feedback, in memory only."""
-        self._prompts[call] = prompt
-        while len(self._prompts) > self.runtime.config.limits.remembered_prompts:
-            self._prompts.popitem(last=False)
+    def remember(self, call: str, policy: str | None, prompt: str) -> None:
+        """Keeps a prompt for feedback, in memory only, if its policy learns."""
+        learner = self.runtime.learners.get(policy or "")
+        if learner is not None and learner.learns:
+            limits = self.runtime.config.limits
+            self._prompts.keep(call, prompt, limits.remembered_prompts, limits.remembered_bytes)
 
     def remembered(self, call: str) -> str | None:
         """The prompt of a recent call."""
@@ -147,6 +154,8 @@ class Gateway:
             self.metrics.breaker_open.labels(target.way).set(float(target.breaker.opened_at is not None))
         for model, count in self.runtime.ways.load.items():
             self.metrics.in_flight.labels(model).set(count)
+        self.metrics.store_away.set(float(self.ledger.away))
+        self.metrics.spooled.set(self.ledger.waiting)
         return self.metrics.text()
 
     async def _catch_up(self) -> None:
@@ -159,6 +168,8 @@ class Gateway:
         while True:
             try:
                 await chore()
+            except StoreAway as error:
+                log.warning("a chore has to wait: %s", error)
             except Exception:
                 log.exception("a chore failed")
             await asyncio.sleep(seconds)

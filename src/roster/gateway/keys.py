@@ -16,16 +16,16 @@ NANO = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class Caller:
-    """Who asks.
+class Account:
+    """Where spending is counted.
 
     Attributes:
-        name: the key's name in the config; "anonymous" where there are no keys.
+        name: a key's, or a team's with "team " before it.
         budget: the most that may be spent in a period, in billionths; None: no limit.
         period: day, month or total.
     """
 
-    name: str = "anonymous"
+    name: str
     budget: int | None = None
     period: str = "total"
 
@@ -35,7 +35,25 @@ class Caller:
         return datetime.now(UTC).strftime(form)
 
 
-ANONYMOUS = Caller()
+@dataclass(frozen=True)
+class Caller:
+    """Who asks.
+
+    Attributes:
+        name: the key's name in the config; "anonymous" where there are no keys.
+        accounts: all that pay for it.
+    """
+
+    name: str
+    accounts: tuple[Account, ...]
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a budget to keep."""
+        return any(account.budget is not None for account in self.accounts)
+
+
+ANONYMOUS = Caller("anonymous", (Account("anonymous"),))
 
 
 class Keyring:
@@ -71,4 +89,5 @@ def _digest(key: Key) -> bytes:
 
 
 def _caller(name: str, key: Key) -> Caller:
-    return Caller(name, None if key.budget is None else round(key.budget * NANO), key.period)
+    account = Account(name, None if key.budget is None else round(key.budget * NANO), key.period)
+    return Caller(name, (account,))

@@ -30,6 +30,8 @@ class Metrics:
         self.breaker_open = Gauge(
             "roster_breaker_open", "1 while a way to a model is left alone", ["way"], registry=registry
         )
+        self.store_away = Gauge("roster_store_away", "1 while the store does not answer", registry=registry)
+        self.spooled = Gauge("roster_spooled", "Calls that wait to be written", registry=registry)
         self.decision_seconds = Histogram(
             "roster_decision_seconds", "Time to decide", ["policy"], registry=registry,
             buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1),

@@ -29,7 +29,7 @@ class Runtime:
     def __init__(self, config: Config, base: Path, before: Runtime | None = None) -> None:
         self.config = config
         self.keyring = Keyring(config.keys)
-        self.ways = Ways(config, None if before is None else before.ways)
+        self.ways: Ways = Ways(config, None if before is None else before.ways)
         self.learners: dict[str, Learner] = {}
         try:
             for name, options in config.policies.items():

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from roster.errors import RosterError
 from roster.gateway import prices
+from roster.gateway.calls import Call, Context
 from roster.gateway.confidence import confidence, with_logprobs, without_logprobs
 from roster.gateway.errors import ApiError
 from roster.gateway.keys import NANO, Caller
+from roster.gateway.ledger import Purse
 from roster.gateway.prices import NO_USAGE, Usage
 from roster.gateway.requests import Asked
-from roster.gateway.store import Call
 from roster.gateway.upstreams import Failure, Stream, Target
 from roster.lm.policy import Decision
 
@@ -90,9 +91,8 @@ class Session:
         self.policy = self.runtime.policy_name(asked.request.model)
         self.id = f"{'chatcmpl' if asked.kind == 'chat' else 'cmpl'}-{uuid.uuid4().hex}"
         self.legs: list[Leg] = []
-        self._held = 0
-        self._period = caller.period_now()
-        self._settled = False
+        self._begun = time.perf_counter()
+        self._purse = Purse(gateway.ledger, caller)
         self._kept: Answer | None = None
 
     @property
@@ -166,21 +166,17 @@ class Session:
 
     async def _reserve(self, target: Target) -> bool:
         """Sets the most that the next leg can cost aside, beside what was spent already."""
-        if self.caller.budget is None:
+        if not self.caller.limited:
             return True
         output = self.asked.request.limit or target.model.max_output
         messages = len(self.asked.request.parts())
         most = prices.most(target.model.price, self.asked.size, messages, output, self.asked.answers)
-        more = self.cost + most - self._held
-        if more > 0 and not await self.gateway.store.reserve(self.caller.name, self._period, more, self.caller.budget):
-            return False
-        self._held += max(0, more)
-        return True
+        return await self._purse.hold(self.cost + most)
 
     def _body(self, leg: Leg) -> dict[str, Any]:
         """The request for one leg: a cascade asks for log-probabilities, a budget for a limit."""
         body = self.asked.body
-        if self.caller.budget is not None and self.asked.request.limit is None:
+        if self.caller.limited and self.asked.request.limit is None:
             body = body | {"max_tokens": leg.target.model.max_output}
         if leg.decision.escalate_below is not None:
             body = {key: value for key, value in body.items() if key != "stream_options"} | {"stream": False}
@@ -300,9 +296,6 @@ class Session:
             leg: who answered, or was last asked; None: nobody was.
             outcome: "answered", or what ended the request.
         """
-        if self._settled:
-            return
-        self._settled = True
         call = None
         if leg is not None:
             prompt = self.asked.prompt if self.runtime.config.log_prompts else None
@@ -310,9 +303,11 @@ class Session:
             call = Call(
                 self.id, self.caller.name, self.policy, leg.target.name, leg.decision, self.cost,
                 usage.prompt, usage.completion, outcome, prompt,
+                Context(seconds=time.perf_counter() - self._begun),
             )  # fmt: skip
-            self.gateway.remember(self.id, self.asked.prompt)
-        await self.gateway.store.settle(self.caller.name, self._period, self.cost - self._held, call)
+            self.gateway.remember(self.id, self.policy, self.asked.prompt)
+        if not await self._purse.settle(self.cost, call):
+            return
         log.info(
             "%s key=%s policy=%s model=%s outcome=%s cost=%.9f", self.id, self.caller.name, self.policy,
             None if leg is None else leg.target.name, outcome, self.cost / NANO,

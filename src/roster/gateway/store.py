@@ -13,25 +13,19 @@ Money is in whole billionths of the currency.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from roster.errors import RosterError
+from roster.gateway import calls
+from roster.gateway.calls import Call
 from roster.gateway.databases import Database, Postgres, Sqlite
-from roster.lm.policy import Decision
 
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS spending (name TEXT, period TEXT, used BIGINT NOT NULL, PRIMARY KEY (name, period))",
-    """CREATE TABLE IF NOT EXISTS calls (
-        id TEXT PRIMARY KEY, at DOUBLE PRECISION NOT NULL, name TEXT NOT NULL, policy TEXT, model TEXT NOT NULL,
-        decision TEXT NOT NULL, cost BIGINT NOT NULL, prompt_tokens BIGINT, completion_tokens BIGINT,
-        outcome TEXT NOT NULL, prompt TEXT)""",
-    "CREATE INDEX IF NOT EXISTS calls_at ON calls (at)",
     """CREATE TABLE IF NOT EXISTS feedback (
         call TEXT PRIMARY KEY, at DOUBLE PRECISION NOT NULL, score DOUBLE PRECISION NOT NULL,
         learned INTEGER NOT NULL)""",
@@ -40,6 +34,11 @@ SCHEMA = (
 )
 Result = TypeVar("Result")
 Update = Callable[[bytes | None], bytes]
+_ENDLESS = 2**62
+
+
+class _Refused(Exception):
+    """A budget does not allow it; rolls the transaction back."""
 
 
 class ScoredBefore(RosterError):
@@ -53,33 +52,41 @@ class Learned(NamedTuple):
     state: bytes
 
 
-@dataclass(frozen=True)
-class Call:
-    """One request that was answered, or charged for.
+class StoreAway(RosterError):
+    """The store cannot be read or written now."""
+
+
+class Row(NamedTuple):
+    """A line of spending.
 
     Attributes:
-        id: what the client knows it by.
-        name: the key's owner.
-        policy: who decided; None where the client named the model.
-        model: who answered.
-        decision: the decision that led to that model.
-        cost: of all attempts, in billionths.
-        prompt_tokens: of the answering model.
-        completion_tokens: of the answering model.
-        outcome: "answered", or what ended it.
-        prompt: the text; None unless prompts are logged.
+        name: whose.
+        period: such as 2026-01.
+        budget: the most that it may hold, in billionths; None: no limit.
     """
 
-    id: str
     name: str
-    policy: str | None
-    model: str
-    decision: Decision
-    cost: int
-    prompt_tokens: int
-    completion_tokens: int
-    outcome: str = "answered"
-    prompt: str | None = None
+    period: str
+    budget: int | None
+
+
+class Entry(NamedTuple):
+    """What a request leaves.
+
+    Attributes:
+        rows: whose spending changes.
+        difference: actual cost less what was reserved.
+        call: to be recorded; its id makes sure that the entry counts once, however often it is written.
+    """
+
+    rows: tuple[Row, ...]
+    difference: int
+    call: Call | None
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory, roughly."""
+        return 512 + (0 if self.call is None else self.call.size)
 
 
 class Store:
@@ -107,50 +114,78 @@ class Store:
         with database.transaction():
             for statement in SCHEMA:
                 database.run(statement)
+            calls.prepare(database)
         return database
 
     async def _do(self, work: Callable[[Database], Result]) -> Result:
+        """Runs one transaction on the store's thread.
+
+        Raises:
+            StoreAway: it could not be done.
+        """
+
         def guarded() -> Result:
             try:
-                with self._database.transaction():
-                    return work(self._database)
-            except self._database.lost:
-                # PostgreSQL was restarted: nothing was committed, so the work may be done again.
-                self._database = self._connect()
-                with self._database.transaction():
-                    return work(self._database)
+                return self._transact(work)
+            except self._database.errors as error:
+                # Its first line: the rest may quote values.
+                raise StoreAway(f"store: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+
+    def _transact(self, work: Callable[[Database], Result]) -> Result:
+        try:
+            with self._database.transaction():
+                return work(self._database)
+        except self._database.lost:
+            # PostgreSQL was restarted: nothing was committed, so the work may be done again.
+            try:
+                fresh = self._connect()
+            except RosterError as error:
+                raise StoreAway(str(error)) from None
+            self._database.close()
+            self._database = fresh
+            with self._database.transaction():
+                return work(self._database)
 
     def close(self) -> None:
         """Waits for what was begun, and closes the database."""
         self._thread.submit(lambda: self._database.close()).result()
         self._thread.shutdown()
 
-    async def reserve(self, name: str, period: str, amount: int, budget: int) -> bool:
-        """Sets `amount` aside; False when the budget does not allow it."""
+    async def reserve(self, rows: Sequence[Row], amount: int) -> bool:
+        """Sets `amount` aside in every row; False, and nowhere, when one's budget does not allow it."""
 
         def work(database: Database) -> bool:
-            database.run("INSERT INTO spending VALUES (?, ?, 0) ON CONFLICT DO NOTHING", name, period)
-            return database.run(
-                "UPDATE spending SET used = used + ? WHERE name = ? AND period = ? AND used + ? <= ?",
-                amount, name, period, amount, budget,
-            ).rowcount == 1  # fmt: skip
+            for row in sorted(rows):  # in one order, so that two gateways cannot wait for each other
+                database.run("INSERT INTO spending VALUES (?, ?, 0) ON CONFLICT DO NOTHING", row.name, row.period)
+                most = _ENDLESS if row.budget is None else row.budget
+                changed = database.run(
+                    "UPDATE spending SET used = used + ? WHERE name = ? AND period = ? AND used + ? <= ?",
+                    amount, row.name, row.period, amount, most,
+                )  # fmt: skip
+                if changed.rowcount != 1:
+                    raise _Refused
+            return True
 
-        return await self._do(work)
+        try:
+            return await self._do(work)
+        except _Refused:
+            return False
 
-    async def settle(self, name: str, period: str, difference: int, call: Call | None = None) -> None:
-        """Adds `difference` (actual cost less what was reserved) to the spending, and records the call."""
+    async def settle(self, entries: Sequence[Entry]) -> None:
+        """Adds each difference to the spending and records each call, in one transaction."""
 
         def work(database: Database) -> None:
-            if difference:
-                database.run(
-                    "INSERT INTO spending VALUES (?, ?, ?) ON CONFLICT (name, period) "
-                    "DO UPDATE SET used = spending.used + excluded.used",
-                    name, period, difference,
-                )  # fmt: skip
-            if call is not None:
-                _insert_call(database, call)
+            for entry in entries:
+                if entry.call is not None and not calls.insert(database, entry.call):
+                    continue  # it was written before, by a transaction whose end was not heard of
+                for row in sorted(entry.rows) if entry.difference else ():
+                    database.run(
+                        "INSERT INTO spending VALUES (?, ?, ?) ON CONFLICT (name, period) "
+                        "DO UPDATE SET used = spending.used + excluded.used",
+                        row.name, row.period, entry.difference,
+                    )  # fmt: skip
 
         await self._do(work)
 
@@ -162,16 +197,11 @@ class Store:
 
     async def call(self, id: str) -> Call | None:
         """A recorded call."""
-        sql = (
-            "SELECT id, name, policy, model, decision, cost, prompt_tokens, completion_tokens, outcome, prompt "
-            "FROM calls WHERE id = ?"
-        )
-        rows = await self._do(lambda database: database.run(sql, id).fetchall())
-        if not rows:
-            return None
-        values: list[Any] = list(rows[0])
-        values[4] = Decision(**json.loads(values[4]))
-        return Call(*values)
+        return await self._do(lambda database: calls.find(database, id))
+
+    async def ping(self) -> None:
+        """Does nothing, if the store can be written."""
+        await self._do(lambda database: database.run("UPDATE spending SET used = used WHERE name = ?", ""))
 
     async def add_feedback(self, call: str, score: float, policy: str | None, update: Update | None) -> Learned | None:
         """Records a score and, in the same transaction, what a policy learns from it.
@@ -222,14 +252,3 @@ class Store:
             database.run("DELETE FROM calls WHERE at < ?", before)
 
         await self._do(work)
-
-
-def _insert_call(database: Database, call: Call) -> None:
-    decision = asdict(call.decision) | {"quality_by_model": dict(call.decision.quality_by_model)}
-    # Lone surrogates can come in by JSON and cannot go out as UTF-8.
-    prompt = None if call.prompt is None else call.prompt.encode("utf-8", "replace").decode().replace("\0", "")
-    database.run(
-        "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        call.id, time.time(), call.name, call.policy, call.model, json.dumps(decision), call.cost,
-        call.prompt_tokens, call.completion_tokens, call.outcome, prompt,
-    )  # fmt: skip
