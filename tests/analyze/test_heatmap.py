@@ -134,7 +134,7 @@ def test_every_expert_has_its_own_letter_and_the_first_24_their_own_look():
 )
 def test_text_on_the_strongest_tint_has_aa_contrast(ink, paper, strength):
     """The numbers are those of the template: --ink, --paper and --strength, light and dark."""
-    template = (heatmap.Path(heatmap.__file__).parent / "heatmap.html.j2").read_text()
+    template = (heatmap.Path(heatmap.__file__).parents[1] / "reporting" / "heatmap.html.j2").read_text()
     assert f"--strength: {strength}".replace("0.", ".") in template
     for index in range(24):
         tint = [strength * c + (1 - strength) * p for c, p in zip(mark_of(index).rgb, paper, strict=True)]
