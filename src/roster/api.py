@@ -15,7 +15,7 @@ from roster.errors import RosterError
 from roster.folders import load_folder
 from roster.library import Library
 from roster.recipes import find
-from roster.routed.base import load_base, load_tokenizer
+from roster.routed.base import finding, load_base, load_tokenizer
 from roster.saving import MANIFEST
 
 
@@ -71,7 +71,7 @@ def load(
         model, name = base, None
     else:
         model, name = load_base(base, **kwargs)
-        tokenizer = load_tokenizer(base) if tokenizer is None else tokenizer
+        tokenizer = load_tokenizer(base, **finding(kwargs)) if tokenizer is None else tokenizer
     attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=tokenizer)
     model.roster.base_name = name
     return model

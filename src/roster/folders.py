@@ -9,7 +9,7 @@ from typing import Any
 from roster.adapters import reading as adapters
 from roster.errors import RosterError, nearest
 from roster.moe import reading as moe
-from roster.saving import MANIFEST
+from roster.saving import MANIFEST, recover
 
 _READERS = {"mixture": adapters.load, "moe": moe.load}
 
@@ -20,12 +20,13 @@ def kind_of(folder: Path) -> str:
     Raises:
         RosterError: it holds none, or one of a kind that this roster does not know.
     """
+    recover(folder)
     path = folder / MANIFEST
     if not path.is_file():
         raise RosterError(f"{str(folder)!r} is not a roster mixture: it has no {MANIFEST}")
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise RosterError(f"{str(path)!r} cannot be read: {error}") from None
     kind = written.get("kind", "mixture") if isinstance(written, dict) else "mixture"
     if kind not in _READERS:

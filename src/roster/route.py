@@ -97,11 +97,11 @@ class Route:
     def through(self, experts: nn.Module, x_TD: Tensor) -> Tensor:
         """What the experts make of the tokens, [T, D]: `combine(experts(dispatch(x_TD)))`.
 
-        Experts that can do all three at once offer `serve(x_TD, route)`.
+        Experts that can do all three at once offer `serve(x_TD, route)`, which they are called for with the route
+        itself: a method called past the module would run none of its hooks, by which offloaded weights are fetched.
         """
-        serve = getattr(experts, "serve", None)
-        if serve is not None:
-            return serve(x_TD, self)
+        if hasattr(experts, "serve"):
+            return experts(x_TD, self)
         return self.combine(experts(self.dispatch(x_TD), self.counts_E))
 
     def dispatch(self, x_TD: Tensor) -> Tensor:

@@ -194,7 +194,7 @@ def test_a_mixture_without_a_base_asks_for_one(saved):
     assert torch.equal(logits(roster.load(tiny.base(), experts=saved)), logits(roster.load(tiny.base(), experts=saved)))
 
 
-STEPS = ["_write_experts", "router_state", "write_base", "fingerprint", "move_in"]
+STEPS = ["_write_experts", "router_state", "write_base", "fingerprint", "write_tokenizer"]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -269,3 +269,69 @@ def test_load_says_what_is_wrong(arguments, message):
 def test_a_saved_mixture_takes_no_router(saved):
     with pytest.raises(roster.RosterError, match="has its router; leave router= out"):
         roster.load(tiny.base(), experts=saved, router="uniform")
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc", "two/../two", ".."])
+def test_an_expert_is_not_read_from_outside(name, saved, tmp_path):
+    shutil.copytree(saved / "experts" / "two", tmp_path / "outside")
+    experts = json.loads((saved / "roster.json").read_text(encoding="utf-8"))["experts"]
+    edit(saved, experts=[experts[0], {**experts[1], "name": name}])
+    with pytest.raises(roster.RosterError, match=r"roster\.json' cannot be read: experts\.1\.name.*cannot be the name"):
+        roster.load(saved)
+
+
+def test_a_pickled_base_is_not_read(saved):
+    weights = load_file(saved / "base" / "model.safetensors")
+    (saved / "base" / "model.safetensors").unlink()
+    torch.save(weights, saved / "base" / "pytorch_model.bin")
+    with pytest.raises(roster.RosterError, match="pickled weights, which roster never loads"):
+        roster.load(saved)
+
+
+@pytest.mark.parametrize("value", ["wide", None, [1]])
+def test_a_config_of_the_wrong_type_is_refused(value, saved):
+    path = saved / "base" / "config.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text(encoding="utf-8")), "hidden_size": value}), encoding="utf-8"
+    )
+    with pytest.raises(roster.RosterError, match=r"cannot read a model from '.*base'"):
+        roster.load(saved)
+
+
+def test_what_says_how_files_are_found_reaches_every_file(saved, monkeypatch):
+    """Config, weights and tokenizer: a revision or a token for one of them alone would mix two models."""
+    import transformers
+
+    asked = []
+    for owner in (transformers.AutoConfig, transformers.LlamaForCausalLM, transformers.AutoTokenizer):
+
+        def record(path, owner=owner, original=owner.from_pretrained, **kwargs):
+            asked.append((owner.__name__, kwargs.get("revision"), kwargs.get("token"), kwargs.get("local_files_only")))
+            return original(path, **kwargs)
+
+        monkeypatch.setattr(owner, "from_pretrained", record)
+    roster.load(saved, revision="v1", token="t", local_files_only=True)
+    wanted = [(n, "v1", "t", True) for n in ("AutoConfig", "LlamaForCausalLM", "AutoTokenizer")]
+    assert asked[:3] == wanted
+
+
+def test_the_base_is_written_in_shards(tmp_path):
+    model = routed(names=["one", "two"])
+    model.save_pretrained(tmp_path / "saved", include_base=True, max_shard_size=20_000)
+    assert len(list((tmp_path / "saved" / "base").glob("model-*.safetensors"))) > 1
+    assert torch.equal(logits(roster.load(tmp_path / "saved")), logits(model))
+
+
+def test_a_given_state_is_written_instead(tmp_path):
+    """What a sharded model gathers: base, routers and experts all come from there."""
+    model = routed(names=["one", "two"])
+    state = {
+        name: torch.zeros_like(tensor)
+        for name, tensor in model.state_dict().items()
+        if "lora" in name or "roster" in name
+    }
+    model.save_pretrained(tmp_path / "saved", include_base=True, state_dict={**model.state_dict(), **state})
+    again = roster.load(tmp_path / "saved")
+    ours = [tensor for name, tensor in again.state_dict().items() if name.startswith("roster") or ".roster." in name]
+    assert ours
+    assert not any(bool(tensor.any()) for tensor in ours)

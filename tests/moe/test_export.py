@@ -162,8 +162,8 @@ def test_a_saved_folder_that_was_changed_says_where(tmp_path):
     with pytest.raises(RosterError, match="format 2"):
         load(format=2)
     load()
-    with pytest.raises(RosterError, match="device_map does not apply"):
-        roster.load(tmp_path, device_map="auto")
+    with pytest.raises(RosterError, match="quantization_config does not apply"):
+        roster.load(tmp_path, quantization_config={})
     assert roster.load(tmp_path, dtype="bfloat16").dtype == torch.bfloat16
     (tmp_path / "model.safetensors").write_bytes(b"not tensors")
     with pytest.raises(RosterError, match="cannot be read"):

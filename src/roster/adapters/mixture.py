@@ -8,6 +8,7 @@ from typing import Any
 from roster.adapters.merging import Merged, merge_experts
 from roster.adapters.writing import save
 from roster.routed.model import Mixture
+from roster.saving import Wanted
 
 
 class AdapterMixture(Mixture):
@@ -19,9 +20,9 @@ class AdapterMixture(Mixture):
 
     adapters: dict[str, Any]
 
-    def save(self, model: Any, folder: Path, include_base: bool | None) -> None:
+    def save(self, model: Any, folder: Path, wanted: Wanted) -> None:
         """Writes experts and routers, and the base where it has no public name."""
-        save(model, folder, include_base)
+        save(model, folder, wanted)
 
     def merge(self, model: Any, task: str | None, rank: int | None) -> Merged:
         """One plain PEFT adapter that does what the mixture does."""

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from roster.adapters.attach import attach
-from roster.adapters.manifest import ROUTER, Manifest, read_manifest
+from roster.adapters.manifest import BASE, EXPERTS, ROUTER, MixtureManifest
 from roster.adapters.site import routed_linears
 from roster.adapters.writing import router_state
 from roster.errors import RosterError
@@ -19,6 +17,8 @@ from roster.experts import LowRankExperts
 from roster.library import Library, check_same_base, read_adapter
 from roster.recipes import find
 from roster.routed.base import load_base, load_tokenizer
+from roster.saving import MANIFEST, inside, read_manifest
+from roster.tensors import StoredTensors
 
 
 def load(folder: Path, base: Any = None, **kwargs: Any) -> Any:
@@ -32,7 +32,7 @@ def load(folder: Path, base: Any = None, **kwargs: Any) -> Any:
     Raises:
         RosterError: files missing, damaged or changed, or a base that is not the one it was made for.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, MixtureManifest)
     recipe = find(manifest.recipe)
     model, name, tokenizer = _base_of(folder, manifest, base, kwargs)
     check_same_base(manifest.base.fingerprint, model, what=f"the mixture {str(folder)!r}")
@@ -54,29 +54,27 @@ def load(folder: Path, base: Any = None, **kwargs: Any) -> Any:
 
 def load_router(model: nn.Module, folder: Path) -> None:
     """Fills the routers from a folder; every tensor must be there and fit, none may be left over."""
-    path = folder / ROUTER
-    try:
-        stored = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise RosterError(f"{str(path)!r} cannot be read: {error}") from None
+    stored = StoredTensors(folder, ROUTER)
+    path = stored.where
     state = router_state(model)
     for name in sorted(state.keys() ^ stored.keys()):
         where = "is missing from" if name in state else "is not known to this recipe but stands in"
         raise RosterError(f"router tensor {name!r} {where} {str(path)!r}")
     for name, tensor in state.items():
-        if tensor.shape != stored[name].shape:
+        if list(tensor.shape) != stored.shape(name):
             raise RosterError(
-                f"router tensor {name!r} in {str(path)!r} is {list(stored[name].shape)}, not {list(tensor.shape)}"
+                f"router tensor {name!r} in {str(path)!r} is {stored.shape(name)}, not {list(tensor.shape)}"
             )
-        if stored[name].is_floating_point() and not bool(torch.isfinite(stored[name]).all()):
+        value = stored[name]
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise RosterError(f"router tensor {name!r} in {str(path)!r} holds values that are not finite")
         with torch.no_grad():
-            tensor.copy_(stored[name])
+            tensor.copy_(value)
 
 
 def load_experts(model: nn.Module, folder: Path) -> None:
     """Fills the LoRA experts of a model from a folder of the same mixture (a training checkpoint)."""
-    library = _read_experts(folder, read_manifest(folder))
+    library = _read_experts(folder, read_manifest(folder, MixtureManifest))
     for name, child in routed_linears(model):
         if isinstance(child.experts, LowRankExperts):
             updates = [library[expert].modules.get(name) for expert in library.names]
@@ -86,10 +84,10 @@ def load_experts(model: nn.Module, folder: Path) -> None:
                 child.experts.B_RO.copy_(torch.cat([each.B_OR.T for each in present]))
 
 
-def _read_experts(folder: Path, manifest: Manifest) -> Library:
+def _read_experts(folder: Path, manifest: MixtureManifest) -> Library:
     adapters = []
     for expert in manifest.experts:
-        adapter = read_adapter(folder / "experts" / expert.name)
+        adapter = read_adapter(inside(folder / EXPERTS, expert.name, MANIFEST))
         if adapter.weights_hash != expert.weights_hash:
             raise RosterError(
                 f"expert {expert.name!r} in {str(folder)!r} is not the one that the router was made for: its weights "
@@ -99,13 +97,15 @@ def _read_experts(folder: Path, manifest: Manifest) -> Library:
     return Library({adapter.name: adapter for adapter in adapters})
 
 
-def _base_of(folder: Path, manifest: Manifest, base: Any, kwargs: dict[str, Any]) -> tuple[nn.Module, str | None, Any]:
+def _base_of(
+    folder: Path, manifest: MixtureManifest, base: Any, kwargs: dict[str, Any]
+) -> tuple[nn.Module, str | None, Any]:
     """(model, public name, tokenizer)"""
     if isinstance(base, nn.Module):
         return base, manifest.base.name, None
     if base is None:
-        base = folder / "base" if manifest.base.included else manifest.base.name
+        base = folder / BASE if manifest.base.included else manifest.base.name
     if base is None:
         raise RosterError(f"the mixture {str(folder)!r} does not carry its base, which has no public name: pass base=")
     model, name = load_base(base, **kwargs)
-    return model, name if not manifest.base.included else manifest.base.name, load_tokenizer(base)
+    return model, name if not manifest.base.included else manifest.base.name, load_tokenizer(base, **kwargs)

@@ -5,69 +5,66 @@
     router.safetensors   every tensor of the routers and heads
     base/                the base itself, when it has no public name (or when asked for)
 
-`roster.json` is written last: a folder without it is not a mixture. `roster.adapters.reading` reads it.
+`roster.adapters.reading` reads it; how a folder is swapped in whole is `roster.saving`'s business.
 """
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from roster.adapters.manifest import ROUTER, Base, Expert, Manifest
+from roster.adapters.manifest import BASE, EXPERTS, ROUTER, Base, Expert, MixtureManifest
 from roster.adapters.site import routed_linears
 from roster.errors import RosterError
 from roster.experts import LowRankExperts
-from roster.library import LowRank, fingerprint, write_adapter
+from roster.library import Adapter, LowRank, fingerprint, write_adapter
 from roster.library.adapter import hash_modules
 from roster.routed.running import CHILD, is_added
-from roster.routed.writing import write_base
-from roster.saving import MANIFEST, move_in
+from roster.routed.writing import MIXTURE_ENTRIES, write_base, write_tokenizer
+from roster.saving import MANIFEST, Wanted, writing
+from roster.tensors import write_tensors
 
 
-def save(model: Any, folder: Path, include_base: bool | None = None) -> None:
+def save(model: Any, folder: Path, wanted: Wanted = Wanted()) -> None:  # noqa: B008
     """Writes a routed model.
 
     Args:
         model: a routed model.
         folder: where to; a mixture that is already there is replaced, and kept until the new one is whole.
-        include_base: whether the base's own files go along; by default when it has no public name.
+        wanted: what else the caller asks for.
     """
     mixture = model.roster
-    if include_base is None:
-        include_base = mixture.base_name is None
+    include_base = mixture.base_name is None if wanted.include_base is None else wanted.include_base
     table = fingerprint(model, skip=is_added)
     if not table:
         raise RosterError(
             "all weights of the base are offloaded, so that there is nothing to tell it by: load it without "
             "offloading, and save that mixture"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-        new = Path(scratch) / "new"
-        new.mkdir()
-        experts = _write_experts(model, new / "experts")
-        save_file({k: v.contiguous() for k, v in router_state(model).items()}, new / ROUTER)
+    state = model.state_dict() if wanted.state is None else wanted.state
+    with writing(folder, MIXTURE_ENTRIES) as new:
+        experts = _write_experts(current_adapters(model, state), new / EXPERTS)
+        write_tensors(router_state(model, state), new, ROUTER)
         if include_base:
-            write_base(model, new / "base")
+            write_base(model, new / BASE, state, wanted.max_shard_size)
+        write_tokenizer(model, new)
         base = Base(
             name=mixture.base_name,
             included=include_base,
             architecture=type(model).base_class.__name__,
             fingerprint=table,
         )
-        manifest = Manifest(
+        manifest = MixtureManifest(
             recipe=mixture.recipe, options=mixture.options, experts=experts, tasks=list(mixture.tasks), base=base
         )
         (new / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-        move_in(new, folder)
 
 
-def router_state(model: nn.Module) -> dict[str, Tensor]:
+def router_state(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Every tensor that the recipe added, by its name in the model; the LoRA factors live with the experts."""
     factors = {
         f"{name}.{CHILD}.experts.{factor}"
@@ -75,29 +72,38 @@ def router_state(model: nn.Module) -> dict[str, Tensor]:
         if isinstance(child.experts, LowRankExperts)
         for factor in ("A_RI", "B_RO")
     }
-    return {name: t for name, t in model.state_dict().items() if is_added(name) and name not in factors}
+    state = model.state_dict() if state is None else state
+    return {name: tensor for name, tensor in state.items() if is_added(name) and name not in factors}
 
 
-def current_adapters(model: Any) -> dict[str, Any]:
-    """The experts as they are now, tensors included, by name."""
+def current_adapters(model: Any, state: Mapping[str, Tensor] | None = None) -> dict[str, Adapter]:
+    """The experts as they are now, tensors included, by name.
+
+    Args:
+        model: a routed model.
+        state: tensors to take instead of the model's own, by name.
+    """
     adapters = {}
     for index, (name, adapter) in enumerate(model.roster.adapters.items()):
         modules = dict(adapter.modules)
         for site, child in routed_linears(model):
-            factors = child.experts.expert(index) if isinstance(child.experts, LowRankExperts) else None
-            if factors is not None:
-                A_RI, B_OR, scale = factors
-                modules[site] = LowRank(A_RI.detach().cpu(), B_OR.detach().cpu(), scale)
+            if isinstance(child.experts, LowRankExperts):
+                prefix = f"{site}.{CHILD}.experts"
+                given = None if state is None else (state[f"{prefix}.A_RI"], state[f"{prefix}.B_RO"])
+                factors = child.experts.expert(index, given)
+                if factors is not None:
+                    A_RI, B_OR, scale = factors
+                    modules[site] = LowRank(A_RI.detach().cpu(), B_OR.detach().cpu(), scale)
         weights_hash = hash_modules(modules)
         card = adapter.card.model_copy(update={"weights_hash": weights_hash})
         adapters[name] = replace(adapter, modules=modules, weights_hash=weights_hash, card=card)
     return adapters
 
 
-def _write_experts(model: Any, folder: Path) -> list[Expert]:
+def _write_experts(adapters: Mapping[str, Adapter], folder: Path) -> list[Expert]:
     folder.mkdir()
     experts = []
-    for name, adapter in current_adapters(model).items():
+    for name, adapter in adapters.items():
         write_adapter(folder, adapter)
         experts.append(Expert(name=name, weights_hash=adapter.weights_hash))
     return experts

@@ -77,12 +77,13 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
 
 def open_mixture(folder: str, base: str | None) -> Any:
     """A saved mixture, ready to answer; its tokenizer is `model.roster.tokenizer`."""
-    from roster.adapters.manifest import read_manifest
+    from roster.adapters.manifest import MixtureManifest
     from roster.folders import kind_of, load_folder
     from roster.routed.base import load_tokenizer
+    from roster.saving import read_manifest
 
     if base is None and kind_of(Path(folder)) == "mixture":
-        manifest = read_manifest(Path(folder))
+        manifest = read_manifest(Path(folder), MixtureManifest)
         if manifest.base.name is None and not manifest.base.included:
             raise RosterError(f"the mixture {folder!r} carries no base, and its base has no public name: give --base")
     quiet()

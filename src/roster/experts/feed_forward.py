@@ -26,8 +26,13 @@ class FeedForwardExperts(nn.Module):
         """The matrices of all experts; every kind of expert says what they are."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its weights are")
 
-    def forward(self, rows_RD: Tensor, counts_E: Tensor) -> Tensor:
-        """Rows out for rows in; rows behind the last group belong to nobody and come back undefined."""
+    def forward(self, rows_RD: Tensor, counts_E: Tensor | Route) -> Tensor:
+        """Rows out for rows in; rows behind the last group belong to nobody and come back undefined.
+
+        Called with a route instead of counts: see `serve`.
+        """
+        if isinstance(counts_E, Route):
+            return self.serve(rows_RD, counts_E)
         return feed_forward(rows_RD, counts_E, self.weights)
 
     def serve(self, x_TD: Tensor, route: Route) -> Tensor:

@@ -66,13 +66,19 @@ class LowRankExperts(nn.Module):
         """E."""
         return len(self.ranks)
 
-    def expert(self, index: int) -> tuple[Tensor, Tensor, float] | None:
-        """(A [r, I], B [O, r], scale) of one expert as it is now, or None where it has no update."""
+    def expert(self, index: int, factors: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, float] | None:
+        """(A [r, I], B [O, r], scale) of one expert as it is now, or None where it has no update.
+
+        Args:
+            index: which expert.
+            factors: (A_RI, B_RO) to take it from instead of this module's own (gathered from a sharded model).
+        """
         if not self.ranks[index]:
             return None
+        A_RI, B_RO = (self.A_RI, self.B_RO) if factors is None else factors
         start = sum(self.ranks[:index])
         rows = slice(start, start + self.ranks[index])
-        return self.A_RI[rows], self.B_RO[rows].T, self.scales[index]
+        return A_RI[rows], B_RO[rows].T, self.scales[index]
 
     def forward(self, x_TI: Tensor, y_TO: Tensor, route: AnyRoute) -> Tensor:
         """Adds the experts' updates to the base layer's output.

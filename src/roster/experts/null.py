@@ -48,8 +48,13 @@ class WithNull(nn.Module):
             self.constant_CD = nn.Parameter(torch.zeros(len(constants), width))
             self.mean_CD2 = nn.Parameter(torch.zeros(len(constants), width, 2))
 
-    def forward(self, rows_RD: Tensor, counts_E: Tensor) -> Tensor:
-        """Rows out for rows in; rows behind the last group belong to nobody and come back undefined."""
+    def forward(self, rows_RD: Tensor, counts_E: Tensor | Route) -> Tensor:
+        """Rows out for rows in; rows behind the last group belong to nobody and come back undefined.
+
+        Called with a route instead of counts: see `serve`.
+        """
+        if isinstance(counts_E, Route):
+            return self.serve(rows_RD, counts_E)
         E, Z = self.inner.num_experts, len(self.kinds)
         out_RD = self.inner(rows_RD, counts_E[:E])
         row_R = torch.arange(len(rows_RD), device=rows_RD.device)

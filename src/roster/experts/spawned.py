@@ -34,8 +34,10 @@ class Spawned(nn.Module):
         self.register_buffer("expert_seed", torch.tensor(0))
         self.register_buffer("spawned", torch.tensor(at == 0.0))
 
-    def forward(self, rows_RD: Tensor, counts_E: Tensor) -> Tensor:
-        """Rows out for rows in."""
+    def forward(self, rows_RD: Tensor, counts_E: Tensor | Route) -> Tensor:
+        """Rows out for rows in. Called with a route instead of counts: see `serve`."""
+        if isinstance(counts_E, Route):
+            return self.serve(rows_RD, counts_E)
         return self.inner(rows_RD, self._counts(counts_E))
 
     def serve(self, x_TD: Tensor, route: Route) -> Tensor:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +22,10 @@ from roster.library.card import CARD, Card
 from roster.library.config import CONFIG, config_json, resolve, targets
 from roster.library.gates import GATES
 from roster.library.reading import WEIGHTS, check_tensors
+from roster.saving import check_name, writing
 
 # What describes or belongs to the weights, and goes with them when an adapter is replaced.
-_OURS = {WEIGHTS, CONFIG, CARD, GATES, "adapter_model.bin"}
+_OURS = (WEIGHTS, CONFIG, CARD, GATES, "adapter_model.bin")
 
 
 def make_adapter(name: str, modules: Mapping[str, LowRank], base: str, card: Card | None = None) -> Adapter:
@@ -79,8 +78,7 @@ def write_adapter(
             are not finite.
     """
     folder = Path(folder)
-    _check_name(adapter.name)
-    target = folder / adapter.name
+    target = folder / check_name(adapter.name)
     if target.exists() and not overwrite:
         raise RosterError(f"{str(target)!r} is already there; pass overwrite=True to replace it")
     if target.exists() and not (target / CONFIG).is_file():
@@ -88,36 +86,11 @@ def write_adapter(
     modules = _as_read(adapter, dtype)
     tensors = _tensors(modules)
     check_tensors(tensors, f"adapter {adapter.name!r}")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as scratch:
-        new = Path(scratch) / "new"
-        new.mkdir()
+    with writing(target, _OURS, through_link=False) as new:
         save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
         (new / CONFIG).write_text(config_json(adapter.config), encoding="utf-8")
         adapter.card.model_copy(update={"weights_hash": hash_modules(modules)}).write(new)
-        _move_in(new, target, Path(scratch) / "old")
     return target
-
-
-def _move_in(new: Path, target: Path, old: Path) -> None:
-    if not target.exists():
-        new.rename(target)
-        return
-    target.rename(old)
-    try:
-        new.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    if not old.is_symlink():  # what a link points at is not ours to take from
-        for path in old.iterdir():
-            if path.name not in _OURS:
-                shutil.move(path, target / path.name)
-
-
-def _check_name(name: str) -> None:
-    if name in ("", ".", "..") or "/" in name or "\0" in name or len(name.encode()) > 255:
-        raise RosterError(f"{name!r} cannot be the name of a folder")
 
 
 def _check_updates(name: str, modules: Mapping[str, LowRank]) -> None:

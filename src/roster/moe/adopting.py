@@ -26,6 +26,7 @@ from roster.moe.own_experts import Borrowed, reader_of
 from roster.recipes import find
 from roster.routed.becoming import become
 from roster.routed.model import routed_class
+from roster.routed.placement import place_like
 from roster.routed.running import CHILD
 from roster.router import Router
 
@@ -207,8 +208,7 @@ def _other_router(
         num_experts=num_experts,
     )
     new = layout.block(place)
-    weight = next(block.parameters())
-    new.to(device=weight.device, dtype=weight.dtype)
+    place_like(new, block)
     if not any(isinstance(each, Borrowed) for each in new.modules()):
         raise RosterError(f"recipe {recipe!r} makes no router over the experts of {name!r}: it cannot route this model")
     for each in new.modules():

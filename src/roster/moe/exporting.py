@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,10 +26,12 @@ from roster.moe.gates import settled_gate
 from roster.moe.layer import MoE
 from roster.moe.replacing import routed_blocks
 from roster.moe.targets import TARGETS, Blocks, Target, Tensors
+from roster.moe.writing import whole_state
 from roster.routed.model import RoutedModel
 from roster.routed.running import CHILD
 from roster.routed.writing import write_base
 from roster.router import Router
+from roster.saving import writing
 from roster.score import Linear
 from roster.select import TopK
 
@@ -60,8 +61,8 @@ def export(model: Any, folder: str | Path) -> str:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RosterError(f"{str(folder)!r} is there already: export writes a new folder")
     if adopted_sites(model):
-        tensors = _gates(model)
-        return _write(folder, type(model).base_class.__name__, lambda new: write_base(model, new, tensors))
+        state = {**whole_state(model), **_gates(model)}
+        return _write(folder, type(model).base_class.__name__, lambda new: write_base(model, new, state))
     blocks = read_blocks(model)
     target = _target(model, blocks)
     plain = as_architecture(model, blocks, target)
@@ -71,15 +72,9 @@ def export(model: Any, folder: str | Path) -> str:
 
 
 def _write(folder: Path, name: str, *writers: Any) -> str:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-        new = Path(scratch) / "new"
-        new.mkdir()
+    with writing(folder) as new:
         for writer in writers:
             writer(new)
-        if folder.exists():
-            folder.rmdir()
-        new.rename(folder)
     return name
 
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import pydantic
 
+from roster.saving import Manifest
+
 
 class Made(pydantic.BaseModel, extra="forbid"):
     """How a model came to its routed blocks: what it takes to do it again, before the weights are filled in."""
@@ -33,10 +35,9 @@ class Adopted(Made):
     tasks: list[str]
 
 
-class Manifest(pydantic.BaseModel, extra="forbid"):
-    """`roster.json`."""
+class BlockManifest(Manifest):
+    """`roster.json` of a model with routed blocks."""
 
-    format: int = 1
     kind: Literal["moe"] = "moe"
     made: Replaced | Adopted = pydantic.Field(discriminator="how")
     architecture: str

@@ -8,6 +8,7 @@ from typing import Any
 from roster.moe.manifest import Adopted, Replaced
 from roster.moe.writing import save
 from roster.routed.model import Mixture
+from roster.saving import Wanted
 
 
 class BlockMixture(Mixture):
@@ -21,6 +22,6 @@ class BlockMixture(Mixture):
     made: Replaced | Adopted | None = None
     unsaved: str = ""
 
-    def save(self, model: Any, folder: Path, include_base: bool | None) -> None:
+    def save(self, model: Any, folder: Path, wanted: Wanted) -> None:
         """Writes the whole model; there is no base apart from it."""
-        save(model, folder)
+        save(model, folder, wanted)

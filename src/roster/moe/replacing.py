@@ -21,6 +21,7 @@ from roster.moe.mixture import BlockMixture
 from roster.recipes import find
 from roster.routed.becoming import become
 from roster.routed.model import Mixture, routed_class
+from roster.routed.placement import place_like
 from roster.routed.running import CHILD, running
 from roster.router import Router
 
@@ -98,8 +99,7 @@ def replace(
         for each in block.modules():
             if isinstance(each, Router):
                 each.site = name if each.site == "router" else f"{name}.{each.site}"
-        weight = next(model.get_submodule(name).parameters())
-        block.to(device=weight.device, dtype=weight.dtype)
+        place_like(block, model.get_submodule(name))
         made[name] = _routed(model.get_submodule(name), block, layout, mixture)
     for name, block in made.items():
         model.set_submodule(name, block)

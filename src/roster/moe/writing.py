@@ -1,34 +1,38 @@
 """Writing a model with routed blocks: one folder that reloads to the same bits.
 
     roster.json          how the model was made: recipe, options, layers, tasks
-    model.safetensors    every tensor of the whole model, the blocks' and the rest
+    model.safetensors    every tensor of the whole model, the blocks' and the rest; or shards of it with an index
     base/                config of the model's own class, generation config, tokenizer where one is known
 
-`roster.json` is written last: a folder without it is not a mixture. What an existing architecture can express is
-written as that architecture by `roster.moe.export`, not here. `roster.moe.reading` reads the folder.
+What an existing architecture can express is written as that architecture by `roster.moe.export`, not here.
+`roster.moe.reading` reads the folder; how it is swapped in whole is `roster.saving`'s business.
 """
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_model
+from accelerate.utils.modeling import get_state_dict_offloaded_model
+from torch import Tensor
 
 from roster.errors import RosterError
-from roster.moe.manifest import Manifest
-from roster.saving import MANIFEST, move_in
+from roster.moe.manifest import BlockManifest
+from roster.routed.writing import MIXTURE_ENTRIES, write_tokenizer
+from roster.saving import MANIFEST, Wanted, writing
+from roster.tensors import INDEX, write_tensors
 
-WEIGHTS = "model.safetensors"
+BASE = "base"
 
 
-def save(model: Any, folder: Path) -> None:
+def save(model: Any, folder: Path, wanted: Wanted = Wanted()) -> None:  # noqa: B008
     """Writes a model whose blocks are routed, whole.
 
     Args:
         model: what `roster.moe.replace` or `roster.moe.adopt` returned.
         folder: where to; a mixture that is already there is replaced, and kept until the new one is whole.
+        wanted: what else the caller asks for; there is no base apart from the model.
 
     Raises:
         RosterError: nothing says how to make its blocks again (a router made by a function, a model cut to one task).
@@ -39,17 +43,23 @@ def save(model: Any, folder: Path) -> None:
             f"this model cannot be saved as a roster folder: {mixture.unsaved or 'its blocks were changed by hand'}; "
             "roster.moe.export writes it as an existing architecture where one can express it"
         )
-    manifest = Manifest(
+    manifest = BlockManifest(
         made=mixture.made, architecture=type(model).base_class.__name__, base_name=mixture.base_name
     ).model_dump_json(indent=1)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-        new = Path(scratch) / "new"
-        new.mkdir()
-        save_model(model, str(new / WEIGHTS))  # one copy of tensors that are shared
-        write_surroundings(model, new / "base")
+    state = whole_state(model) if wanted.state is None else wanted.state
+    with writing(folder, (*MIXTURE_ENTRIES, f"model.safetensors{INDEX}")) as new:
+        write_tensors(state, new, "model", wanted.max_shard_size)
+        write_surroundings(model, new / BASE)
+        write_tokenizer(model, new)
         (new / MANIFEST).write_text(manifest, encoding="utf-8")
-        move_in(new, folder)
+
+
+def whole_state(model: Any) -> Mapping[str, Tensor]:
+    """The model's tensors by name, those that accelerate has offloaded included."""
+    state: Mapping[str, Tensor] = model.state_dict()
+    if any(tensor.is_meta for tensor in state.values()):
+        state = get_state_dict_offloaded_model(model)
+    return state
 
 
 def write_surroundings(model: Any, folder: Path) -> None:
@@ -60,5 +70,4 @@ def write_surroundings(model: Any, folder: Path) -> None:
     type(model.config).from_dict(config).save_pretrained(folder)
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.save_pretrained(folder)
-    if model.roster.tokenizer is not None:
-        model.roster.tokenizer.save_pretrained(folder)
+    write_tokenizer(model, folder)

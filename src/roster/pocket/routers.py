@@ -75,7 +75,7 @@ def train_router(slug: str, base: Any, tokenizer: Any, library: Library, target:
         record = fit(model, training_rows(), tokenizer, scratch, plan.settings)
         target.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.contiguous().clone() for name, tensor in router_state(model).items()}
-        save_file(state, target / ROUTER)
+        save_file(state, target / f"{ROUTER}.safetensors")
         (target / OPTIONS).write_text(json.dumps(plan.options, indent=1) + "\n", encoding="utf-8")
     finally:
         detach(model)

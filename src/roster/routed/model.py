@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from roster.routed.generation import Generation
 from roster.routed.history import history_of, new_cache
 from roster.routed.inputs import context_of
 from roster.routed.plan import Plan
+from roster.routed.writing import upload
 from roster.router import Router
+from roster.saving import Wanted
 from roster.score import TaskTable
 
 _OWN_INPUTS = ("token_mask", "prompt_mask", "task_ids")
@@ -54,7 +57,7 @@ class Mixture(nn.Module):
         self.head: nn.Module | None = None
         self.router: Router | None = None
 
-    def save(self, model: Any, folder: Path, include_base: bool | None) -> None:
+    def save(self, model: Any, folder: Path, wanted: Wanted) -> None:
         """Writes the model that this belongs to; each kind of mixture knows its own folder."""
         raise NotImplementedError
 
@@ -228,12 +231,52 @@ class RoutedModel:
         carrying = CarryContext(gradient_checkpointing_func, self.roster.slot)
         return super()._set_gradient_checkpointing(enable, carrying, **kw)
 
-    def save_pretrained(self, save_directory: str | Path, *, include_base: bool | None = None, **kwargs: Any) -> None:
-        """Writes one folder that `roster.load` reloads to the same bits.
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        include_base: bool | None = None,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        max_shard_size: int | str = "5GB",
+        push_to_hub: bool = False,
+        **hub: Any,
+    ) -> None:
+        """Writes one folder that `roster.load` reloads to the same bits; see `roster.saving` for how.
 
-        See `roster.adapters.writing` for routed adapters and `roster.moe.writing` for routed blocks.
+        Args:
+            save_directory: where to; a mixture that is already there is replaced, and kept until the new one is whole.
+            include_base: whether a base goes along that adapters were attached to; by default when it has no public
+                name.
+            is_main_process: False writes nothing, for the other processes of a distributed run.
+            state_dict: tensors to write instead of the model's own, by name (gathered from a sharded model).
+            max_shard_size: of one file of weights.
+            push_to_hub: send the folder to the Hugging Face hub, too.
+            hub: for `push_to_hub`: repo_id (by default the folder's name) and its other arguments.
+
+        Raises:
+            RosterError: the disk is full, another process writes there, or nothing says how to make the model again.
         """
-        self.roster.save(self, Path(save_directory), include_base)
+        if hub and not push_to_hub:
+            raise RosterError(f"save_pretrained has no use for {', '.join(sorted(hub))} without push_to_hub=True")
+        if not is_main_process:
+            return
+        self.roster.save(self, Path(save_directory), Wanted(include_base, state_dict, max_shard_size))
+        if push_to_hub:
+            upload(Path(save_directory), hub.pop("repo_id", Path(save_directory).name), **hub)
+
+    def push_to_hub(self, repo_id: str, *, max_shard_size: int | str = "5GB", **hub: Any) -> str:
+        """Writes the folder of `save_pretrained` and sends it to a repository of the Hugging Face hub.
+
+        Args:
+            repo_id: of the repository, which is made when it is not there.
+            max_shard_size: of one file of weights.
+            hub: private, token, and what `HfApi.upload_folder` takes (commit_message, revision, create_pr, ...).
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "mixture"
+            self.save_pretrained(folder, max_shard_size=max_shard_size)
+            return upload(folder, repo_id, **hub)
 
     def merge(self, *, task: str | None = None, rank: int | None = None) -> Any:
         """One plain PEFT adapter that does what this mixture does; see `roster.adapters.merging`."""

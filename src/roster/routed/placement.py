@@ -20,3 +20,12 @@ def device_of(module: nn.Module) -> torch.device:
             if getattr(each, "execution_device", None) is not None:
                 return torch.device(each.execution_device)
     return next(module.parameters()).device
+
+
+def place_like(part: nn.Module, neighbour: nn.Module) -> None:
+    """Moves a part to where its neighbour's weights are, in their type.
+
+    On the meta device there are no weights yet: then the part's buffers stay where they are, with what they hold.
+    """
+    weight = next(neighbour.parameters())
+    part.to(device=None if weight.is_meta else weight.device, dtype=weight.dtype)

@@ -1,4 +1,4 @@
-"""Writing the base of a routed model as transformers itself would."""
+"""Writing what belongs to the base of a routed model, as transformers itself would, and sending folders to a hub."""
 
 from __future__ import annotations
 
@@ -6,24 +6,56 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi
 from torch import Tensor
 
 from roster.routed.running import is_added
+from roster.saving import MANIFEST
+
+# Of every kind of mixture, so that one kind can take the other's place.
+MIXTURE_ENTRIES = ("experts", "base", "router.safetensors", "model.safetensors", MANIFEST)
 
 
-def write_base(model: Any, folder: Path, instead: Mapping[str, Tensor] | None = None) -> None:
+def write_base(
+    model: Any, folder: Path, state: Mapping[str, Tensor] | None = None, max_shard_size: int | str = "5GB"
+) -> None:
     """The base's own files, as transformers writes them: a copy of its class with none of our modules.
 
     Args:
         model: a routed model.
         folder: where to.
-        instead: tensors that take the place of the base's, by name.
+        state: tensors to write instead of the model's own, by name; ours among them are left out.
+        max_shard_size: of one file.
     """
-    plain_state = {name: tensor for name, tensor in model.state_dict().items() if not is_added(name)}
-    plain_state |= instead or {}
-    super(type(model).__mro__[1], model).save_pretrained(folder, state_dict=plain_state)
+    own = model.state_dict() if state is None else state
+    plain = {name: tensor for name, tensor in own.items() if not is_added(name)}
+    transformers_save = super(type(model).__mro__[1], model).save_pretrained
+    transformers_save(folder, state_dict=plain, max_shard_size=max_shard_size)
     config = folder / "config.json"
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace(type(model).__name__, type(model).base_class.__name__), encoding="utf-8")
-    if model.roster.tokenizer is not None:
+    write_tokenizer(model, folder)
+
+
+def write_tokenizer(model: Any, folder: Path) -> None:
+    """The base's tokenizer, where one is known."""
+    if hasattr(model.roster.tokenizer, "save_pretrained"):
         model.roster.tokenizer.save_pretrained(folder)
+
+
+def upload(folder: Path, repo_id: str, *, private: bool | None = None, token: Any = None, **kwargs: Any) -> str:
+    """Sends a folder to a repository of the Hugging Face hub, which is made when it is not there.
+
+    Args:
+        folder: what `save_pretrained` wrote.
+        repo_id: of the repository.
+        private: whether a new repository is.
+        token: as huggingface_hub takes it.
+        kwargs: for `HfApi.upload_folder` (commit_message, revision, create_pr, ...).
+
+    Returns:
+        The address of the commit.
+    """
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **kwargs))

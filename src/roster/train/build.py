@@ -16,7 +16,7 @@ from roster.errors import RosterError
 from roster.library import Library
 from roster.recipes import find
 from roster.routed.base import load_base, load_tokenizer
-from roster.saving import MANIFEST
+from roster.saving import MANIFEST, Wanted
 from roster.train.data import Row
 from roster.train.fit import Settings, fit
 from roster.train.gates import train_gates
@@ -82,5 +82,5 @@ def build(
         model.roster.base_name = name
         if mixing.trains:
             record = fit(model, rows or (), tokenizer, scratch, settings)
-        save(model, out, include_base)
+        save(model, out, Wanted(include_base))
     return record

@@ -10,7 +10,7 @@ from transformers import Trainer, TrainerCallback
 
 from roster.adapters.reading import load_experts, load_router
 from roster.adapters.writing import save
-from roster.saving import MANIFEST
+from roster.saving import MANIFEST, Wanted
 from roster.train.schedule import advance
 
 _STATE = "trainer_state.json"
@@ -20,7 +20,7 @@ class RoutedTrainer(Trainer):
     """Saves and reloads routers and experts; the frozen base stays where it is."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        save(self.model, Path(output_dir or self.args.output_dir), include_base=False)
+        save(self.model, Path(output_dir or self.args.output_dir), Wanted(False, state_dict))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         model = self.model if model is None else model

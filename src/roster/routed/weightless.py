@@ -1,0 +1,30 @@
+"""Making a model without memory for its weights, which are about to be read from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.utils import swap_tensors
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Every parameter that is registered in the with-block gives its memory back and is left on the meta device.
+
+    Buffers keep what they hold. Parameters stay the objects that they were, so that those that several modules share
+    are still shared: accelerate's `init_empty_weights`, which does the same with new objects, would make them two.
+    """
+    register = nn.Module.register_parameter
+
+    def register_empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, parameter)
+        if parameter is not None and not parameter.is_meta:
+            swap_tensors(parameter, nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad))
+
+    nn.Module.register_parameter = register_empty  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
