@@ -117,6 +117,7 @@ OPERATIONS = [
     ("/v1/chat/completions", "POST"),
     ("/v1/completions", "POST"),
     ("/v1/models", "GET"),
+    ("/v1/models/{name}", "GET"),
     ("/v1/route", "POST"),
     ("/v1/feedback", "POST"),
     ("/health", "GET"),

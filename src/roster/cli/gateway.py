@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from roster.errors import RosterError
 def gateway(
     config: Annotated[Path | None, typer.Argument(help="The config file, YAML.")] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Check the config and reach every upstream, then end.")
+        bool, typer.Option("--check", help="Check the config, and every upstream's URL, key and models; then end.")
     ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="With --check: leave the upstreams alone.")] = False,
     example: Annotated[bool, typer.Option("--example", help="Print a config to begin with.")] = False,
@@ -45,12 +44,10 @@ def gateway(
         raise RosterError("give a config file; `roster gateway --example` prints one")
     if offline and not check:
         raise RosterError("--offline is of use with --check only")
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("roster").setLevel(logging.INFO)
     if check:
-        unreachable = asyncio.run(serving.check(config, offline))
-        if unreachable:
-            raise RosterError(f"{config}: nothing answers at the upstream {', '.join(unreachable)}")
+        faults = asyncio.run(serving.check(config, offline))
+        if faults:
+            raise RosterError(f"{config}: {'; '.join(faults)}")
         typer.echo(f"{config}: good")
         return
     asyncio.run(serving.serve(config))

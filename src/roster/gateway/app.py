@@ -13,9 +13,10 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from roster.gateway import strict_json
-from roster.gateway.endpoints import chat, completions, feedback, models, route
+from roster.gateway.endpoints import chat, completions, feedback, model, models, route
 from roster.gateway.errors import ApiError, ErrorEnvelope
 from roster.gateway.gateway import Gateway
 from roster.gateway.guard import Guard
@@ -69,12 +70,25 @@ def create_app(gateway: Gateway) -> FastAPI:
         ("/v1/chat/completions", "POST", chat),
         ("/v1/completions", "POST", completions),
         ("/v1/models", "GET", models),
+        ("/v1/models/{name:path}", "GET", model),
         ("/v1/route", "POST", route),
         ("/v1/feedback", "POST", feedback),
     ):
         app.add_api_route(path, endpoint, methods=[method], responses=errors)
     app.add_api_route("/health", _health, methods=["GET"])
     app.add_api_route("/metrics", _metrics, methods=["GET"], response_class=Response)
+    heads: dict[str, Callable[..., Any]] = {"/v1/models": models, "/health": _health, "/metrics": _metrics}
+    for path, answer in heads.items():
+        app.add_api_route(path, answer, methods=["HEAD"], include_in_schema=False)
+    origins = gateway.runtime.config.listen.cors
+    if origins:  # before the guard: a browser's preflight carries no key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-roster-id", "x-roster-model", "x-roster-policy", "x-roster-cost", "retry-after"],
+        )
     app.openapi = lambda: describe(app, bool(gateway.runtime.config.keys))  # type: ignore[method-assign]
     return app
 

@@ -16,6 +16,8 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 """Goes into headers and metrics, so it is plain."""
+HeaderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+"""In lower case."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -26,10 +28,25 @@ class Strict(BaseModel):
 
 
 class Listen(Strict):
-    """Where the gateway is reached."""
+    """Where the gateway is reached, and what it bears from those who connect.
+
+    Attributes:
+        host: an address or a name of this machine.
+        port: 0: any that is free.
+        connections: at once; further ones are closed.
+        head: seconds within which the head of a request must have come.
+        idle: seconds that a connection is kept between requests.
+        stalled: seconds that a client may leave what it was sent unread.
+        cors: origins whose pages may call the gateway from a browser, such as https://app.example.org; * for all.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    connections: Annotated[int, Field(ge=1)] = 4096
+    head: Seconds = 10.0
+    idle: Annotated[int, Field(ge=1, le=3600)] = 5
+    stalled: Seconds = 60.0
+    cors: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")], ...] = Field(default=(), strict=False)
 
 
 class Timeouts(Strict):
@@ -76,11 +93,15 @@ class Upstream(Strict):
     """A server that speaks OpenAI's API.
 
     Attributes:
-        url: up to and including the version, such as http://127.0.0.1:8001/v1.
-        api_key: sent as a bearer token.
+        url: up to and including the version, such as http://127.0.0.1:8001/v1; a query such as ?api-version= is kept.
+        api_key: sent as a bearer token, or as `key_header` says.
         api_keys: several of them: calls go to the one that is least busy, and to another when one is refused.
         health: ask it regularly whether it is there; by default only requests show it.
         drop: fields of the request that this server refuses.
+        key_header: the header that carries the key alone, such as api-key.
+        headers: further ones to send with every call.
+        proxy: to go through; by default what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say.
+        lists_models: whether `--check` may rely on its /models.
     """
 
     url: str
@@ -90,13 +111,17 @@ class Upstream(Strict):
     timeouts: Timeouts = Timeouts()
     breaker: Breaker = Breaker()
     drop: tuple[str, ...] = Field(default=(), strict=False)
+    key_header: HeaderName = "authorization"
+    headers: dict[HeaderName, SecretStr] = {}
+    proxy: SecretStr | None = None
+    lists_models: bool = True
 
     @field_validator("url")
     @classmethod
     def _http(cls, url: str) -> str:
         parsed = AnyHttpUrl(url)
-        if parsed.username or parsed.password or parsed.query or parsed.fragment:
-            raise ValueError("must not carry a user, a password, a query or a fragment: give the key as api_key")
+        if parsed.username or parsed.password or parsed.fragment:
+            raise ValueError("must not carry a user, a password or a fragment: give the key as api_key")
         return url.rstrip("/")
 
     @model_validator(mode="after")
@@ -170,6 +195,7 @@ class Limits(Strict):
         remembered_bytes: and so much text of them, in bytes.
         spool_bytes: of what may wait in memory while the store does not answer.
         keep_days: how long calls and feedback stay in the store.
+        log_lines: so many a second at most, beside errors.
     """
 
     request_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
@@ -178,6 +204,7 @@ class Limits(Strict):
     remembered_bytes: Annotated[int, Field(ge=0)] = 32 * 1024 * 1024
     spool_bytes: Annotated[int, Field(ge=0)] = 16 * 1024 * 1024
     keep_days: Annotated[int, Field(ge=1)] = 90
+    log_lines: Annotated[int, Field(ge=1)] = 200
 
 
 class Config(Strict):

@@ -16,6 +16,7 @@ from roster.gateway.keys import NANO, Caller
 from roster.gateway.ledger import unavailable
 from roster.gateway.relay import Relay
 from roster.gateway.requests import ChatRequest, FeedbackRequest, RouteRequest, TextRequest, asked
+from roster.gateway.runtime import Runtime
 from roster.gateway.session import Answer, Session
 from roster.gateway.store import ScoredBefore, StoreAway
 
@@ -106,16 +107,22 @@ def _headers(session: Session, answer: Answer) -> dict[str, str]:
 async def models(request: Request) -> dict[str, Any]:
     """All names that a request may give as its model."""
     gateway, _ = _parties(request)
-    runtime = gateway.runtime
-    data = []
-    for name in runtime.names:
-        entry: dict[str, Any] = {"id": name, "object": "model", "created": _STARTED, "owned_by": "roster"}
-        model = runtime.config.models.get(name)
-        about: dict[str, Any] = {"kind": "policy"}
-        if model is not None:
-            about = {"kind": "model", "price_per_million_tokens": model.price.model_dump()}
-        data.append(entry | {"roster": about})
-    return {"object": "list", "data": data}
+    return {"object": "list", "data": [_described(gateway.runtime, name) for name in gateway.runtime.names]}
+
+
+async def model(request: Request, name: str) -> dict[str, Any]:
+    """One of those names."""
+    gateway, _ = _parties(request)
+    gateway.runtime.policy_name(name)
+    return _described(gateway.runtime, name)
+
+
+def _described(runtime: Runtime, name: str) -> dict[str, Any]:
+    model = runtime.config.models.get(name)
+    about: dict[str, Any] = {"kind": "policy"}
+    if model is not None:
+        about = {"kind": "model", "price_per_million_tokens": model.price.model_dump()}
+    return {"id": name, "object": "model", "created": _STARTED, "owned_by": "roster", "roster": about}
 
 
 async def route(request: Request, body: RouteRequest) -> Routed:

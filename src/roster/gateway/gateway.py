@@ -142,12 +142,6 @@ class Gateway:
         # Requests that were under way may still ask the old policies: their threads end with the last reference.
         del before
 
-    async def unreachable(self) -> list[str]:
-        """The upstreams where nothing answers."""
-        upstreams = self.runtime.config.upstreams
-        answers = await asyncio.gather(*(self.client.reachable(each) for each in upstreams.values()))
-        return [name for name, answers in zip(upstreams, answers, strict=True) if not answers]
-
     def scrape(self) -> bytes:
         """All metrics, with what changes between requests as it is now."""
         for target in self.runtime.ways:

@@ -43,7 +43,8 @@ class HealthChecks:
     async def _ask(self, name: str, upstream: Upstream) -> None:
         assert upstream.health is not None
         self._due[name] = time.monotonic() + upstream.health.every
-        alive = await self._client.alive(upstream)
+        answer = await self._client.probe(upstream, "GET", upstream.health.path)
+        alive = answer is not None and answer[0] < 500
         self._failures[name] = 0 if alive else self._failures.get(name, 0) + 1
         down = self._runtime().ways.down
         if alive and name in down:

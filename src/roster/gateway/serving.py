@@ -10,9 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from roster.errors import RosterError
+from roster.gateway import logs
 from roster.gateway.app import create_app
+from roster.gateway.checking import faults
+from roster.gateway.config import Listen
+from roster.gateway.connections import protocol
 from roster.gateway.gateway import Gateway
 from roster.gateway.reading import read_config
 
@@ -33,14 +38,14 @@ def open_gateway(path: Path) -> Gateway:
 
 
 async def check(path: Path, offline: bool = False) -> list[str]:
-    """Everything that can be known without a request: the file, the policies, the store, what they learned.
+    """Everything that can be known without a request that costs: the file, the policies, the store, the upstreams.
 
     Args:
         path: the config file.
         offline: do not ask the upstreams.
 
     Returns:
-        The upstreams that cannot be reached.
+        What is wrong with the upstreams; see `checking.py`.
 
     Raises:
         RosterError: anything else is wrong.
@@ -48,7 +53,7 @@ async def check(path: Path, offline: bool = False) -> list[str]:
     gateway = await asyncio.to_thread(open_gateway, path)
     try:
         await gateway.start()
-        return [] if offline else await gateway.unreachable()
+        return [] if offline else await faults(gateway.client, gateway.runtime.config)
     finally:
         await gateway.stop()
 
@@ -61,20 +66,11 @@ async def serve(path: Path) -> None:
     """
     seen = mark(path)
     gateway = await asyncio.to_thread(open_gateway, path)
-    listen = gateway.runtime.config.listen
-    for name in await gateway.unreachable():
-        log.warning("upstream %s cannot be reached; its models will fail until it can", name)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(gateway),
-            host=listen.host,
-            port=listen.port,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=30,
-        )
-    )
+    config = gateway.runtime.config
+    logs.set_up(config.limits.log_lines)
+    for fault in await faults(gateway.client, config):
+        log.warning("%s; its models will fail until that is mended", fault)
+    server = uvicorn.Server(server_config(create_app(gateway), config.listen))
     watching = asyncio.create_task(watch(gateway, path, seen))
     try:
         await server.serve()
@@ -82,6 +78,21 @@ async def serve(path: Path) -> None:
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
+
+
+def server_config(app: FastAPI, listen: Listen) -> uvicorn.Config:
+    """How uvicorn is to serve the application."""
+    return uvicorn.Config(
+        app,
+        host=listen.host,
+        port=listen.port,
+        http=protocol(listen),
+        timeout_keep_alive=listen.idle,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=30,
+    )
 
 
 async def watch(

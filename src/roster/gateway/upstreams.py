@@ -17,6 +17,8 @@ from roster.gateway import strict_json
 from roster.gateway.breaker import Breaker
 from roster.gateway.config import Model, Upstream
 from roster.gateway.errors import ApiError
+from roster.gateway.outbound import endpoint, proxy
+from roster.gateway.outbound import headers as outbound_headers
 from roster.gateway.requests import Asked, Kind
 from roster.gateway.sse import DONE, NotEvents, read_events
 
@@ -88,26 +90,23 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
-    async def reachable(self, upstream: Upstream) -> bool:
-        """Whether anything answers there."""
-        timeout = aiohttp.ClientTimeout(total=upstream.timeouts.connect)
-        headers = _authorization(upstream)
-        try:
-            async with self._http.get(f"{upstream.url}/models", headers=headers, timeout=timeout):
-                return True
-        except (aiohttp.ClientError, TimeoutError, ValueError):
-            return False
+    async def probe(
+        self, upstream: Upstream, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> tuple[int, bytes] | None:
+        """Asks something that costs nothing.
 
-    async def alive(self, upstream: Upstream) -> bool:
-        """Whether the path of its health check answers, with anything but a server's error."""
-        assert upstream.health is not None
-        timeout = aiohttp.ClientTimeout(total=max(upstream.timeouts.connect, 1.0))
+        Returns:
+            The status and the body; None when nothing answers.
+        """
+        patience = max(upstream.timeouts.connect, 1.0)
         try:
-            url, headers = upstream.url + upstream.health.path, _authorization(upstream)
-            async with self._http.get(url, headers=headers, timeout=timeout, allow_redirects=False) as response:
-                return response.status < 500
-        except (aiohttp.ClientError, TimeoutError, ValueError):
-            return False
+            async with self._http.request(
+                method, endpoint(upstream, path), headers=outbound_headers(upstream), proxy=proxy(upstream), json=body,
+                timeout=aiohttp.ClientTimeout(total=2 * patience, connect=patience), allow_redirects=False,
+            ) as response:  # fmt: skip
+                return response.status, await _read(response)
+        except (aiohttp.ClientError, TimeoutError, ValueError, Failure):
+            return None
 
     async def complete(self, target: Target, asked: Asked, body: dict[str, Any]) -> dict[str, Any]:
         """A whole answer.
@@ -153,13 +152,14 @@ class Client:
     async def _send(self, target: Target, asked: Asked, body: dict[str, Any]) -> aiohttp.ClientResponse:
         try:
             response = await self._http.post(
-                target.upstream.url + asked.path,
+                endpoint(target.upstream, asked.path),
                 data=target.body(body),
-                headers=_authorization(target.upstream),
+                headers=outbound_headers(target.upstream),
+                proxy=proxy(target.upstream),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=target.upstream.timeouts.connect),
                 allow_redirects=False,
             )
-        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
+        except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.ServerTimeoutError):
             raise Failure("connect") from None
         except aiohttp.ClientError:
             raise Failure("stopped") from None
@@ -227,11 +227,6 @@ class Stream:
             self._response.release()
         else:
             self._response.close()
-
-
-def _authorization(upstream: Upstream) -> dict[str, str]:
-    key = upstream.api_key or next(iter(upstream.api_keys), None)
-    return {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

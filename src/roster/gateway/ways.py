@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Set
 
 from roster.gateway.breaker import Breaker
-from roster.gateway.config import Config, Upstream
+from roster.gateway.config import Config
+from roster.gateway.outbound import one_key_each
 from roster.gateway.upstreams import Target
 
 
@@ -71,16 +72,10 @@ def _targets(name: str, config: Config) -> Iterator[Target]:
     model = config.models[name]
     for place in model.upstreams:
         upstream = config.upstreams[place]
-        for number, each in enumerate(_one_key_each(upstream)):
+        for number, each in enumerate(one_key_each(upstream)):
             way = f"{name}@{place}" + (f"#{number}" if upstream.api_keys else "")
             breaker = Breaker(upstream.breaker.failures, upstream.breaker.cooldown)
             yield Target(name, model, each, breaker, place, way)
-
-
-def _one_key_each(upstream: Upstream) -> list[Upstream]:
-    if not upstream.api_keys:
-        return [upstream]
-    return [upstream.model_copy(update={"api_key": key, "api_keys": ()}) for key in upstream.api_keys]
 
 
 def _kept(target: Target, old: dict[str, Target]) -> Target:
