@@ -107,7 +107,7 @@ def test_a_client_that_goes_away_stops_the_upstream_and_pays(start, upstream, ht
     assert upstream.cancelled.wait(5)
     assert eventually(lambda: on_loop(gateway.store.call(call)) is not None)
     assert on_loop(gateway.store.call(call)).outcome == "disconnected"
-    period = gateway.runtime.keyring.caller(bearer(client)["authorization"]).accounts[0].period_now()
+    period = gateway.keyring.caller(bearer(client)["authorization"]).accounts[0].period_now()
     spent = on_loop(gateway.store.used("alice", period))
     assert 0 < spent < 1_000_000, "the reservation is given back"
     assert idle(gateway)

@@ -66,7 +66,7 @@ def test_another_process_holds_the_lock(start, upstream, tmp_path):
 
 
 def used_by_bob(gateway):
-    account = gateway.runtime.keyring.caller(f"Bearer {BOB}").accounts[0]
+    account = gateway.keyring.caller(f"Bearer {BOB}").accounts[0]
     return on_loop(gateway.store.used("bob", account.period_now()))
 
 
@@ -238,12 +238,12 @@ def test_old_feedback_is_forgotten_and_new_is_kept(tmp_path):
     store = Store("sqlite:///store.db", tmp_path)
 
     async def count():
-        return await store._do(lambda database: database.run("SELECT count(*) FROM feedback").fetchone()[0])
+        return await store.do(lambda database: database.run("SELECT count(*) FROM feedback").fetchone()[0])
 
     async def use():
         await store.add_feedback("old", 0.5, None, None)
         age = time.time() - 3 * 86_400
-        await store._do(lambda database: database.run("UPDATE feedback SET at = ?", age))
+        await store.do(lambda database: database.run("UPDATE feedback SET at = ?", age))
         await store.add_feedback("new", 0.5, None, None)
         await store.prune(keep_days=4)
         assert await count() == 2

@@ -55,7 +55,7 @@ app.add_typer(lm.app, name="lm")
 app.add_typer(moe.app, name="moe")
 app.add_typer(pocket.app, name="pocket")
 app.add_typer(arena.app, name="arena")
-app.command()(gateway.gateway)
+app.add_typer(gateway.app, name="gateway")
 app.command()(attack.attack)
 
 

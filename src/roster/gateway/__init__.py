@@ -9,6 +9,8 @@
     policies, learning  who is asked; learning from feedback
     store, databases    what survives a kill
     app, endpoints      the HTTP face
+    keys, virtual_keys  who asks, and what they may do; keys that are issued
+    admin, spend        keys and spending for whoever runs it
 
 Needs the extra `gateway`. Nothing here imports torch.
 """

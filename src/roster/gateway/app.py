@@ -15,12 +15,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from roster.gateway import strict_json
+from roster.gateway import admin, strict_json
 from roster.gateway.endpoints import chat, completions, feedback, model, models, route
 from roster.gateway.errors import ApiError, ErrorEnvelope
 from roster.gateway.gateway import Gateway
 from roster.gateway.guard import Guard
+from roster.gateway.ledger import unavailable
 from roster.gateway.openapi import describe
+from roster.gateway.store import StoreAway
 
 log = logging.getLogger("roster.gateway")
 
@@ -66,6 +68,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     errors: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorEnvelope}, "5XX": {"model": ErrorEnvelope}}
+    app.include_router(admin.router)
     for path, method, endpoint in (
         ("/v1/chat/completions", "POST", chat),
         ("/v1/completions", "POST", completions),
@@ -108,6 +111,10 @@ async def _api_error(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(error.body() | error.extra, error.status, error.headers)
 
 
+async def _away(request: Request, error: Exception) -> JSONResponse:
+    return await _api_error(request, unavailable())
+
+
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     """The first thing that is wrong with a body, in words that do not repeat the body."""
     assert isinstance(error, RequestValidationError)
@@ -136,6 +143,7 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
 
 _HANDLERS: dict[type[Exception], Any] = {
     ApiError: _api_error,
+    StoreAway: _away,
     RequestValidationError: _invalid,
     HTTPException: _http,
     Exception: _unexpected,

@@ -6,7 +6,7 @@ Prices are in one currency of the user's choice per million tokens; times are in
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
@@ -18,6 +18,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 """Goes into headers and metrics, so it is plain."""
 HeaderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 """In lower case."""
+Period = Literal["day", "month", "total"]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -161,28 +162,58 @@ class Model(Strict):
         return (self.upstream,) if isinstance(self.upstream, str) else self.upstream
 
 
-class Key(Strict):
-    """An API key of the gateway, and what its owner may spend.
+class Team(Strict):
+    """Keys that share a budget.
+
+    Attributes:
+        budget: the most that all of them together may spend in each period; None: no limit.
+        period: day, month (both UTC) or total.
+    """
+
+    budget: Amount | None = None
+    period: Period = "month"
+
+
+class Rules(Team):
+    """What the owner of a key may do, beside the team's limits.
+
+    Attributes:
+        team: whose budget counts too.
+        models: the names (of models and policies) that a request may give; empty: all.
+        rpm: requests a minute.
+        tpm: tokens a minute, read and written.
+        cache: whether a request that was answered before is answered the same again, for nothing.
+    """
+
+    team: Name | None = None
+    models: tuple[Name, ...] = Field(default=(), strict=False)
+    rpm: Annotated[int, Field(ge=1)] | None = None
+    tpm: Annotated[int, Field(ge=1)] | None = None
+    cache: bool = False
+
+
+class Secret(Strict):
+    """What is compared with what a client presents.
 
     Attributes:
         key: the secret itself, at least 16 characters; best as ${VARIABLE}.
         sha256: or the hexadecimal SHA-256 of the secret.
-        budget: the most that may be spent in each period; None: no limit.
-        period: day, month (both UTC) or total.
     """
 
     key: SecretStr | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    budget: Amount | None = None
-    period: Literal["day", "month", "total"] = "month"
 
     @model_validator(mode="after")
-    def _one_secret(self) -> Key:
+    def _one_secret(self) -> Self:
         if (self.key is None) == (self.sha256 is None):
             raise ValueError("give `key` or `sha256`, one of them")
         if self.key is not None and len(self.key.get_secret_value()) < 16:
             raise ValueError("the key is shorter than 16 characters")
         return self
+
+
+class Key(Rules, Secret):
+    """An API key of the gateway, and what its owner may do."""
 
 
 class Limits(Strict):
@@ -214,7 +245,9 @@ class Config(Strict):
         store: sqlite:///path (relative to the config file) or postgresql://...
         policies: options of each, with its `kind`; checked by the policy itself.
         auto: the policy that the model name `auto` stands for; needless when there is only one, or one called auto.
-        keys: by the owner's name; none: everybody may ask.
+        keys: by the owner's name; none here, no `admin` and none issued: everybody may ask.
+        teams: the budgets that keys share, by name.
+        admin: the key to /admin, where keys are issued and spending is shown; None: there is no /admin.
         allow_anonymous: must be said aloud to have no keys on an address that is not loopback.
         log_prompts: keep the prompts' text in the store.
     """
@@ -226,6 +259,8 @@ class Config(Strict):
     policies: dict[Name, dict[str, Any]] = {}
     auto: str | None = None
     keys: dict[Name, Key] = {}
+    teams: dict[Name, Team] = {}
+    admin: Secret | None = None
     allow_anonymous: bool = False
     limits: Limits = Limits()
     log_prompts: bool = False
@@ -257,7 +292,10 @@ class Config(Strict):
             raise ValueError(f"auto: there is no policy {self.auto!r}: {nearest(self.auto, self.policies)}")
         if self.auto is not None and "auto" in self.policies and self.auto != "auto":
             raise ValueError("auto: there is a policy called `auto` as well; rename it or leave the key out")
-        if not self.keys and not self.allow_anonymous and self.listen.host not in LOOPBACK:
+        for name, key in self.keys.items():
+            if key.team is not None and key.team not in self.teams:
+                raise ValueError(f"keys.{name}.team: there is no team {key.team!r}: {nearest(key.team, self.teams)}")
+        if not self.keys and self.admin is None and not self.allow_anonymous and self.listen.host not in LOOPBACK:
             raise ValueError(
                 f"listen.host: {self.listen.host!r} can be reached from elsewhere and there are no keys: "
                 "add keys, or say `allow_anonymous: true`"

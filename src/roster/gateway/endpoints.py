@@ -13,12 +13,11 @@ from roster.errors import RosterError
 from roster.gateway import prices
 from roster.gateway.errors import ApiError
 from roster.gateway.keys import NANO, Caller
-from roster.gateway.ledger import unavailable
 from roster.gateway.relay import Relay
 from roster.gateway.requests import ChatRequest, FeedbackRequest, RouteRequest, TextRequest, asked
 from roster.gateway.runtime import Runtime
 from roster.gateway.session import Answer, Session
-from roster.gateway.store import ScoredBefore, StoreAway
+from roster.gateway.store import ScoredBefore
 
 if TYPE_CHECKING:
     from roster.gateway.gateway import Gateway
@@ -62,6 +61,8 @@ async def completions(request: Request, body: TextRequest) -> Response:
 
 async def _generate(request: Request, body: ChatRequest | TextRequest) -> Response:
     gateway, caller = _parties(request)
+    caller.permit(body.model)
+    gateway.rates.enter(caller)
     session = Session(gateway, caller, asked(body, await request.json(), request.state.size))
     try:
         answer = await session.answer()
@@ -106,14 +107,16 @@ def _headers(session: Session, answer: Answer) -> dict[str, str]:
 
 async def models(request: Request) -> dict[str, Any]:
     """All names that a request may give as its model."""
-    gateway, _ = _parties(request)
-    return {"object": "list", "data": [_described(gateway.runtime, name) for name in gateway.runtime.names]}
+    gateway, caller = _parties(request)
+    names = [name for name in gateway.runtime.names if caller.may_ask(name)]
+    return {"object": "list", "data": [_described(gateway.runtime, name) for name in names]}
 
 
 async def model(request: Request, name: str) -> dict[str, Any]:
     """One of those names."""
-    gateway, _ = _parties(request)
+    gateway, caller = _parties(request)
     gateway.runtime.policy_name(name)
+    caller.permit(name)
     return _described(gateway.runtime, name)
 
 
@@ -127,7 +130,8 @@ def _described(runtime: Runtime, name: str) -> dict[str, Any]:
 
 async def route(request: Request, body: RouteRequest) -> Routed:
     """Which model would be asked, and why; nobody is asked."""
-    gateway, _ = _parties(request)
+    gateway, caller = _parties(request)
+    caller.permit(body.model)
     runtime = gateway.runtime
     policy = runtime.policy_name(body.model)
     prompt = body.text or ""
@@ -154,13 +158,6 @@ async def route(request: Request, body: RouteRequest) -> Routed:
 async def feedback(request: Request, body: FeedbackRequest) -> Learned:
     """How good an answer was, from 0 to 1. Policies that learn online learn from it before this returns."""
     gateway, caller = _parties(request)
-    try:
-        return await _score(gateway, caller, body)
-    except StoreAway:
-        raise unavailable() from None
-
-
-async def _score(gateway: Gateway, caller: Caller, body: FeedbackRequest) -> Learned:
     call = await gateway.ledger.call(body.id)
     if call is None or call.name != caller.name:
         raise ApiError(404, f"There is no call {body.id!r} of this API key.", "call_not_found", param="id")

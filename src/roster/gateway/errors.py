@@ -50,6 +50,8 @@ class ApiError(Exception):
         super().__init__(message)
         self.status, self.message, self.code, self.kind, self.param = status, message, code, kind, param
         self.retry_after = retry_after
+        self.authenticate = "Bearer"
+        """How, where the status is 401."""
         self.extra: dict[str, Any] = {}
         """What stands beside `error` in the body: the record of attempts."""
 
@@ -61,7 +63,7 @@ class ApiError(Exception):
     def headers(self) -> dict[str, str]:
         """What goes beside the body."""
         if self.status == 401:
-            return {"www-authenticate": "Bearer"}
+            return {"www-authenticate": self.authenticate}
         return {} if self.retry_after is None else {"retry-after": str(max(1, round(self.retry_after)))}
 
 

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from roster.errors import RosterError
+from roster.gateway import virtual_keys
 from roster.gateway.config import Config
 from roster.gateway.health import LOOK_EVERY, HealthChecks
+from roster.gateway.keys import Keyring
 from roster.gateway.learning import catch_up_all
 from roster.gateway.ledger import Ledger
 from roster.gateway.memory import Prompts
 from roster.gateway.metrics import Metrics
+from roster.gateway.rates import Rates
 from roster.gateway.reading import read_config
 from roster.gateway.runtime import Runtime
 from roster.gateway.store import Store, StoreAway
@@ -49,6 +52,8 @@ class Gateway:
         except RosterError:
             self.runtime.close()
             raise
+        self.keyring = Keyring(config)
+        self.rates = Rates()
         self.metrics = Metrics()
         self.client = Client()
         self._health = HealthChecks(self.client, lambda: self.runtime)
@@ -65,6 +70,7 @@ class Gateway:
         """
         for learner in self.runtime.learners.values():
             await learner.catch_up(self.store)
+        await self.refresh_keys()
         self._chores = [
             asyncio.create_task(self._every(CATCH_UP_EVERY, self._catch_up)),
             asyncio.create_task(self._every(FLUSH_EVERY, self.ledger.flush)),
@@ -139,6 +145,7 @@ class Gateway:
             runtime.close()
             raise
         before, self.runtime = self.runtime, runtime
+        await self.refresh_keys()
         # Requests that were under way may still ask the old policies: their threads end with the last reference.
         del before
 
@@ -152,7 +159,12 @@ class Gateway:
         self.metrics.spooled.set(self.ledger.waiting)
         return self.metrics.text()
 
+    async def refresh_keys(self) -> None:
+        """Takes the keys that the store has."""
+        self.keyring = Keyring(self.runtime.config, await virtual_keys.listed(self.store))
+
     async def _catch_up(self) -> None:
+        await self.refresh_keys()
         await catch_up_all(self.runtime.learners, self.store)
 
     async def _prune(self) -> None:

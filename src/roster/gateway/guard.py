@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from roster.gateway.admin import check_admin
 from roster.gateway.errors import ApiError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ BODY_SECONDS = 60.0
 class Guard:
     """Middleware: `app` sees only requests that are small enough and whose caller is known.
 
-    Paths under /v1 need a key where the config has keys. `/health` and `/metrics` do not.
+    Paths under /v1 need a key where the config has keys. `/health` and `/metrics` do not. /admin needs the admin's.
     """
 
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
@@ -47,16 +48,18 @@ class Guard:
         try:
             await self._guarded(scope, receive, counted)
         finally:
-            path = scope["path"] if scope["path"] in PATHS else "other"
+            path = scope["path"] if scope["path"] in PATHS else "/admin" if _is_admin(scope) else "other"
             self.gateway.metrics.requests.labels(path, str(status)).inc()
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         try:
             state = scope.setdefault("state", {})
+            authorization = request.headers.get("authorization")
             if scope["path"].startswith("/v1"):
-                keyring = self.gateway.runtime.keyring
-                state["caller"] = keyring.caller(request.headers.get("authorization"))
+                state["caller"] = self.gateway.keyring.caller(authorization)
+            if scope["path"].startswith("/admin"):
+                check_admin(self.gateway.runtime.config.admin, scope["method"], authorization)
             limit = self.gateway.runtime.config.limits.request_bytes
             body = await _body(request, receive, limit)
         except ApiError as error:
@@ -67,6 +70,10 @@ class Guard:
             return
         state["size"] = len(body)
         await self.app(scope, _replay(body, receive), send)
+
+
+def _is_admin(scope: Scope) -> bool:
+    return bool(scope["path"].startswith("/admin"))
 
 
 async def _body(request: Request, receive: Receive, limit: int) -> bytes | None:

@@ -1,4 +1,4 @@
-"""What a config becomes: keys, ways to models, policies. Made whole before it is used, and never changed."""
+"""What a config becomes: ways to models, policies. Made whole before it is used, and never changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from roster.errors import RosterError, nearest
 from roster.gateway.config import Config
 from roster.gateway.errors import ApiError
-from roster.gateway.keys import Keyring
 from roster.gateway.learning import Learner
 from roster.gateway.policies import build_policy
 from roster.gateway.ways import Ways
@@ -28,7 +27,6 @@ class Runtime:
 
     def __init__(self, config: Config, base: Path, before: Runtime | None = None) -> None:
         self.config = config
-        self.keyring = Keyring(config.keys)
         self.ways: Ways = Ways(config, None if before is None else before.ways)
         self.learners: dict[str, Learner] = {}
         try:

@@ -303,11 +303,12 @@ class Session:
             call = Call(
                 self.id, self.caller.name, self.policy, leg.target.name, leg.decision, self.cost,
                 usage.prompt, usage.completion, outcome, prompt,
-                Context(seconds=time.perf_counter() - self._begun),
+                Context(self.caller.rules.team, time.perf_counter() - self._begun),
             )  # fmt: skip
             self.gateway.remember(self.id, self.policy, self.asked.prompt)
         if not await self._purse.settle(self.cost, call):
             return
+        self.gateway.rates.spent(self.caller, sum(each.usage.prompt + each.usage.completion for each in self.legs))
         log.info(
             "%s key=%s policy=%s model=%s outcome=%s cost=%.9f", self.id, self.caller.name, self.policy,
             None if leg is None else leg.target.name, outcome, self.cost / NANO,

@@ -117,7 +117,7 @@ class Store:
             calls.prepare(database)
         return database
 
-    async def _do(self, work: Callable[[Database], Result]) -> Result:
+    async def do(self, work: Callable[[Database], Result]) -> Result:
         """Runs one transaction on the store's thread.
 
         Raises:
@@ -169,7 +169,7 @@ class Store:
             return True
 
         try:
-            return await self._do(work)
+            return await self.do(work)
         except _Refused:
             return False
 
@@ -187,21 +187,21 @@ class Store:
                         row.name, row.period, entry.difference,
                     )  # fmt: skip
 
-        await self._do(work)
+        await self.do(work)
 
     async def used(self, name: str, period: str) -> int:
         """What was spent or is reserved."""
         sql = "SELECT used FROM spending WHERE name = ? AND period = ?"
-        rows = await self._do(lambda database: database.run(sql, name, period).fetchall())
+        rows = await self.do(lambda database: database.run(sql, name, period).fetchall())
         return rows[0][0] if rows else 0
 
     async def call(self, id: str) -> Call | None:
         """A recorded call."""
-        return await self._do(lambda database: calls.find(database, id))
+        return await self.do(lambda database: calls.find(database, id))
 
     async def ping(self) -> None:
         """Does nothing, if the store can be written."""
-        await self._do(lambda database: database.run("UPDATE spending SET used = used WHERE name = ?", ""))
+        await self.do(lambda database: database.run("UPDATE spending SET used = used WHERE name = ?", ""))
 
     async def add_feedback(self, call: str, score: float, policy: str | None, update: Update | None) -> Learned | None:
         """Records a score and, in the same transaction, what a policy learns from it.
@@ -235,12 +235,12 @@ class Store:
             database.run("UPDATE learned SET version = ?, state = ? WHERE policy = ?", *learned, policy)
             return learned
 
-        return await self._do(work)
+        return await self.do(work)
 
     async def learned(self, policy: str, newer_than: int = 0) -> Learned | None:
         """What a policy has learned; None where there is nothing newer."""
         sql = "SELECT version, state FROM learned WHERE policy = ? AND version > ?"
-        rows = await self._do(lambda database: database.run(sql, policy, newer_than).fetchall())
+        rows = await self.do(lambda database: database.run(sql, policy, newer_than).fetchall())
         return Learned(rows[0][0], bytes(rows[0][1])) if rows else None
 
     async def prune(self, keep_days: int) -> None:
@@ -251,4 +251,4 @@ class Store:
             database.run("DELETE FROM feedback WHERE at < ?", before)
             database.run("DELETE FROM calls WHERE at < ?", before)
 
-        await self._do(work)
+        await self.do(work)
