@@ -23,7 +23,11 @@ class Serving(typer.core.TyperGroup):
         return list(super().parse_args(ctx, args))
 
 
-app = typer.Typer(cls=Serving, no_args_is_help=True, help="Serve models behind one OpenAI-compatible address.")
+app = typer.Typer(
+    cls=Serving,
+    no_args_is_help=True,
+    help="Serve models behind one OpenAI-compatible address; `roster gateway CONFIG` is short for `serve`.",
+)
 keys = typer.Typer(no_args_is_help=True, help="Issue API keys, list them, revoke them.")
 app.add_typer(keys, name="key")
 File = Annotated[Path, typer.Argument(help="The gateway's config file, YAML.")]
@@ -46,6 +50,7 @@ def serve(
     Examples:
       roster gateway --example > gateway.yaml
       roster gateway gateway.yaml --check --offline
+      roster gateway serve gateway.yaml --check --offline
     """
     _check_installed()
     from roster.gateway import serving
@@ -84,7 +89,8 @@ def create(
 
     \b
     Examples:
-      roster gateway key create gateway.yaml carol --limit budget=5 --limit rpm=60 --days 30
+      roster gateway --example > gateway.yaml
+      roster gateway key create gateway.yaml carol --limit budget=5 --limit rpm=60
     """
     _check_installed()
     from roster.gateway import issuing
@@ -99,6 +105,7 @@ def list_keys(config: File) -> None:
 
     \b
     Examples:
+      roster gateway --example > gateway.yaml
       roster gateway key list gateway.yaml
     """
     _check_installed()
@@ -114,6 +121,8 @@ def revoke(config: File, name: Annotated[str, typer.Argument(help="Whose key it 
 
     \b
     Examples:
+      roster gateway --example > gateway.yaml
+      roster gateway key create gateway.yaml carol --limit budget=5 --limit rpm=60
       roster gateway key revoke gateway.yaml carol
     """
     _check_installed()
@@ -135,6 +144,7 @@ def spend(
 
     \b
     Examples:
+      roster gateway --example > gateway.yaml
       roster gateway spend gateway.yaml --by model --days 7
     """
     _check_installed()
