@@ -163,6 +163,36 @@ def spend(
     console().print(table)
 
 
+@app.command("compare")
+def compare(
+    config: File, experiment: Annotated[str, typer.Argument(help="An experiment or a shadow of the config.")]
+) -> None:
+    """Print the arms of an experiment side by side, with the intervals of their differences to the first.
+
+    \b
+    Examples:
+      roster gateway --example > gateway.yaml
+      roster gateway compare gateway.yaml trial
+    """
+    _check_installed()
+    from rich.table import Table
+
+    from roster.gateway import issuing
+    from roster.gateway.compare import MEASURES
+
+    table = Table("policy", "calls", *MEASURES)
+    for arm in issuing.comparison(config, experiment):
+        table.add_row(arm.policy, str(arm.calls), *map(_cell, (arm.means[measure] for measure in MEASURES)))
+        if arm.differences:
+            shown = (arm.differences[measure] for measure in MEASURES)
+            table.add_row("  difference [95 %]", "", *("–" if each is None else _interval(*each) for each in shown))
+    console().print(table)
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:+.3g} [{low:+.3g}, {high:+.3g}]"
+
+
 def _cell(value: object) -> str:
     if value is None:
         return "–"

@@ -8,6 +8,8 @@
     upstreams, sse      calling others
     policies, learning  who is asked; learning from feedback
     store, databases    what survives a kill
+    wishes              what a request's model name asks for
+    shadows, compare    policies that are tried unseen; how an experiment went
     app, endpoints      the HTTP face
     keys, virtual_keys  who asks, and what they may do; keys that are issued
     admin, spend        keys and spending for whoever runs it

@@ -6,6 +6,7 @@ Prices are in one currency of the user's choice per million tokens; times are in
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -238,6 +239,44 @@ class Limits(Strict):
     log_lines: Annotated[int, Field(ge=1)] = 200
 
 
+class Experiment(Strict):
+    """Requests shared out among policies, to compare them.
+
+    Attributes:
+        arms: the weight of each policy.
+        by: request: drawn for each; key: a key always meets the same policy.
+    """
+
+    arms: Annotated[dict[str, Annotated[float, Field(gt=0, le=1e6)]], Field(min_length=2)]
+    by: Literal["request", "key"] = "request"
+
+
+class Shadow(Strict):
+    """A policy that is tried on real requests without anybody seeing its answers, which are paid for.
+
+    Attributes:
+        of: the policy whose requests are asked again.
+        policy: the one that is tried.
+        share: of the requests.
+    """
+
+    of: str
+    policy: str
+    share: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class Cache(Strict):
+    """Answers that may be given again, to keys that have `cache: true`.
+
+    Attributes:
+        bytes: of all together.
+        seconds: that one is kept.
+    """
+
+    bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
+    seconds: Seconds = 3600.0
+
+
 class Config(Strict):
     """The whole file.
 
@@ -248,6 +287,9 @@ class Config(Strict):
         keys: by the owner's name; none here, no `admin` and none issued: everybody may ask.
         teams: the budgets that keys share, by name.
         admin: the key to /admin, where keys are issued and spending is shown; None: there is no /admin.
+        experiments: policies that share requests; their names may be asked for like a policy's, or stand behind `auto`.
+        shadows: policies that are tried unseen.
+        cache: the bounds of answers that are given again.
         allow_anonymous: must be said aloud to have no keys on an address that is not loopback.
         log_prompts: keep the prompts' text in the store.
     """
@@ -261,6 +303,9 @@ class Config(Strict):
     keys: dict[Name, Key] = {}
     teams: dict[Name, Team] = {}
     admin: Secret | None = None
+    experiments: dict[Name, Experiment] = {}
+    shadows: dict[Name, Shadow] = {}
+    cache: Cache = Cache()
     allow_anonymous: bool = False
     limits: Limits = Limits()
     log_prompts: bool = False
@@ -288,8 +333,9 @@ class Config(Strict):
             raise ValueError(f"{both[0]!r} is the name of a model and of a policy")
         if "auto" in self.models:
             raise ValueError("models.auto: the name `auto` is taken by the policy")
-        if self.auto is not None and self.auto not in self.policies:
-            raise ValueError(f"auto: there is no policy {self.auto!r}: {nearest(self.auto, self.policies)}")
+        known = [*self.policies, *self.experiments]
+        if self.auto is not None and self.auto not in known:
+            raise ValueError(f"auto: there is no policy {self.auto!r}: {nearest(self.auto, known)}")
         if self.auto is not None and "auto" in self.policies and self.auto != "auto":
             raise ValueError("auto: there is a policy called `auto` as well; rename it or leave the key out")
         for name, key in self.keys.items():
@@ -302,9 +348,27 @@ class Config(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _experiments_agree(self) -> Config:
+        for name, experiment in self.experiments.items():
+            if name in self.models or name in self.policies or name == "auto":
+                raise ValueError(f"experiments.{name}: the name is taken")
+            _check_policies(f"experiments.{name}.arms", experiment.arms, self.policies)
+        for name, shadow in self.shadows.items():
+            if name in self.experiments:
+                raise ValueError(f"shadows.{name}: there is an experiment of this name")
+            _check_policies(f"shadows.{name}", (shadow.of, shadow.policy), self.policies)
+        return self
+
     @property
     def auto_policy(self) -> str | None:
         """The name of the policy behind `auto`; None where nothing says which."""
         if self.auto is not None or "auto" in self.policies:
             return self.auto or "auto"
         return next(iter(self.policies)) if len(self.policies) == 1 else None
+
+
+def _check_policies(where: str, names: Iterable[str], policies: Mapping[str, Any]) -> None:
+    for name in names:
+        if name not in policies:
+            raise ValueError(f"{where}: there is no policy {name!r}: {nearest(name, policies)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
@@ -11,13 +12,17 @@ from pydantic import BaseModel
 
 from roster.errors import RosterError
 from roster.gateway import prices
+from roster.gateway.answers import Kept
+from roster.gateway.calls import Call, Context
 from roster.gateway.errors import ApiError
 from roster.gateway.keys import NANO, Caller
+from roster.gateway.ledger import Purse
 from roster.gateway.relay import Relay
 from roster.gateway.requests import ChatRequest, FeedbackRequest, RouteRequest, TextRequest, asked
 from roster.gateway.runtime import Runtime
 from roster.gateway.session import Answer, Session
 from roster.gateway.store import ScoredBefore
+from roster.gateway.wishes import names, understand
 
 if TYPE_CHECKING:
     from roster.gateway.gateway import Gateway
@@ -63,7 +68,10 @@ async def _generate(request: Request, body: ChatRequest | TextRequest) -> Respon
     gateway, caller = _parties(request)
     caller.permit(body.model)
     gateway.rates.enter(caller)
-    session = Session(gateway, caller, asked(body, await request.json(), request.state.size))
+    wanted = asked(body, await request.json(), request.state.size)
+    if (kept := gateway.answers.find(caller, wanted)) is not None:
+        return await _again(gateway, caller, kept)
+    session = Session(gateway, caller, wanted)
     try:
         answer = await session.answer()
     except ApiError as error:
@@ -85,8 +93,23 @@ async def _generate(request: Request, body: ChatRequest | TextRequest) -> Respon
         "usage": answer.leg.usage.body(),
         "roster": session.extension(answer.leg),
     }
+    if answer.leg.outcome == "answered":
+        gateway.answers.keep(caller, wanted, told, (session.policy, answer.leg.decision, answer.leg.usage))
     cost = {"x-roster-cost": f"{session.cost / NANO:.9f}"}
     return JSONResponse(told, headers=_headers(session, answer) | cost)
+
+
+async def _again(gateway: Gateway, caller: Caller, kept: Kept) -> Response:
+    """An answer that was given before, under a new id; it costs nothing, and is recorded."""
+    id = f"{kept.body['id'].partition('-')[0]}-{uuid.uuid4().hex}"
+    call = Call(
+        id, caller.name, kept.policy, kept.body["model"], kept.decision, 0, kept.usage.prompt, kept.usage.completion,
+        "cached", context=Context(caller.rules.team, 0.0),
+    )  # fmt: skip
+    await Purse(gateway.ledger, caller).settle(0, call)
+    told = kept.body["roster"] | {"id": id, "cost": 0.0, "attempts": []}
+    headers = {"x-roster-id": id, "x-roster-model": call.model, "x-roster-cost": "0.000000000", "x-roster-cache": "hit"}
+    return JSONResponse(kept.body | {"id": id, "roster": told}, headers=headers)
 
 
 def _headers(session: Session, answer: Answer) -> dict[str, str]:
@@ -108,14 +131,14 @@ def _headers(session: Session, answer: Answer) -> dict[str, str]:
 async def models(request: Request) -> dict[str, Any]:
     """All names that a request may give as its model."""
     gateway, caller = _parties(request)
-    names = [name for name in gateway.runtime.names if caller.may_ask(name)]
-    return {"object": "list", "data": [_described(gateway.runtime, name) for name in names]}
+    listed = [name for name in names(gateway.runtime.config) if caller.may_ask(name)]
+    return {"object": "list", "data": [_described(gateway.runtime, name) for name in listed]}
 
 
 async def model(request: Request, name: str) -> dict[str, Any]:
     """One of those names."""
     gateway, caller = _parties(request)
-    gateway.runtime.policy_name(name)
+    understand(name, gateway.runtime.config, caller.name)
     caller.permit(name)
     return _described(gateway.runtime, name)
 
@@ -133,9 +156,9 @@ async def route(request: Request, body: RouteRequest) -> Routed:
     gateway, caller = _parties(request)
     caller.permit(body.model)
     runtime = gateway.runtime
-    policy = runtime.policy_name(body.model)
+    wish = understand(body.model, runtime.config, caller.name)
     prompt = body.text or ""
-    if policy is None:
+    if wish.policy is None:
         reason, price = "asked for by name", runtime.config.models[body.model].price
         return Routed(
             policy=None, model=body.model, reason=reason, quality=None,
@@ -143,13 +166,13 @@ async def route(request: Request, body: RouteRequest) -> Routed:
             propensity=1.0, escalate_below=None,
         )  # fmt: skip
     try:
-        decision = await gateway.decide(runtime, policy, prompt, frozenset(runtime.ways.resting), body.max_tokens)
+        decision = await gateway.decide(runtime, wish, prompt, frozenset(runtime.ways.resting), body.max_tokens)
     except RosterError:
         raise ApiError(503, "No model is available at the moment.", "unavailable", "server_error") from None
     price = runtime.config.models[decision.model].price
     cost = prices.estimate(price, prompt, body.max_tokens) if decision.cost is None else decision.cost
     return Routed(
-        policy=policy, model=decision.model, reason=decision.reason, quality=decision.quality, estimated_cost=cost,
+        policy=wish.policy, model=decision.model, reason=decision.reason, quality=decision.quality, estimated_cost=cost,
         delay=decision.delay, quality_by_model=dict(decision.quality_by_model), propensity=decision.propensity,
         escalate_below=decision.escalate_below,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 
 from roster.errors import RosterError
 from roster.gateway import virtual_keys
+from roster.gateway.answers import Answers
 from roster.gateway.config import Config
 from roster.gateway.health import LOOK_EVERY, HealthChecks
 from roster.gateway.keys import Keyring
@@ -21,8 +22,10 @@ from roster.gateway.metrics import Metrics
 from roster.gateway.rates import Rates
 from roster.gateway.reading import read_config
 from roster.gateway.runtime import Runtime
+from roster.gateway.shadows import Shadows
 from roster.gateway.store import Store, StoreAway
 from roster.gateway.upstreams import Client
+from roster.gateway.wishes import Wish, at_least
 from roster.lm.policy import Decision
 
 log = logging.getLogger("roster.gateway")
@@ -54,6 +57,8 @@ class Gateway:
             raise
         self.keyring = Keyring(config)
         self.rates = Rates()
+        self.shadows = Shadows(self)
+        self.answers = Answers(config.cache)
         self.metrics = Metrics()
         self.client = Client()
         self._health = HealthChecks(self.client, lambda: self.runtime)
@@ -91,15 +96,26 @@ class Gateway:
         self.store.close()
 
     async def decide(
-        self, runtime: Runtime, policy: str, prompt: str, exclude: Set[str], max_tokens: int | None
+        self,
+        runtime: Runtime,
+        wish: Wish,
+        prompt: str,
+        exclude: Set[str],
+        max_tokens: int | None,
     ) -> Decision:
         """Asks a policy, and takes its time.
 
         Raises:
             RosterError: every model is excluded.
+            ApiError: a threshold is wanted that the policy cannot keep.
         """
+        policy = wish.policy
+        assert policy is not None
         begun = time.perf_counter()
         decision = await runtime.learners[policy].decide(prompt, exclude, runtime.ways.load, max_tokens)
+        if wish.threshold is not None:
+            models, made = runtime.config.models, runtime.learners[policy].policy
+            decision = at_least(decision, wish.threshold, made, exclude, models, prompt)
         self.metrics.decision_seconds.labels(policy).observe(time.perf_counter() - begun)
         self.metrics.decisions.labels(policy, decision.model).inc()
         return decision
@@ -134,7 +150,7 @@ class Gateway:
         """
         config = await asyncio.to_thread(read_config, path)
         now = self.runtime.config
-        for key in ("store", "listen"):
+        for key in ("store", "listen", "cache"):
             if getattr(config, key) != getattr(now, key):
                 raise RosterError(f"{path}: {key}: cannot be changed without a restart")
         runtime = await asyncio.to_thread(Runtime, config, self.base, self.runtime)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from roster.errors import RosterError
 from roster.gateway import virtual_keys
+from roster.gateway.compare import Arm, compare
 from roster.gateway.config import Config, Rules
 from roster.gateway.keys import check_new
 from roster.gateway.reading import read_config, worded
@@ -63,6 +64,12 @@ def revoke(path: Path, name: str) -> None:
 def spending(path: Path, by: str, days: float | None) -> list[Spent]:
     """What was spent; see `spend.spent`."""
     return _with_store(read_config(path), path, lambda store: spent(store, by, days))
+
+
+def comparison(path: Path, name: str) -> list[Arm]:
+    """The arms of an experiment; see `compare.compare`."""
+    config = read_config(path)
+    return _with_store(config, path, lambda store: compare(store, config, name))
 
 
 def _with_store(config: Config, path: Path, work: Callable[[Store], Awaitable[Result]]) -> Result:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from roster.errors import RosterError, nearest
+from roster.errors import RosterError
 from roster.gateway.config import Config
-from roster.gateway.errors import ApiError
 from roster.gateway.learning import Learner
 from roster.gateway.policies import build_policy
 from roster.gateway.ways import Ways
@@ -35,31 +34,6 @@ class Runtime:
         except RosterError:
             self.close()
             raise
-
-    def policy_name(self, model: str) -> str | None:
-        """The policy that a request's model name asks for; None for a model.
-
-        Raises:
-            ApiError: 404, there is no such name.
-        """
-        if model in self.config.models:
-            return None
-        if model == "auto" and self.config.auto_policy is not None:
-            return self.config.auto_policy
-        if model in self.learners:
-            return model
-        raise ApiError(
-            404,
-            f"The model {model!r} does not exist: {nearest(model, self.names)}",
-            "model_not_found",
-            param="model",
-        )
-
-    @property
-    def names(self) -> list[str]:
-        """All that a request may give as its model."""
-        auto = ["auto"] if self.config.auto_policy is not None else []
-        return list(dict.fromkeys([*auto, *self.learners, *self.config.models]))
 
     def close(self) -> None:
         """Ends the policies' threads."""

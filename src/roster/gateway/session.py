@@ -23,6 +23,7 @@ from roster.gateway.ledger import Purse
 from roster.gateway.prices import NO_USAGE, Usage
 from roster.gateway.requests import Asked
 from roster.gateway.upstreams import Failure, Stream, Target
+from roster.gateway.wishes import Wish, understand
 from roster.lm.policy import Decision
 
 if TYPE_CHECKING:
@@ -80,15 +81,17 @@ class Session:
         gateway: everything that outlives the request.
         caller: who asks and pays.
         asked: for what.
+        wish: whom to ask; by default what the request's model says.
 
     Raises:
         ApiError: there is no such model.
     """
 
-    def __init__(self, gateway: Gateway, caller: Caller, asked: Asked) -> None:
+    def __init__(self, gateway: Gateway, caller: Caller, asked: Asked, wish: Wish | None = None) -> None:
         self.gateway, self.runtime = gateway, gateway.runtime  # a reload does not change requests under way
         self.caller, self.asked = caller, asked
-        self.policy = self.runtime.policy_name(asked.request.model)
+        self.wish = wish or understand(asked.request.model, self.runtime.config, caller.name)
+        self.policy = self.wish.policy
         self.id = f"{'chatcmpl' if asked.kind == 'chat' else 'cmpl'}-{uuid.uuid4().hex}"
         self.legs: list[Leg] = []
         self._begun = time.perf_counter()
@@ -159,7 +162,7 @@ class Session:
             return None if name in excluded else Decision(name, "asked for by name")
         try:
             return await self.gateway.decide(
-                self.runtime, self.policy, self.asked.prompt, excluded, self.asked.request.limit
+                self.runtime, self.wish, self.asked.prompt, excluded, self.asked.request.limit
             )
         except RosterError:
             return None
@@ -303,12 +306,14 @@ class Session:
             call = Call(
                 self.id, self.caller.name, self.policy, leg.target.name, leg.decision, self.cost,
                 usage.prompt, usage.completion, outcome, prompt,
-                Context(self.caller.rules.team, time.perf_counter() - self._begun),
+                Context(self.caller.rules.team, time.perf_counter() - self._begun, self.wish.experiment),
             )  # fmt: skip
             self.gateway.remember(self.id, self.policy, self.asked.prompt)
         if not await self._purse.settle(self.cost, call):
             return
         self.gateway.rates.spent(self.caller, sum(each.usage.prompt + each.usage.completion for each in self.legs))
+        if outcome == "answered":
+            self.gateway.shadows.follow(self.policy, self.asked)
         log.info(
             "%s key=%s policy=%s model=%s outcome=%s cost=%.9f", self.id, self.caller.name, self.policy,
             None if leg is None else leg.target.name, outcome, self.cost / NANO,

@@ -67,7 +67,8 @@ async def spent(store: Store, by: str, days: float | None = None) -> list[Spent]
     since = 0.0 if days is None else time.time() - days * 86_400
     order = "1" if by == "day" else "4 DESC, 1"
     sql = (
-        f"SELECT calls.{COLUMNS[by]}, count(*), avg(CASE WHEN outcome = 'answered' THEN 1.0 ELSE 0.0 END), sum(cost), "
+        f"SELECT calls.{COLUMNS[by]}, count(*), "
+        "avg(CASE WHEN outcome IN ('answered', 'cached') THEN 1.0 ELSE 0.0 END), sum(cost), "
         "sum(prompt_tokens), sum(completion_tokens), avg(quality), avg(feedback.score), avg(seconds) "
         f"FROM calls LEFT JOIN feedback ON feedback.call = calls.id WHERE calls.at >= ? GROUP BY 1 ORDER BY {order}"
     )
