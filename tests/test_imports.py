@@ -16,6 +16,7 @@ MODULES = {
 LATE = {
     "roster.dispatch.operations": "Triton is optional",
     "roster.gateway.policies.folder": "a gateway without tuned folders starts without scikit-learn",
+    "roster.merge.opening": "checkpoints are merged without PEFT",
     "roster.pocket.make": "its --help needs no torch",
     "roster.recipes.phatgoose": "recipes are listed without PEFT",
     "roster.recipes.studies.contrast": "recipes are listed without transformers",

@@ -41,7 +41,7 @@ _HOMES = {
 }
 
 
-_ROOMS = frozenset({"adapters", "analyze", "gateway", "library", "lm", "merge", "moe", "recipes", "train"})
+_ROOMS = frozenset({"adapters", "analyze", "gateway", "library", "lm", "merge", "moe", "recipes", "train", "weights"})
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from roster.cli import arena, attack, build, demo, evaluate, experts, gateway, generate, lm, methods, moe, pocket
+from roster.cli import arena, attack, build, demo, evaluate, experts, gateway, generate, lm, merge, methods, moe, pocket
 from roster.cli.common import complain
 from roster.errors import RosterError
 
@@ -57,6 +57,7 @@ app.add_typer(pocket.app, name="pocket")
 app.add_typer(arena.app, name="arena")
 app.add_typer(gateway.app, name="gateway")
 app.command()(attack.attack)
+app.command()(merge.merge)
 
 
 def _version(asked: bool) -> None:

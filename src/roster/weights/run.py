@@ -1,0 +1,150 @@
+"""Carrying out a plan: piece by piece, tensor after tensor, and the same kernels on tensors in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from roster.errors import RosterError
+from roster.weights.plan import Plan
+from roster.weights.rule import BLOCK, Kernel, Operand, Output
+from roster.weights.writer import Writer
+
+PIECE = 2 * BLOCK
+"""Elements of one operand that are in memory at a time: few enough for a core's cache."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with the bytes written so far, all bytes to write, and the tensor that was finished."""
+
+
+def run(
+    plan: Plan,
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    piece: int = PIECE,
+    progress: Progress | None = None,
+    report: Callable[[dict[str, dict[str, Any]]], dict[str, bytes]] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Writes the checkpoint that a plan describes; takes up an earlier run of the same plan that was killed.
+
+    Args:
+        plan: what to do.
+        out: the folder to write.
+        overwrite: whether a folder that is there is replaced, once the new one is whole.
+        piece: elements of an operand in memory at a time, a multiple of `BLOCK`; changes speed and memory, no bit.
+        progress: told after each tensor.
+        report: makes more files for the folder from the kernels' figures.
+
+    Returns:
+        The kernels' figures by tensor.
+
+    Raises:
+        RosterError: see `Writer`; a weight that is not finite; a source that changed under the run.
+    """
+    if piece < BLOCK or piece % BLOCK:
+        raise RosterError(f"piece={piece} must be a multiple of {BLOCK}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # memory-bound work: a second thread waits for the same memory, and for the first thread
+    try:
+        with Writer(plan, Path(out), overwrite) as writer, torch.no_grad():
+            todo = [output for output in plan.outputs if output.name not in writer.done]
+            written = sum(output.spec.nbytes for output in plan.outputs if output.name in writer.done)
+            if todo:
+                _survey(plan, piece)
+            for output in todo:
+                _compute(output, writer, piece)
+                written += output.spec.nbytes
+                if progress is not None:
+                    progress(written, plan.bytes_to_write, output.name)
+            figures = {output.name: writer.done[output.name] for output in plan.outputs}
+            writer.finish(report(figures) if report is not None else None)
+            return figures
+    finally:
+        torch.set_num_threads(threads)
+
+
+def apply(kernel: Kernel, tensors: Sequence[Tensor]) -> Tensor:
+    """A kernel on tensors in memory, all in one piece: the same values as from disk, float32 (or float64).
+
+    Args:
+        kernel: a fresh one.
+        tensors: its operands, of one shape.
+    """
+    x = [_float(tensor.detach().flatten().clone(), _wide(tensors)) for tensor in tensors]
+    shape = tuple(tensors[0].shape)
+    while kernel.wants_survey():
+        kernel.survey(x, 0)
+        kernel.end_survey()
+    kernel.begin(shape)
+    while kernel.wants_look():
+        kernel.look(x, 0)
+        kernel.end_look()
+    result = kernel.write(x, 0).view(shape)
+    kernel.end()
+    return result
+
+
+def pieces(output: Output, piece: int) -> Iterator[tuple[int, int]]:
+    """[start, stop) of the pieces of an output: multiples of the piece, or of what the kernel needs together."""
+    unit = output.kernel.unit(output.spec.shape)
+    step = max(piece // unit, 1) * unit if unit > 1 else piece
+    for start in range(0, output.spec.numel, step):
+        yield start, min(start + step, output.spec.numel)
+
+
+def _survey(plan: Plan, piece: int) -> None:
+    surveyors = [output for output in plan.outputs if output.kernel.surveys]
+    while any(output.kernel.wants_survey() for output in surveyors):
+        for output in surveyors:
+            for start, stop in pieces(output, piece):
+                output.kernel.survey(_read(output, start, stop), start)
+        # Kernels of one run share what they learn, so one of them closes the look for all.
+        surveyors[0].kernel.end_survey()
+
+
+def _compute(output: Output, writer: Writer, piece: int) -> None:
+    kernel = output.kernel
+    kernel.begin(output.spec.shape)
+    while kernel.wants_look():
+        for start, stop in pieces(output, piece):
+            kernel.look(_read(output, start, stop), start)
+        kernel.end_look()
+    for start, stop in pieces(output, piece):
+        result = kernel.write(_read(output, start, stop), start)
+        if result.is_floating_point() and not kernel.raw:
+            _check_finite(result, output)
+        writer.write(output.name, start, result.to(output.spec.dtype))
+    writer.finish_tensor(output.name, kernel.end())
+
+
+def _read(output: Output, start: int, stop: int) -> list[Tensor]:
+    raw = [operand.source.read(operand.tensor, start, stop) for operand in output.operands]
+    return raw if output.kernel.raw else [_float(each, _wide(raw)) for each in raw]
+
+
+def _wide(tensors: Sequence[Tensor]) -> torch.dtype:
+    return torch.float64 if any(each.dtype == torch.float64 for each in tensors) else torch.float32
+
+
+def _float(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x if x.dtype == dtype else x.to(dtype)
+
+
+def _check_finite(result: Tensor, output: Output) -> None:
+    # One pass of a dot product: a NaN or an infinity anywhere makes the sum so (inf * 0 is NaN).
+    if torch.dot(result, torch.zeros(1, dtype=result.dtype).expand(result.numel())).isfinite():
+        return
+    culprit = next((each for each in output.operands if not _finite(each)), None)
+    where = f"{culprit.tensor!r} of {culprit.source.name!r} holds" if culprit else f"{output.name!r} came out with"
+    raise RosterError(f"tensor {where} values that are not finite (NaN or infinity); nothing was put in place")
+
+
+def _finite(operand: Operand) -> bool:
+    size = operand.spec.numel
+    cuts = range(0, size, PIECE)
+    return all(bool(operand.source.read(operand.tensor, i, min(i + PIECE, size)).isfinite().all()) for i in cuts)
