@@ -33,8 +33,8 @@ def merge(
 
     \b
     Examples:
-      roster merge --method linear --model pocket --model pocket --option weight=0.5 --plan
-      roster merge --method linear --model pocket --model pocket --option weight=0.5 --out my-merge
+      roster merge --method linear --model pocket --option weight=1 --plan
+      roster merge --method linear --model pocket --option weight=1 --out my-merge
     """
     from roster.merge import plan_merge, read_config
     from roster.weights import parse_size, run

@@ -1,7 +1,7 @@
 """A PEFT adapter on a checkpoint, as a source: the base's tensors with the update added while they are read.
 
-The update stays in its two factors; `B A` is computed for the rows that are read, in blocks of `ROWS` rows that start at
-the matrix's start, so that the bits do not depend on where pieces are cut.
+The update stays in its two factors; `B A` is computed for the rows that are read, in blocks of `ROWS` rows that start
+at the matrix's start, so that the bits do not depend on where pieces are cut.
 
 Shape legend: R rank, O out_features (rows), I in_features (columns).
 """
