@@ -61,6 +61,8 @@ class Upstream:
             routes=[
                 Route("/v1/chat/completions", self.answer, methods=["POST"]),
                 Route("/v1/completions", self.answer, methods=["POST"]),
+                Route("/v1/embeddings", self.embeddings, methods=["POST"]),
+                Route("/v1/responses", self.responses, methods=["POST"]),
                 Route("/v1/models", self.models),
                 Route("/v1/health", lambda request: PlainTextResponse("", 200 if self.healthy else 503)),
             ]
@@ -75,6 +77,33 @@ class Upstream:
 
     async def models(self, request: Request) -> Response:
         return JSONResponse({"data": [{"id": "secret-small"}, {"id": "secret-large"}]})
+
+    async def embeddings(self, request: Request) -> Response:
+        body = await request.json()
+        self.seen.append(body)
+        if isinstance(behaviour := self.does.get(body["model"]), Response):
+            return behaviour
+        data = [{"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}]
+        usage = {"prompt_tokens": 10, "total_tokens": 10}
+        return JSONResponse({"object": "list", "data": data, "model": body["model"], "usage": usage, "odd": 1.0})
+
+    async def responses(self, request: Request) -> Response:
+        body = await request.json()
+        self.seen.append(body)
+        if isinstance(behaviour := self.does.get(body["model"]), Response):
+            return behaviour
+        text = {"type": "output_text", "text": "one two three", "annotations": []}
+        message = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [text]}
+        usage = {"input_tokens": 10, "output_tokens": 3, "total_tokens": 13}
+        whole = {"id": "resp", "object": "response", "created_at": 1, "status": "completed", "model": body["model"]}
+        whole |= {"output": [message], "usage": usage, "tools": [], "tool_choice": "auto", "parallel_tool_calls": True}
+        if not body.get("stream"):
+            return JSONResponse(whole)
+        delta = {"type": "response.output_text.delta", "delta": "one two three", "item_id": "m", "output_index": 0}
+        delta |= {"content_index": 0, "sequence_number": 0, "logprobs": []}
+        done = {"type": "response.completed", "response": whole, "sequence_number": 1}
+        events = [f"event: {each['type']}\n".encode() + sse(each) for each in (delta, done)]
+        return StreamingResponse(iter(events), media_type="text/event-stream")
 
     async def answer(self, request: Request) -> Response:
         body = await request.json()

@@ -22,6 +22,7 @@ from roster.gateway.gateway import Gateway
 from roster.gateway.guard import Guard
 from roster.gateway.ledger import unavailable
 from roster.gateway.openapi import describe
+from roster.gateway.passthrough import embeddings, responses
 from roster.gateway.store import StoreAway
 
 log = logging.getLogger("roster.gateway")
@@ -72,6 +73,8 @@ def create_app(gateway: Gateway) -> FastAPI:
     for path, method, endpoint in (
         ("/v1/chat/completions", "POST", chat),
         ("/v1/completions", "POST", completions),
+        ("/v1/embeddings", "POST", embeddings),
+        ("/v1/responses", "POST", responses),
         ("/v1/models", "GET", models),
         ("/v1/models/{name:path}", "GET", model),
         ("/v1/route", "POST", route),

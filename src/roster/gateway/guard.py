@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from roster.gateway.gateway import Gateway
 
 PATHS = (
-    "/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/route", "/v1/feedback", "/health", "/metrics",
-    "/openapi.json", "/docs",
+    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/models", "/v1/route",
+    "/v1/feedback", "/health", "/metrics", "/openapi.json", "/docs",
 )  # fmt: skip
 BODY_SECONDS = 60.0
 """Within which a request's body must have come."""

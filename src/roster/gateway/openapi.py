@@ -22,6 +22,8 @@ def describe(app: FastAPI, with_keys: bool) -> dict[str, Any]:
             operation["responses"].pop("422", None)
             if path in ("/v1/chat/completions", "/v1/completions"):
                 operation["responses"]["200"] = _generated()
+            if path in ("/v1/embeddings", "/v1/responses"):
+                operation["responses"]["200"] = {"description": "What the upstream answers."}
             if path == "/metrics":
                 operation["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
             if with_keys and path.startswith("/v1"):

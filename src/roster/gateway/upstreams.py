@@ -117,7 +117,7 @@ class Client:
         """
         try:
             async with asyncio.timeout(target.upstream.timeouts.total):
-                response = await self._send(target, asked, body)
+                response = await self.open(target, asked.path, body)
                 async with response:
                     raw = await _read(response)
         except TimeoutError:
@@ -138,7 +138,7 @@ class Client:
         response = None
         try:
             async with asyncio.timeout(min(target.upstream.timeouts.first_token, target.upstream.timeouts.total)):
-                response = await self._send(target, asked, body)
+                response = await self.open(target, asked.path, body)
                 stream = Stream(response, deadline)
                 await stream.begin()
                 return stream
@@ -149,14 +149,28 @@ class Client:
                 raise Failure("timeout") from None
             raise
 
-    async def _send(self, target: Target, asked: Asked, body: dict[str, Any]) -> aiohttp.ClientResponse:
+    async def open(
+        self, target: Target, path: str, body: dict[str, Any], total: float | None = None
+    ) -> aiohttp.ClientResponse:
+        """A response that is none of an error, whose body has not been read; whoever has it closes it.
+
+        Args:
+            target: whom to ask.
+            path: under the upstream's URL.
+            body: of the request, before it is made the upstream's own.
+            total: seconds until its end must have come; None: the caller sees to that.
+
+        Raises:
+            Failure: there is none.
+            ApiError: the upstream blames the request.
+        """
         try:
             response = await self._http.post(
-                endpoint(target.upstream, asked.path),
+                endpoint(target.upstream, path),
                 data=target.body(body),
                 headers=outbound_headers(target.upstream),
                 proxy=proxy(target.upstream),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=target.upstream.timeouts.connect),
+                timeout=aiohttp.ClientTimeout(total=total, sock_connect=target.upstream.timeouts.connect),
                 allow_redirects=False,
             )
         except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.ServerTimeoutError):
