@@ -8,6 +8,8 @@
     upstreams, sse      calling others
     policies, learning  who is asked; learning from feedback
     store, databases    what survives a kill
+    passthrough         embeddings and responses
+    answers, tracing    a cache by request; OpenTelemetry
     wishes              what a request's model name asks for
     shadows, compare    policies that are tried unseen; how an experiment went
     app, endpoints      the HTTP face

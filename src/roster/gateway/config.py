@@ -290,6 +290,7 @@ class Config(Strict):
         experiments: policies that share requests; their names may be asked for like a policy's, or stand behind `auto`.
         shadows: policies that are tried unseen.
         cache: the bounds of answers that are given again.
+        traces: send OpenTelemetry spans to where its own variables say.
         allow_anonymous: must be said aloud to have no keys on an address that is not loopback.
         log_prompts: keep the prompts' text in the store.
     """
@@ -306,6 +307,7 @@ class Config(Strict):
     experiments: dict[Name, Experiment] = {}
     shadows: dict[Name, Shadow] = {}
     cache: Cache = Cache()
+    traces: bool = False
     allow_anonymous: bool = False
     limits: Limits = Limits()
     log_prompts: bool = False

@@ -72,6 +72,7 @@ async def _generate(request: Request, body: ChatRequest | TextRequest) -> Respon
     if (kept := gateway.answers.find(caller, wanted)) is not None:
         return await _again(gateway, caller, kept)
     session = Session(gateway, caller, wanted)
+    session.traceparent = request.headers.get("traceparent")
     try:
         answer = await session.answer()
     except ApiError as error:

@@ -24,6 +24,7 @@ from roster.gateway.reading import read_config
 from roster.gateway.runtime import Runtime
 from roster.gateway.shadows import Shadows
 from roster.gateway.store import Store, StoreAway
+from roster.gateway.tracing import Traces, exporter
 from roster.gateway.upstreams import Client
 from roster.gateway.wishes import Wish, at_least
 from roster.lm.policy import Decision
@@ -59,6 +60,7 @@ class Gateway:
         self.rates = Rates()
         self.shadows = Shadows(self)
         self.answers = Answers(config.cache)
+        self.traces = Traces(exporter() if config.traces else None)
         self.metrics = Metrics()
         self.client = Client()
         self._health = HealthChecks(self.client, lambda: self.runtime)
@@ -92,6 +94,7 @@ class Gateway:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.ledger.close()
         await self.client.close()
+        await asyncio.to_thread(self.traces.close)
         self.runtime.close()
         self.store.close()
 
@@ -150,7 +153,7 @@ class Gateway:
         """
         config = await asyncio.to_thread(read_config, path)
         now = self.runtime.config
-        for key in ("store", "listen", "cache"):
+        for key in ("store", "listen", "cache", "traces"):
             if getattr(config, key) != getattr(now, key):
                 raise RosterError(f"{path}: {key}: cannot be changed without a restart")
         runtime = await asyncio.to_thread(Runtime, config, self.base, self.runtime)

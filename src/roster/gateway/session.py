@@ -52,6 +52,7 @@ class Leg:
     usage: Usage = NO_USAGE
     confidence: float | None = None
     begun: float = field(default_factory=time.perf_counter)
+    ended: float | None = None
 
     def record(self) -> dict[str, Any]:
         """What the client is told about it."""
@@ -94,7 +95,9 @@ class Session:
         self.policy = self.wish.policy
         self.id = f"{'chatcmpl' if asked.kind == 'chat' else 'cmpl'}-{uuid.uuid4().hex}"
         self.legs: list[Leg] = []
-        self._begun = time.perf_counter()
+        self.begun = time.perf_counter()
+        self.traceparent: str | None = None
+        """The client's, for traces."""
         self._purse = Purse(gateway.ledger, caller)
         self._kept: Answer | None = None
 
@@ -227,7 +230,7 @@ class Session:
     def end_leg(self, leg: Leg, outcome: str) -> None:
         """A call to a model is over."""
         metrics, name = self.gateway.metrics, leg.target.name
-        leg.outcome = outcome
+        leg.outcome, leg.ended = outcome, time.perf_counter()
         self.runtime.ways.in_flight[leg.target.way] -= 1
         metrics.attempts.labels(name, outcome).inc()
         metrics.answer_seconds.labels(name).observe(time.perf_counter() - leg.begun)
@@ -306,12 +309,13 @@ class Session:
             call = Call(
                 self.id, self.caller.name, self.policy, leg.target.name, leg.decision, self.cost,
                 usage.prompt, usage.completion, outcome, prompt,
-                Context(self.caller.rules.team, time.perf_counter() - self._begun, self.wish.experiment),
+                Context(self.caller.rules.team, time.perf_counter() - self.begun, self.wish.experiment),
             )  # fmt: skip
             self.gateway.remember(self.id, self.policy, self.asked.prompt)
         if not await self._purse.settle(self.cost, call):
             return
         self.gateway.rates.spent(self.caller, sum(each.usage.prompt + each.usage.completion for each in self.legs))
+        self.gateway.traces.ended(self, outcome)
         if outcome == "answered":
             self.gateway.shadows.follow(self.policy, self.asked)
         log.info(
