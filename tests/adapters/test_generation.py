@@ -346,3 +346,17 @@ def test_a_prompt_that_is_too_long_is_refused():
 def test_no_tokens_are_refused():
     with pytest.raises(roster.RosterError, match="empty"):
         routed("arrow-mbc")(input_ids=torch.empty(1, 0, dtype=torch.long))
+
+
+def test_one_task_and_one_mask_per_row():
+    """Two names for four prompts are a mistake, not two names for two prompts each; beams come later."""
+    model = attach(tiny.base(), tiny.library(tiny.base()), RECIPES["named"](), recipe="named").eval()
+    ids = torch.stack(tiny.tokens(5, 5, 5, 5))
+    for beams in (1, 2):
+        with pytest.raises(roster.RosterError, match="2 tasks for 4 prompts: name one task per row"):
+            model.generate(input_ids=ids, tasks=["expert 0", "expert 1"], num_beams=beams, max_new_tokens=2)
+    with pytest.raises(roster.RosterError, match="8 tasks for 4 prompts"):
+        model.generate(ids, task_ids=torch.zeros(8, dtype=torch.long), max_new_tokens=2)
+    with pytest.raises(roster.RosterError, match=r"prompt_mask is \[2, 5\], the prompts are \[4, 5\]"):
+        model.generate(ids, tasks=[None] * 4, prompt_mask=torch.ones(2, 5, dtype=torch.bool), max_new_tokens=2)
+    assert model.generate(ids, tasks=["expert 0"] * 4, num_beams=2, max_new_tokens=2, pad_token_id=0).shape == (4, 7)

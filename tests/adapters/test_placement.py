@@ -11,6 +11,7 @@ from roster.adapters.attach import attach
 from roster.adapters.site import routed_linears
 from roster.library import Library, LowRank, make_adapter
 from roster.recipes import RECIPES
+from roster.score.prototype import top_input_direction
 
 SLUGS = ("arrow-mbc", "x-lora", "smear", "polytropon")
 each_recipe = pytest.mark.parametrize("slug", SLUGS)
@@ -109,11 +110,12 @@ def test_a_partly_offloaded_mixture_is_saved(tmp_path):
 
 @each_recipe
 def test_half_precision(slug):
-    """A base in bfloat16 gets experts in bfloat16, routes in float32, and the answer of float32 up to rounding."""
+    """A base in bfloat16 keeps experts that are stored in float32, and gives the answer of float32 up to rounding."""
     exact = logits(put(tiny.base(), slug))
     model = put(tiny.base().to(torch.bfloat16), slug)
     for name, child in routed_linears(model):
-        assert child.experts.A_RI.dtype == model.get_submodule(name).weight.dtype == torch.bfloat16
+        assert model.get_submodule(name).weight.dtype == torch.bfloat16
+        assert child.experts.A_RI.dtype == torch.float32
     found = logits(model)
     assert found.dtype == torch.bfloat16
     real = inputs(model)["attention_mask"].bool()
@@ -177,7 +179,7 @@ def test_a_quantised_base_is_not_merged_into():
 
 
 def test_an_expert_that_lives_in_one_block_only():
-    """Sites with a single expert of several work; the others are not on duty there."""
+    """Sites with a single expert of several work; the others are not on duty there, and their weight goes to nobody."""
     model = tiny.base()
     whole = tiny.library(model, 2)
     name = "model.layers.1.mlp.up_proj"
@@ -190,9 +192,22 @@ def test_an_expert_that_lives_in_one_block_only():
     assert gates[name].shape[1] == 3
     assert gates[name][:, 2].abs().sum() > 0
     assert all(not gates[site][:, 2].any() for site in gates if site != name)
-    for site in gates:
-        sums = gates[site].sum(1)
-        torch.testing.assert_close(sums, torch.ones_like(sums))
+    # Where all are present the weights sum to one; the one that stands alone keeps the share that it would have among
+    # all: of its score against two scores of zero.
+    target = next(site for site in gates if site.endswith("layers.0.mlp.up_proj"))
+    assert (gates[target].sum(1) < 1).all()
+    direction_D = top_input_direction(update.A_RD, update.B_OR)
+    seen = []
+    handle = model.get_submodule(name).register_forward_pre_hook(lambda layer, args: seen.append(args[0]))
+    with torch.no_grad(), roster.trace(model) as routes:
+        model(**inputs(model))
+    handle.remove()
+    row_SI = seen[0][0]  # gates are those of the first row, which has no padding
+    scores_S3 = torch.zeros(len(row_SI), 3)
+    others = [top_input_direction(u.A_RD, u.B_OR) for e in whole.names for u in [whole[e].modules[name]]]
+    for index, each_D in enumerate([*others, direction_D]):
+        scores_S3[:, index] = (row_SI @ each_D).abs()
+    torch.testing.assert_close(gates[name][:, 2], scores_S3.softmax(1)[:, 2], atol=1e-5, rtol=1e-4)
 
 
 @pytest.fixture

@@ -120,5 +120,7 @@ def test_what_peft_saves_beside_the_default_adapter(tmp_path):
     model = saved.peft_model(tiny.base())
     model.save_pretrained(tmp_path)
     shutil.copytree(tmp_path, tmp_path / "second")
-    with pytest.raises(RosterError, match="is one adapter"):
+    assert Library.read(tmp_path).names == ["default", "second"]
+    shutil.copytree(tmp_path / "second", tmp_path / "default")
+    with pytest.raises(RosterError, match="two adapters called 'default'"):
         Library.read(tmp_path)

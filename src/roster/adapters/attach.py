@@ -20,7 +20,7 @@ from roster.library import Library
 from roster.library.fits import linear_size
 from roster.routed.becoming import become
 from roster.routed.model import routed_class
-from roster.routed.placement import computes_in, device_of
+from roster.routed.placement import computes_in, device_of, experts_in
 from roster.routed.running import CHILD
 from roster.router import Router
 from roster.select import Present
@@ -119,7 +119,10 @@ def _routed_linear(
     if router is not None:
         router.to(device=device)
     route_key = {"linear": site.name, "block": f"route/{block_of(site.name)}", "model": "route/model"}[mixing.at]
-    return RoutedLinear(experts.to(device=device, dtype=dtype), router, mixture.slot, route_key)
+    stored = {update.A_RD.dtype for update in site.updates if update is not None}
+    return RoutedLinear(
+        experts.to(device=device, dtype=experts_in(dtype, stored)), router, mixture.slot, route_key, site.name
+    )
 
 
 def _block_routers(

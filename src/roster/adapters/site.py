@@ -27,12 +27,13 @@ class RoutedLinear(nn.Module):
         router: this layer's own router; None when the route is decided once per block or model.
         slot: where the context of the running call is found.
         route_key: where in the context's memory the route lies that others have decided.
+        name: of the layer, for messages.
     """
 
-    def __init__(self, experts: nn.Module, router: Router | None, slot: ContextSlot, route_key: str):
+    def __init__(self, experts: nn.Module, router: Router | None, slot: ContextSlot, route_key: str, name: str = ""):
         super().__init__()
         self.experts, self.router = experts, router
-        self.slot, self.route_key = slot, route_key
+        self.slot, self.route_key, self.name = slot, route_key, name
         self.siblings: Siblings | None = None
 
     @property
@@ -42,6 +43,11 @@ class RoutedLinear(nn.Module):
 
     def after(self, linear: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         """Forward hook of the layer that this is a child of."""
+        if not isinstance(output, Tensor):
+            raise RosterError(
+                f"the layer {self.name!r} returns a {type(output).__name__}, to which no update can be added: leave it out "
+                "of the adapters' target_modules"
+            )
         return self.forward(args[0], output)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -52,7 +58,7 @@ class RoutedLinear(nn.Module):
         x_TI = x.reshape(-1, x.shape[-1])
         if x_TI.shape[0] != context.batch * context.length:
             raise RosterError(
-                f"a routed layer ({self.route_key}) was called with {x_TI.shape[0]} rows of tokens, but the model with "
+                f"the layer {self.name!r} was called with {x_TI.shape[0]} rows of tokens, but the model with "
                 f"{context.batch} x {context.length}: leave layers that see only some tokens (poolers, output layers) "
                 "out of the adapters' target_modules"
             )

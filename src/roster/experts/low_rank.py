@@ -102,10 +102,11 @@ class LowRankExperts(nn.Module):
 
     def _dense(self, x_TI: Tensor, y_TO: Tensor, gate_TE: Tensor) -> Tensor:
         """Multiplies all ranks and lets the gate silence those off duty."""
-        dtype, T = x_TI.dtype, x_TI.shape[0]
+        dtype, T = self._computes_in(x_TI), x_TI.shape[0]
         A_RI, B_RO = self.A_RI, self.B_RO
         if A_RI.dtype != dtype:
             A_RI, B_RO = A_RI.to(dtype), B_RO.to(dtype)
+        x_TI = x_TI.to(dtype)
         middle_TR = F.linear(x_TI, A_RI)
         gate_TE = gate_TE.to(device=x_TI.device, dtype=dtype)
         if self.average == "factors":
@@ -116,13 +117,21 @@ class LowRankExperts(nn.Module):
             gate_TE, scale = gate_TE * self.scale_E.to(dtype), 1.0
         gate = gate_TE.unsqueeze(-1) if self.rank else gate_TE[:, self.owner_R]
         middle = middle_TR.view(T, -1, self.rank) if self.rank else middle_TR
+        if y_TO.dtype != middle.dtype or torch.is_autocast_enabled(x_TI.device.type):
+            update_TO = (middle * gate).view(T, -1) @ B_RO
+            return (y_TO + update_TO * scale).to(y_TO.dtype)  # added in the wider type, rounded once
         if torch.is_grad_enabled():
             return torch.addmm(y_TO, (middle * gate).view(T, -1), B_RO, alpha=scale)
         return y_TO.addmm_(middle.mul_(gate).view(T, -1), B_RO, alpha=scale)
 
+    def _computes_in(self, x_TI: Tensor) -> torch.dtype:
+        """The wider of the two types: float32 factors are not rounded to a half-precision input's type."""
+        return torch.promote_types(x_TI.dtype, self.A_RI.dtype)
+
     def _grouped(self, x_TI: Tensor, y_TO: Tensor, route: AnyRoute) -> Tensor:
         """Sorts the (token, expert) pairs by expert; each group meets one expert's factors."""
-        dtype, E, r = x_TI.dtype, self.num_experts, self.rank
+        dtype, E, r = self._computes_in(x_TI), self.num_experts, self.rank
+        x_TI = x_TI.to(dtype)
         token_P, expert_P, weight_P = route.triples()
         ends_E = route.counts_E.cumsum(0).to(torch.int32)
         A_EIr = self.A_RI.to(dtype).view(E, r, -1).transpose(1, 2)
@@ -135,6 +144,12 @@ class LowRankExperts(nn.Module):
         middle_Pr = _without(F.grouped_mm(x_PI, A_EIr, offs=ends_E), nobody_P1)
         middle_Pr = _without(middle_Pr * weight_P[:, None].to(dtype), nobody_P1)
         update_PO = _without(F.grouped_mm(middle_Pr, B_ErO, offs=ends_E), nobody_P1)
+        if y_TO.dtype != update_PO.dtype:
+            return (
+                y_TO.to(torch.promote_types(y_TO.dtype, update_PO.dtype))
+                .index_add(0, token_P, update_PO.to(torch.promote_types(y_TO.dtype, update_PO.dtype)))
+                .to(y_TO.dtype)
+            )
         if torch.is_grad_enabled():
             return y_TO.index_add(0, token_P, update_PO)
         return y_TO.index_add_(0, token_P, update_PO)

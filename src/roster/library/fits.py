@@ -43,9 +43,10 @@ def linear_size(module: nn.Module) -> tuple[int, int] | None:
         return in_features, out_features
     if isinstance(module, NonDynamicallyQuantizableLinear):
         return None
-    in_features, out_features = (getattr(module, name, None) for name in ("in_features", "out_features"))
-    if isinstance(in_features, int) and isinstance(out_features, int):
-        return in_features, out_features
+    for names in (("in_features", "out_features"), ("infeatures", "outfeatures")):  # the latter: older GPTQ layers
+        in_features, out_features = (getattr(module, name, None) for name in names)
+        if isinstance(in_features, int) and isinstance(out_features, int):
+            return in_features, out_features
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -13,6 +14,9 @@ from roster.library.config import CONFIG
 from roster.library.fingerprint import digest, fingerprint, is_whole
 from roster.library.fits import check_fits
 from roster.library.reading import WEIGHTS, read_adapter
+
+DEFAULT = "default"
+"""What PEFT calls an adapter that nobody named."""
 
 
 class Library(Mapping[str, Adapter]):
@@ -30,12 +34,16 @@ class Library(Mapping[str, Adapter]):
 
     @classmethod
     def read(cls, folder: str | Path) -> Library:
-        """Every sub-folder with an adapter_config.json, in the order of the names.
+        """Every sub-folder with an adapter_config.json, in the order of the names; PEFT's own "default" comes first.
 
         Raises:
             RosterError: no such folder, nothing in it, an adapter instead of a folder of them, or a bad adapter.
         """
-        return cls({path.name: read_adapter(path) for path in adapter_folders(folder)})
+        adapters = (read_adapter(path) for path in adapter_folders(folder))
+        root = Path(folder).resolve()
+        # PEFT writes the adapter called "default" into the folder itself, and the others below it.
+        named = (replace(each, name=DEFAULT) if each.path.resolve() == root else each for each in adapters)
+        return cls({adapter.name: adapter for adapter in named})
 
     @property
     def names(self) -> list[str]:
@@ -105,18 +113,24 @@ class Library(Mapping[str, Adapter]):
 def adapter_folders(folder: str | Path) -> list[Path]:
     """The sub-folders that are adapters, in the order of their names.
 
+    A folder that PEFT's `save_pretrained` wrote with several adapters in the model is one itself, and comes first.
+
     Raises:
         RosterError: no such folder, nothing in it, an adapter instead of a folder of them, or weights with no config.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise RosterError(f"there is no folder {str(folder)!r}")
-    if (folder / CONFIG).exists():
-        raise RosterError(f"{str(folder)!r} is one adapter; give the folder above it, which holds several")
     for weights in sorted(folder.glob(f"*/{WEIGHTS}")):
         if not (weights.parent / CONFIG).exists():
             raise RosterError(f"{str(weights.parent)!r} has an {WEIGHTS}, but no {CONFIG}")
     paths = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
+    if (folder / CONFIG).exists():
+        if not paths:
+            raise RosterError(f"{str(folder)!r} is one adapter; give the folder above it, which holds several")
+        if DEFAULT in (path.name for path in paths):
+            raise RosterError(f"{str(folder)!r} holds two adapters called {DEFAULT!r}: itself, and the one in it")
+        return [folder, *paths]
     if not paths:
         raise RosterError(f"{str(folder)!r} holds no adapters (sub-folders with an {CONFIG})")
     return paths

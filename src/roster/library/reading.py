@@ -30,7 +30,9 @@ _STRANGERS = {
     r"lora_magnitude_vector": "a magnitude of DoRA; train with use_dora=False",
     r"lora_[AB]\.bias$": "a bias of LoRA; train with lora_bias=False",
     r"lora_[AB]\.[^.]+\.weight$": "a raw state dict's, with the adapter's name in it; write it with save_pretrained",
-    r"base_layer|embed_tokens|lm_head|wte": "a layer of the base; save with save_embedding_layers=False",
+    r"base_layer|embed_tokens|lm_head|wte": "a layer of the base. If the base was resized for new tokens before this "
+    "was trained, save that base (`model.get_base_model().save_pretrained(BASE)`, and its tokenizer) and use it; only "
+    "if its vocabulary is still the one that it came with, save the adapter with save_embedding_layers=False",
     r"modules_to_save|original_module": "a saved module; train with modules_to_save=None",
     r"": "neither lora_A nor lora_B of a linear layer; train plain LoRA",
 }

@@ -9,6 +9,7 @@ Shape legend: B batch rows, S tokens of this call, D width.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import tempfile
@@ -92,6 +93,11 @@ class RoutedModel:
             args, kwargs: as the base model takes them.
         """
         mixture = self.roster
+        if getattr(self, "_is_replica", False):
+            raise RosterError(
+                "torch.nn.DataParallel cannot run a routed model, whose layers find their call by the thread they run "
+                "in: use DistributedDataParallel (torchrun, accelerate launch)"
+            )
         kwargs.update(zip(type(self).input_names, args, strict=False))
         context = context_of(kwargs, token_mask, prompt_mask, mixture.plan.reads_prompt)
         context.task_ids_B, context.recorder, context.recipe = task_ids, mixture.recorder, mixture.recipe
@@ -189,6 +195,7 @@ class RoutedModel:
         if tasks is not None:
             kwargs["task_ids"] = self.task_ids(tasks)
         self._check_prompt(args, kwargs)
+        self._check_rows(args, kwargs)
         with self.roster.generation.of(args, kwargs):
             return super().generate(*args, **kwargs)
 
@@ -203,6 +210,19 @@ class RoutedModel:
             raise RosterError(
                 f"recipe {self.roster.recipe!r} decides by the whole prompt at once; leave prefill_chunk_size out"
             )
+
+    def _check_rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """One task and one row of the prompt mask per row of the prompts: before beams repeat any of them."""
+        given = [*args[:1], *(kwargs.get(name) for name in ("inputs", "input_ids", "inputs_embeds"))]
+        prompts = next((each for each in given if isinstance(each, Tensor)), None)
+        if prompts is None:
+            return
+        task_ids, mask = kwargs.get("task_ids"), kwargs.get("prompt_mask")
+        if task_ids is not None and list(task_ids.shape) != [len(prompts)]:
+            raise RosterError(f"{task_ids.numel()} tasks for {len(prompts)} prompts: name one task per row")
+        if mask is not None and mask.shape != prompts.shape[:2]:
+            wanted = list(prompts.shape[:2])
+            raise RosterError(f"prompt_mask is {list(mask.shape)}, the prompts are {wanted}: they must be alike")
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, *args: Any, inputs_embeds: Tensor | None = None, **kwargs: Any
@@ -264,6 +284,18 @@ class RoutedModel:
         self.roster.save(self, Path(save_directory), Wanted(include_base, state_dict, max_shard_size))
         if push_to_hub:
             upload(Path(save_directory), hub.pop("repo_id", Path(save_directory).name), **hub)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        copied.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return copied
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise RosterError(
+            "a routed model cannot be pickled (torch.save of a whole model does that): write it with save_pretrained, "
+            "or torch.save its state_dict()"
+        )
 
     def push_to_hub(self, repo_id: str, *, max_shard_size: int | str = "5GB", **hub: Any) -> str:
         """Writes the folder of `save_pretrained` and sends it to a repository of the Hugging Face hub.

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def computes_in(linear: nn.Module, model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Where a layer computes, and in what: not where its weights rest when they are offloaded or quantised."""
-    dtype = linear.weight.dtype if linear.weight.dtype.is_floating_point else model.dtype
-    return device_of(linear), dtype
+    """Where a layer computes, and in what: not where, and in what, its weights rest when offloaded or quantised.
+
+    Weights of eight bits or fewer say nothing of the type that the layer computes in, floating-point ones included; nor
+    do layers without a `weight` (GPTQ, AWQ, HQQ). There it is the type of what the model has in full.
+    """
+    weight = getattr(linear, "weight", None)
+    stored = weight.dtype if isinstance(weight, Tensor) else None
+    dtype = stored if stored in _FLOATS else next((p.dtype for p in model.parameters() if p.dtype in _FLOATS), None)
+    return device_of(linear), dtype or torch.get_default_dtype()
+
+
+def experts_in(computes: torch.dtype, stored: Iterable[torch.dtype]) -> torch.dtype:
+    """The type of the experts of a layer, given the types that their files have.
+
+    Factors that were stored in float32 stay so beside a layer that computes in half precision, as in PEFT: rounded,
+    they would add as much error again as the layer itself has.
+    """
+    half = computes in (torch.bfloat16, torch.float16)
+    return torch.float32 if half and torch.float32 in stored else computes
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -19,7 +40,8 @@ def device_of(module: nn.Module) -> torch.device:
         for each in getattr(hook, "hooks", [hook]):
             if getattr(each, "execution_device", None) is not None:
                 return torch.device(each.execution_device)
-    return next(module.parameters()).device
+    tensor = next(chain(module.parameters(), module.buffers()), None)
+    return torch.device("cpu") if tensor is None else tensor.device
 
 
 def place_like(part: nn.Module, neighbour: nn.Module) -> None:

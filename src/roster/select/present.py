@@ -1,11 +1,10 @@
-"""Present: a selection among the experts that exist at this site. Adapters need not all target the same layers.
+"""Present: a selection among all experts where some have nothing to add. Adapters need not all target the same layers.
 
 Shape legend: T tokens, E experts.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from roster.context import Context
@@ -13,7 +12,10 @@ from roster.route import AnyRoute, Route
 
 
 class Present(nn.Module):
-    """Runs another selection with absent experts scored at minus infinity, and takes them off duty afterwards.
+    """Runs another selection over all experts, then takes those off duty that have no update here.
+
+    Their weight goes to nobody: an adapter with more targets than the others must not answer with their weight wherever
+    it stands alone. Scores that are read off an expert's update are zero where it has none.
 
     Args:
         inner: the selection.
@@ -28,6 +30,5 @@ class Present(nn.Module):
 
     def forward(self, scores_TE: Tensor, context: Context, bias_E: Tensor | None = None) -> AnyRoute:
         """A route that never names an absent expert."""
-        route = self.inner(scores_TE.masked_fill(~self.present_E, -torch.inf), context, bias_E)
-        chosen_TE = route.chosen() & self.present_E
-        return Route.from_gates(route.dense().masked_fill(~self.present_E, 0.0), chosen_TE)
+        route = self.inner(scores_TE, context, bias_E)
+        return Route.from_gates(route.dense().masked_fill(~self.present_E, 0.0), route.chosen() & self.present_E)
