@@ -68,6 +68,8 @@ class Context:
         recorder: where routes are traced to; None costs nothing.
         off: True while the base must answer alone (the first of two passes).
         recipe: the method at work, for errors to name; "" outside a model.
+        decoder: of a model with an encoder: what is known of its decoder's tokens, where the rest is of its encoder's;
+            None where the model has one stream of tokens.
     """
 
     batch: int
@@ -81,6 +83,7 @@ class Context:
     recorder: Recorder | None = None
     off: bool = False
     recipe: str = ""
+    decoder: Context | None = None
 
     @classmethod
     def of(cls, x: Tensor, **known: Any) -> Context:
@@ -101,7 +104,8 @@ class Context:
     @property
     def losses(self) -> dict[str, Tensor]:
         """What the balance parts ask to add to the training loss, by site."""
-        return {key[5:]: value for key, value in self.memory.items() if key.startswith("loss/")}
+        own = {key[5:]: value for key, value in self.memory.items() if key.startswith("loss/")}
+        return own if self.decoder is None else own | self.decoder.losses
 
     def per_token(self, value_BX: Tensor) -> Tensor:
         """Repeats one value per row for each of its tokens: [B, X] -> [T, X]."""

@@ -30,7 +30,7 @@ def blocks():
 def test_pickles(make):
     model = make()
     for dump in (pickle.dumps, lambda m: torch.save(m, io.BytesIO())):
-        with pytest.raises(roster.RosterError, match="save_pretrained, or torch.save its state_dict"):
+        with pytest.raises(roster.RosterError, match=r"save_pretrained, or torch\.save its state_dict"):
             dump(model)
     torch.save(model.state_dict(), io.BytesIO())
     with torch.no_grad():

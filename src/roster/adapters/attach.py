@@ -22,6 +22,7 @@ from roster.routed.becoming import become
 from roster.routed.model import routed_class
 from roster.routed.placement import computes_in, device_of, experts_in
 from roster.routed.running import CHILD
+from roster.routed.streams import check_streams, side_of
 from roster.router import Router
 from roster.select import Present
 
@@ -67,6 +68,7 @@ def attach(
                 f"an adapter targets the output layer {site.name!r}, which sees only the positions whose logits are "
                 "wanted; roster cannot route there: train the adapters without it"
             )
+    check_streams(model, [site.name for site in sites], mixing, recipe, mixing.at)
     mixture = AdapterMixture(mixing, library.names, tasks, recipe, options or {})
     surroundings = Surroundings(model, library, tokenizer) if prepare else None
     # Everything is made before anything is attached: recipes prepare on the plain base, and when one of them raises, a
@@ -77,6 +79,8 @@ def attach(
     for name, block_router in blocks.items():
         model.get_submodule(name).add_module(CHILD, block_router)
         model.get_submodule(name).register_forward_pre_hook(block_router.before, with_kwargs=True)
+    for name, routed_linear in linears.items():
+        routed_linear.side = side_of(model, name)
     find_siblings(list(linears.items()))
     for name, routed_linear in linears.items():
         model.get_submodule(name).add_module(CHILD, routed_linear)

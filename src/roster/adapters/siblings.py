@@ -147,11 +147,11 @@ def find_siblings(members: Sequence[tuple[str, RoutedLinear]]) -> None:
     Args:
         members: (name of the base's layer, its routed child), in the order of the model.
     """
-    groups: dict[tuple[str, object, str], list[tuple[str, RoutedLinear]]] = {}
+    groups: dict[tuple[str, object, str, str], list[tuple[str, RoutedLinear]]] = {}
     for name, member in members:
         parent, _, own = name.rpartition(".")
         family = next((family for family in _FAMILIES if own in family), own)
-        groups.setdefault((parent, family, member.route_source), []).append((name, member))
+        groups.setdefault((parent, family, member.route_source, member.side), []).append((name, member))
     for group in groups.values():
         if can_share([member for _, member in group]):
             siblings = Siblings(group[0][0], [member for _, member in group])

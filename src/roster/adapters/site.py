@@ -16,6 +16,7 @@ from roster.adapters.siblings import Siblings
 from roster.context import ContextSlot
 from roster.errors import RosterError
 from roster.routed.running import CHILD, running
+from roster.routed.streams import Side, check_rows, context_here
 from roster.router import Router
 
 
@@ -28,7 +29,12 @@ class RoutedLinear(nn.Module):
         slot: where the context of the running call is found.
         route_key: where in the context's memory the route lies that others have decided.
         name: of the layer, for messages.
+
+    Attributes:
+        side: which stream of tokens the layer reads, in a model that has two.
     """
+
+    side: Side = "only"
 
     def __init__(self, experts: nn.Module, router: Router | None, slot: ContextSlot, route_key: str, name: str = ""):
         super().__init__()
@@ -45,23 +51,18 @@ class RoutedLinear(nn.Module):
         """Forward hook of the layer that this is a child of."""
         if not isinstance(output, Tensor):
             raise RosterError(
-                f"the layer {self.name!r} returns a {type(output).__name__}, to which no update can be added: leave it out "
-                "of the adapters' target_modules"
+                f"the layer {self.name!r} returns a {type(output).__name__}, to which no update can be added: leave it "
+                "out of the adapters' target_modules"
             )
         return self.forward(args[0], output)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Adds the experts' part to y, the layer's output for x."""
-        context = running(self.slot)
+        context = context_here(self.slot, self.side)
         if context.off:
             return y
+        check_rows(x, context, self.name)
         x_TI = x.reshape(-1, x.shape[-1])
-        if x_TI.shape[0] != context.batch * context.length:
-            raise RosterError(
-                f"the layer {self.name!r} was called with {x_TI.shape[0]} rows of tokens, but the model with "
-                f"{context.batch} x {context.length}: leave layers that see only some tokens (poolers, output layers) "
-                "out of the adapters' target_modules"
-            )
         if self.siblings is not None:
             shared = self.siblings.serve(self, x_TI, x, y.reshape(-1, y.shape[-1]), context)
             if shared is not None:

@@ -22,20 +22,23 @@ from roster.recipes import find
 from roster.routed.becoming import become
 from roster.routed.model import Mixture, routed_class
 from roster.routed.placement import place_like
-from roster.routed.running import CHILD, running
+from roster.routed.running import CHILD
+from roster.routed.streams import Side, check_rows, check_streams, context_here, side_of
 from roster.router import Router
 
 
 class RoutedBlock(nn.Module):
     """What takes the place of a feed-forward block: finds the running call's context and hands it on."""
 
-    def __init__(self, block: nn.Module, slot: ContextSlot):
+    def __init__(self, block: nn.Module, slot: ContextSlot, name: str = "", side: Side = "only"):
         super().__init__()
-        self.block, self.slot = block, slot
+        self.block, self.slot, self.name, self.side = block, slot, name, side
 
     def forward(self, hidden_BSD: Tensor) -> Tensor:
         """[B, S, D] -> [B, S, D]."""
-        return self.block(hidden_BSD, running(self.slot))
+        context = context_here(self.slot, self.side)
+        check_rows(hidden_BSD, context, self.name)
+        return self.block(hidden_BSD, context)
 
 
 def replace(
@@ -78,6 +81,7 @@ def replace(
         raise RosterError(f"recipe {recipe!r} routes by task: name the tasks with tasks=")
     layers = None if layers is None else sorted(set(layers))
     blocks = {"feed-forward": find_blocks, "attention": find_attention}[layout.at](model, layers)
+    check_streams(model, list(blocks), layout, recipe, "feed-forward")
     mixture = BlockMixture(layout, (), tasks, recipe, options or {})
     mixture.made = Replaced(recipe=recipe, options=dict(options or {}), layers=layers, hidden=hidden, tasks=list(tasks))
     made = {}
@@ -100,7 +104,7 @@ def replace(
             if isinstance(each, Router):
                 each.site = name if each.site == "router" else f"{name}.{each.site}"
         place_like(block, model.get_submodule(name))
-        made[name] = _routed(model.get_submodule(name), block, layout, mixture)
+        made[name] = _routed(model, name, block, layout, mixture)
     for name, block in made.items():
         model.set_submodule(name, block)
         for emptied in blocks[name].emptied:
@@ -113,10 +117,10 @@ def replace(
     return model.train(model.training)
 
 
-def _routed(own: nn.Module, block: nn.Module, layout: Layout, mixture: Mixture) -> nn.Module:
+def _routed(model: nn.Module, name: str, block: nn.Module, layout: Layout, mixture: Mixture) -> nn.Module:
     if layout.at == "attention":
-        return RoutedAttention(own, block, mixture.slot)
-    return RoutedBlock(block, mixture.slot)
+        return RoutedAttention(model.get_submodule(name), block, mixture.slot)
+    return RoutedBlock(block, mixture.slot, name, side_of(model, name))
 
 
 def routed_blocks(model: nn.Module) -> dict[str, nn.Module]:

@@ -46,12 +46,16 @@ class Generation(threading.local):
         """Arguments of one forward call over the last `length` tokens; rows are repeated as beams are."""
         given = {}
         if self.task_ids_B is not None:
-            given["task_ids"] = self.task_ids_B.repeat_interleave(batch // len(self.task_ids_B))
+            given["task_ids"] = self.tasks_of(batch)
         if self.prompt_BP is not None:
             new = self.embedded + input_ids_BL.shape[1] - self.prompt_BP.shape[1]
             prompt_BS = F.pad(self.prompt_BP, (0, new))[:, -length:]
             given["prompt_mask"] = prompt_BS.repeat_interleave(batch // len(prompt_BS), dim=0)
         return given
+
+    def tasks_of(self, batch: int) -> Tensor | None:
+        """The task of each row of a call with so many rows: prompts are repeated as beams are."""
+        return None if self.task_ids_B is None else self.task_ids_B.repeat_interleave(batch // len(self.task_ids_B))
 
     def __reduce__(self) -> tuple[type[Generation], tuple[()]]:
         # A copy of a model generates nothing yet.

@@ -14,6 +14,7 @@ import functools
 import inspect
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from roster.errors import RosterError, nearest
 from roster.routed.checkpoint import CarryContext
 from roster.routed.generation import Generation
 from roster.routed.history import history_of, new_cache
-from roster.routed.inputs import context_of
+from roster.routed.inputs import context_of, contexts_of
 from roster.routed.plan import Plan
+from roster.routed.streams import around_calls
 from roster.routed.writing import upload
 from roster.router import Router
 from roster.saving import Wanted
@@ -99,8 +101,7 @@ class RoutedModel:
                 "in: use DistributedDataParallel (torchrun, accelerate launch)"
             )
         kwargs.update(zip(type(self).input_names, args, strict=False))
-        context = context_of(kwargs, token_mask, prompt_mask, mixture.plan.reads_prompt)
-        context.task_ids_B, context.recorder, context.recipe = task_ids, mixture.recorder, mixture.recipe
+        context = self._context(kwargs, token_mask, prompt_mask, task_ids)
         if mixture.plan.routes_by_task and not torch.compiler.is_compiling():
             self._check_tasks(task_ids, context.batch)
         if mixture.plan.remembers or mixture.plan.two_passes:
@@ -115,6 +116,20 @@ class RoutedModel:
         if self.training and context.losses and getattr(output, "loss", None) is not None:
             output.loss = output.loss + sum(loss.to(output.loss) for loss in context.losses.values())
         return output
+
+    def _context(
+        self, kwargs: dict[str, Any], token_mask: Tensor | None, prompt_mask: Tensor | None, task_ids: Tensor | None
+    ) -> Context:
+        mixture = self.roster
+        if getattr(self.config, "is_encoder_decoder", False):
+            context = contexts_of(kwargs, token_mask)
+        else:
+            context = context_of(kwargs, token_mask, prompt_mask, mixture.plan.reads_prompt)
+        for each in (context, context.decoder):  # traces follow the encoder, where there is one
+            if each is not None:
+                each.task_ids_B, each.recipe = task_ids, mixture.recipe
+        context.recorder = mixture.recorder
+        return context
 
     def _open_history(self, context: Context, kwargs: dict[str, Any]) -> None:
         """Finds or begins the per-token memory in the KV cache, if this call uses one."""
@@ -136,14 +151,19 @@ class RoutedModel:
         if mixture.head is None and mixture.router is None:
             return
         if mixture.head is None:
-            device = (context.input_ids_BS if context.input_ids_BS is not None else kwargs["inputs_embeds"]).device
-            x = torch.empty(context.batch * context.length, 0, device=device)
+            if context.decoder is not None:
+                context.decoder.memory["route/model"] = mixture.router(self._nothing(context.decoder), context.decoder)
+            x = self._nothing(context)
         else:
             reads = self._first_pass if mixture.plan.two_passes else self._embed
             x_BSD = mixture.head(reads(context, kwargs), context)
             x = x_BSD.reshape(-1, x_BSD.shape[-1])
         if mixture.router is not None:
             context.memory["route/model"] = mixture.router(x, context)
+
+    def _nothing(self, context: Context) -> Tensor:
+        """What a router reads that reads nothing, [T, 0]."""
+        return torch.empty(context.batch * context.length, 0, device=self.device)
 
     def _embed(self, context: Context, kwargs: dict[str, Any]) -> Tensor:
         if kwargs.get("inputs_embeds") is not None:
@@ -196,7 +216,9 @@ class RoutedModel:
             kwargs["task_ids"] = self.task_ids(tasks)
         self._check_prompt(args, kwargs)
         self._check_rows(args, kwargs)
-        with self.roster.generation.of(args, kwargs):
+        two = getattr(self.config, "is_encoder_decoder", False)
+        alone = around_calls(self.get_encoder(), self._encoding, self.roster.slot) if two else nullcontext()
+        with self.roster.generation.of(args, kwargs), alone:
             return super().generate(*args, **kwargs)
 
     def _check_prompt(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -234,6 +256,8 @@ class RoutedModel:
         tokens = inputs.get("input_ids")
         tokens = inputs.get("inputs_embeds") if tokens is None else tokens
         if tokens is None:  # a step of a decoder whose encoder has read the prompt
+            if self.roster.plan.routes_by_task:
+                inputs["task_ids"] = self.roster.generation.tasks_of(len(inputs["decoder_input_ids"]))
             return inputs
         B, S = tokens.shape[:2]
         if isinstance(mask_BL, Tensor) and mask_BL.dim() == 2:
@@ -244,6 +268,16 @@ class RoutedModel:
         if self.roster.plan.remembers or self.roster.plan.routes_by_task:
             inputs.update(self.roster.generation.inputs(input_ids, B, S))
         return inputs
+
+    @contextmanager
+    def _encoding(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
+        """An encoder that `generate` runs by itself, before the model's first call, and whose layers need a context."""
+        given = {**dict(zip(("input_ids", "attention_mask"), args, strict=False)), **kwargs}
+        tokens = given["input_ids"] if given.get("input_ids") is not None else given["inputs_embeds"]
+        context = self._context(given, None, None, self.roster.generation.tasks_of(len(tokens)))
+        with self.roster.slot.use(context):
+            self._route_ahead(context, given)
+            yield
 
     def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func: Any = None, **kw: Any):
         if gradient_checkpointing_func is None:
