@@ -8,6 +8,8 @@ import typer
 
 from cli.conftest import succeed
 from roster.cli import app
+from roster.lm.data import LOADERS
+from texts import needed
 
 ELSEWHERE = {"roster demo": "takes minutes; the arena has tests of its own"}
 
@@ -38,6 +40,8 @@ def test_examples_run(name, folder, monkeypatch):
     assert any(line.startswith(name) for line in lines), "no example of its own"
     if name in ELSEWHERE:
         pytest.skip(ELSEWHERE[name])
+    for word in {word for line in lines for word in line.split()} & {*LOADERS}:
+        needed(word)
     path, done = folder
     monkeypatch.chdir(path)
     for line in lines:

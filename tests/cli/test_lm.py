@@ -3,9 +3,11 @@
 import json
 
 from cli.conftest import refuse, succeed
+from texts import needed
 
 
 def test_from_a_log_to_a_policy(here):
+    needed("routellm-mt-bench")
     log = succeed("lm", "log", "routellm-mt-bench", "--count", 72)
     (here / "log.jsonl").write_text(log)
     said = succeed("lm", "import", "log.jsonl", "--out", "records")
@@ -21,6 +23,8 @@ def test_from_a_log_to_a_policy(here):
 
 
 def test_refusals(here):
+    needed("zeroeval")
+    needed("llmrouter")
     assert "did you mean 'carrot-router'" in refuse("lm", "eval", "zeroeval", "--router", "carot-router")
     assert "did you mean 'zeroeval'" in refuse("lm", "eval", "zeroevl")
     assert "unknown router among models 'arrow-mbc'" in refuse("lm", "eval", "zeroeval", "--router", "arrow-mbc")

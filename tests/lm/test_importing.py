@@ -10,6 +10,7 @@ from roster.errors import RosterError
 from roster.lm.exporting import log_lines
 from roster.lm.importing import read_log
 from roster.lm.storing import find_records, load_records, save_records
+from texts import needed
 
 
 def write(path, *rows):
@@ -116,6 +117,7 @@ def test_parquet(tmp_path):
 
 
 def test_finding_records(tmp_path):
+    needed("routellm-mt-bench")
     assert find_records("routellm-mt-bench").name == "routellm-mt-bench"
     with pytest.raises(RosterError, match="roster lm import"):
         find_records(str(tmp_path))

@@ -10,6 +10,7 @@ from roster.errors import RosterError
 from roster.lm import data
 from roster.lm.prices import Price, check_prices, cost_of_calls
 from roster.lm.splits import carve_validation, deduplicate, hold_out, same, split_at_random
+from texts import needed
 
 
 def test_models_are_found_by_name():
@@ -77,6 +78,7 @@ def test_prices_must_match_models():
 
 @pytest.mark.parametrize("name", data.LOADERS)
 def test_recorded_data(name):
+    needed(name)
     made = data.load(name)
     asked = [same(prompt) for prompt in made.prompts]
     assert len(set(asked)) == len(asked), "a prompt occurs twice, so it may be on both sides of a split"
@@ -90,8 +92,21 @@ def test_recorded_data(name):
         assert made.splits.count("test") >= 10
 
 
+@pytest.mark.parametrize("name", [name for name in data.LOADERS if name != "smoothie-cnn"])
+def test_figures_alone_are_those_of_the_texts(name):
+    bare = data.load(name, texts=False)
+    assert len(set(bare.prompts)) == len(bare)
+    assert bare.missing["score"] == bare.missing["cost"] == 0
+    needed(name)
+    whole = data.load(name)
+    np.testing.assert_array_equal(bare.score_NM, whole.score_NM)
+    np.testing.assert_array_equal(bare.cost_NM, whole.cost_NM)
+    assert (bare.models, bare.datasets, bare.splits) == (whole.models, whole.datasets, whole.splits)
+    assert bare.notes == whole.notes
+
+
 def test_llmrouter_is_as_its_source_says():
-    made = data.load("llmrouter")
+    made = data.load("llmrouter", texts=False)
     assert (made.splits.count("train"), made.splits.count("test")) == (5608 - 119, 500)
     assert not {"human_eval", "gpqa"} - set(made.split("test").datasets)
     # By name: this first test question was answered by two models, whatever the order of the file's keys.

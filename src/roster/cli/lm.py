@@ -20,6 +20,36 @@ Data = Annotated[str, typer.Argument(help="A folder of records, or recorded data
 Routers = Annotated[list[str] | None, typer.Option("--router", help="A recipe's name; may be repeated.")]
 
 
+@app.command("fetch")
+def fetch(
+    name: Annotated[str, typer.Argument(help="Recorded data, such as `llmrouter`, or `all`.")],
+    again: Annotated[bool, typer.Option("--again", help="Download even what is there already.")] = False,
+) -> None:
+    """Download the texts of recorded data, whose figures come with roster.
+
+    Files are pinned by commit and checked by sha256; a broken download goes on where it stopped. They are put into
+    ~/.cache/roster (another folder: ROSTER_CACHE). ROSTER_DATA names a folder that has them already, ROSTER_DATA_URL a
+    mirror.
+
+    \b
+    Examples:
+      roster lm fetch llmrouter
+      roster lm fetch zeroeval
+    """
+    from roster.cli.fetching import shown
+    from roster.lm.data import LOADERS, fetching
+    from roster.lm.data.sources import asked
+
+    for each in [*LOADERS] if name == "all" else [name]:
+        for source in asked(each):
+            typer.echo(f"{source.name}: github.com/{source.repository} at {source.commit[:12]}, {source.licence}")
+        if fetching.is_here(each) and not again:
+            typer.echo("  is here already")
+            continue
+        with shown() as progress:
+            typer.echo(f"  is in {fetching.fetch(each, progress, again)}")
+
+
 @app.command("log")
 def log(
     data: Data,

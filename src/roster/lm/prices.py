@@ -49,8 +49,15 @@ def cost_of_calls(
     prompts: Sequence[str], models: Sequence[str], prices: Mapping[str, Price], answer_tokens_NM: Matrix
 ) -> Matrix:
     """What each call costs, [N, M], in the currency of the prices."""
+    return cost_of_tokens(np.array([tokens(prompt) for prompt in prompts]), models, prices, answer_tokens_NM)
+
+
+def cost_of_tokens(
+    read_N: Matrix, models: Sequence[str], prices: Mapping[str, Price], answer_tokens_NM: Matrix
+) -> Matrix:
+    """The same from the number of tokens of each prompt."""
     check_prices(prices, models)
-    read_N1 = np.array([tokens(prompt) for prompt in prompts])[:, None]
     input_M = np.array([prices[model].input for model in models])
     output_M = np.array([prices[model].output for model in models])
-    return (read_N1 * input_M + answer_tokens_NM * output_M) / 1e6
+    cost_NM: Matrix = (read_N[:, None] * input_M + answer_tokens_NM * output_M) / 1e6
+    return cost_NM

@@ -1,4 +1,9 @@
-"""Recorded answers of real models, each with its licence and SOURCE.txt beside it. One collection a file."""
+"""Recorded answers of real models: the figures come with roster, the texts are fetched. One collection a file.
+
+figures, sources   what comes along; what is pinned, with licence and hashes
+places, texts      where the texts of others are looked for; reading and checking them
+fetching           downloading them (`roster lm fetch`)
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from roster.errors import RosterError, nearest
 from roster.lm.data import llmrouter, routellm, smoothie, zeroeval
 from roster.lm.records import Records
 
-LOADERS: dict[str, Callable[[], Records]] = {
+LOADERS: dict[str, Callable[[bool], Records]] = {
     "llmrouter": llmrouter.load,
     "routellm-gsm8k": routellm.gsm8k,
     "routellm-mmlu": routellm.mmlu,
@@ -20,8 +25,18 @@ LOADERS: dict[str, Callable[[], Records]] = {
 }
 
 
-def load(name: str) -> Records:
-    """The records of that name; RosterError with the nearest names when there are none."""
+def load(name: str, texts: bool = True) -> Records:
+    """The records of that name.
+
+    Args:
+        name: one of LOADERS.
+        texts: with the texts of prompts and answers; without them prompts are numbered, which is enough for whatever
+            reads scores, costs and data sets only.
+
+    Raises:
+        RosterError: there are no such data, with the nearest names; or their texts are not on this machine, with the
+            command that fetches them.
+    """
     if name not in LOADERS:
         raise RosterError(f"no recorded data are called {name!r}: {nearest(name, LOADERS)}")
-    return LOADERS[name]()
+    return LOADERS[name](texts)

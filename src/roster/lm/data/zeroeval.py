@@ -2,49 +2,53 @@
 
 `crux` and `gsm8k` have all models and no prices: their cost is the length of the answer in tokens (characters / 4).
 `priced` has both data sets and the models that have a list price (zeroeval/prices.json): its cost is in dollars, from
-the recorded length of each answer.
+the recorded length of each answer. Of the answers only is known which are equal.
 """
 
 from __future__ import annotations
 
-import io
+import json
+from importlib.resources import files
 
 import numpy as np
 
-from roster.lm.data.files import read_bytes, read_json, read_lines
-from roster.lm.prices import CHARS_PER_TOKEN, Price, cost_of_calls
+from roster.lm.data.figures import read
+from roster.lm.prices import Price, cost_of_tokens
 from roster.lm.records import Records, unknown
 from roster.lm.splits import deduplicate, split_at_random
 
 
-def crux() -> Records:
+def crux(texts: bool = True) -> Records:
     """51 models x 800 questions."""
-    return split_at_random(deduplicate(_all_models("crux")))
+    return split_at_random(deduplicate(_all_models("zeroeval-crux", texts)))
 
 
-def gsm8k() -> Records:
+def gsm8k(texts: bool = True) -> Records:
     """43 models x 1,319 questions."""
-    return split_at_random(deduplicate(_all_models("gsm")))
+    return split_at_random(deduplicate(_all_models("zeroeval-gsm8k", texts)))
 
 
-def priced() -> Records:
+def priced(texts: bool = True) -> Records:
     """The models with a list price on both data sets; random splits, 60/20/20."""
-    listed = read_json("zeroeval/prices.json")["prices"]
+    listed = json.loads((files("roster.lm.data") / "zeroeval/prices.json").read_text(encoding="utf-8"))["prices"]
     models = tuple(sorted(listed))
-    parts = [_all_models(task).only(models) for task in ("crux", "gsm")]
+    names = ("zeroeval-crux", "zeroeval-gsm8k")
+    parts = [_all_models(name, texts).only(models) for name in names]
     prompts = tuple(prompt for part in parts for prompt in part.prompts)
+    read_N = np.concatenate([read(name, texts=False).read_N for name in names])
     written_NM = np.concatenate([part.cost_NM for part in parts])
     prices = {model: Price(**listed[model]) for model in models}
+    answers = [part.answer_NM for part in parts if part.answer_NM is not None]
     records = Records(
         name="zeroeval",
         prompts=prompts,
         models=models,
         score_NM=np.concatenate([part.score_NM for part in parts]),
-        cost_NM=cost_of_calls(prompts, models, prices, written_NM),
+        cost_NM=cost_of_tokens(read_N, models, prices, written_NM),
         delay_NM=unknown(*written_NM.shape),
         datasets=tuple(name for part in parts for name in part.datasets),
         splits=("train",) * len(prompts),
-        answer_NM=np.concatenate([part.answer_NM for part in parts]),
+        answer_NM=np.concatenate(answers),
         notes=(
             "costs: list prices of the providers (end of 2024) x (characters of prompt and recorded answer / 4)",
             "splits are random, 60/20/20 within each data set",
@@ -53,26 +57,19 @@ def priced() -> Records:
     return split_at_random(deduplicate(records))
 
 
-def _all_models(task: str) -> Records:
-    with np.load(io.BytesIO(read_bytes(f"zeroeval/{task}.npz")), allow_pickle=False) as stored:
-        models = tuple(str(model) for model in stored["models"])
-        ids = [str(each) for each in stored["ids"]]
-        score_NM = stored["correct"].T.astype(float)
-        tokens_NM = stored["out_chars"].T / CHARS_PER_TOKEN
-    asked = {row["id"]: row["question"] for row in read_lines(f"zeroeval/{task}.queries.jsonl.xz")}
-    answers = read_json(f"zeroeval/{task}.answers.json.xz")
-    answer_NM = np.array([answers[model] for model in models], dtype=object).T
-    dataset = {"crux": "crux", "gsm": "gsm8k"}[task]
+def _all_models(name: str, texts: bool) -> Records:
+    found = read(name, texts)
+    assert found.written_NM is not None  # Both collections have the lengths.
     return Records(
-        name=f"zeroeval-{dataset}",
-        prompts=tuple(asked[each] for each in ids),
-        models=models,
-        score_NM=score_NM,
-        cost_NM=tokens_NM,
-        delay_NM=unknown(*score_NM.shape),
-        datasets=(dataset,) * len(ids),
-        splits=("train",) * len(ids),
+        name=name,
+        prompts=found.prompts,
+        models=found.models,
+        score_NM=found.score_NM,
+        cost_NM=found.written_NM,
+        delay_NM=unknown(*found.score_NM.shape),
+        datasets=found.datasets,
+        splits=found.splits,
         currency="tokens written",
-        answer_NM=answer_NM,
+        answer_NM=found.answers,
         notes=("no prices in the data: the cost is the length of the answer in tokens (characters / 4)",),
     )
