@@ -11,7 +11,7 @@ import tiny
 from roster.balance import LossFreeBias
 from roster.errors import RosterError
 from roster.moe import export, replace
-from roster.moe.exporting import as_architecture, read_blocks
+from roster.moe.exporting import _compare, _probe_length, as_architecture, read_blocks
 from roster.moe.replacing import routed_blocks
 from roster.moe.targets import TARGETS
 from roster.select import TopK
@@ -139,7 +139,9 @@ def test_every_tensor_has_a_place_and_every_place_a_tensor():
 def test_logits_that_differ_are_refused():
     """Names may fit where meanings do not: Granite's multipliers have no place in Mixtral."""
     model = made("Granite", _MULTIPLIERS, "gshard-top2")
-    with pytest.raises(RosterError, match="does not answer as this model does: logits differ by"):
+    with pytest.raises(
+        RosterError, match=r"Mixtral cannot say .*: embedding_multiplier is 3\.0, there it is 'no such setting'"
+    ):
         as_architecture(model, read_blocks(model), TARGETS[0])
 
 
@@ -168,3 +170,37 @@ def test_a_saved_folder_that_was_changed_says_where(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"not tensors")
     with pytest.raises(RosterError, match="cannot be read"):
         roster.load(tmp_path)
+
+
+def test_a_window_that_the_other_config_cannot_say_is_no_export(tmp_path):
+    """Shorter than the window both models answer alike, so that a probe of 16 tokens vouched for another model."""
+    window = {"use_sliding_window": True, "sliding_window": 32, "max_window_layers": 0, "max_position_embeddings": 128}
+    model = made("Qwen3", window, "gshard-top2")
+    assert "sliding_attention" in model.config.layer_types
+    with pytest.raises(
+        RosterError, match=r"cannot say what this model's config says|does not answer as this model does"
+    ):
+        export(model, tmp_path / "plain")
+    assert not (tmp_path / "plain").exists()
+
+
+def test_a_window_that_the_other_config_can_say_is_probed_past_its_end(tmp_path):
+    model = made("Mistral", {"sliding_window": 24, "max_position_embeddings": 128}, "gshard-top2")
+    assert _probe_length(model.config) == 32
+    export(model, tmp_path / "plain")
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "plain").eval()
+    ids = torch.arange(60)[None] % 60
+    with torch.no_grad():
+        wanted, found = model(input_ids=ids).logits, plain(input_ids=ids).logits
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_what_answers_otherwise_is_no_export(monkeypatch, tmp_path):
+    """The last line of defence: settings agree and answers do not."""
+    model = made("Llama", {}, "gshard-top2")
+    monkeypatch.setattr("roster.moe.exporting._check_settings", lambda *_: None)
+    plain = as_architecture(model, read_blocks(model), TARGETS[0])
+    with torch.no_grad():
+        plain.lm_head.weight[3] += 0.5
+    with pytest.raises(RosterError, match="does not answer as this model does: logits differ by"):
+        _compare(model, plain)

@@ -3,6 +3,8 @@
     roster.json          what it is: recipe and options, experts and hashes, fingerprint of the base
     experts/NAME/        each expert in PEFT's own format, with its card
     router.safetensors   every tensor of the routers and heads
+    model.safetensors    what the recipe trains, by its names in the model, from which transformers' Trainer takes a
+                         run up again; only where something is trained
     base/                the base itself, when it has no public name (or when asked for)
 
 `roster.adapters.reading` reads it; how a folder is swapped in whole is `roster.saving`'s business.
@@ -49,6 +51,10 @@ def save(model: Any, folder: Path, wanted: Wanted = Wanted()) -> None:  # noqa: 
     with writing(folder, MIXTURE_ENTRIES) as new:
         experts = _write_experts(current_adapters(model, state), new / EXPERTS)
         write_tensors(router_state(model, state), new, ROUTER)
+        if mixture.plan.trains:
+            added = {name for name, parameter in model.named_parameters() if is_added(name) and parameter.requires_grad}
+            buffers = {name for name, _ in model.named_buffers() if is_added(name)} & state.keys()
+            write_tensors({name: state[name] for name in sorted(added | buffers)}, new, "model")
         if include_base:
             write_base(model, new / BASE, state, wanted.max_shard_size)
         write_tokenizer(model, new)

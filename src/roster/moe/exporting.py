@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,6 +36,9 @@ from roster.score import Linear
 from roster.select import TopK
 
 _PROBE_TOKENS = 16
+_LONGEST_PROBE = 4200
+# Settings after so many tokens of which a model computes otherwise.
+_LENGTHS = ("sliding_window", "attention_chunk_size", "original_max_position_embeddings")
 # Of the largest logit: two orders of the same sums in each type.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _OWN_WORDS = ("model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path")
@@ -201,6 +204,7 @@ def as_architecture(model: Any, blocks: Blocks, target: Target) -> nn.Module:
     _fill(plain, _renamed(model, blocks, target), target.name)
     if model.can_generate():
         plain.generation_config = copy.deepcopy(model.generation_config)
+    _check_settings(model, plain, {*target.settings(blocks), *(target.settings_alone or {})})
     _compare(model, plain)
     return plain.train(model.training)
 
@@ -226,11 +230,51 @@ def _fill(plain: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
         raise RosterError(f"the tensors of this model are not those of {name}: {str(error).splitlines()[1]}") from None
 
 
+def _probe_length(config: Any) -> int:
+    """So many tokens that every length which a setting names has been passed, as far as that can be computed."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    named = [getattr(config, name, None) for name in _LENGTHS] + [rope.get(name) for name in _LENGTHS]
+    passed = [each + 8 for each in named if isinstance(each, int) and each + 8 <= _LONGEST_PROBE]
+    return max([_PROBE_TOKENS, *passed])
+
+
+def _check_settings(model: Any, plain: Any, set_by_target: Collection[str]) -> None:
+    """Refuses an export whose config does not say what the model's says.
+
+    A setting that both have must have one value; one that only the model's config has must be as its class begins, for
+    nothing in the other config can say it.
+    """
+    ours, theirs = model.config.get_text_config(), plain.config
+    plain_class = type(ours)().to_dict()
+    kept = theirs.to_dict()
+    for name, value in ours.to_dict().items():
+        if name in _OWN_WORDS or name in set_by_target:
+            continue
+        if name in kept and kept[name] != value and (kept[name] or value):  # None and 0 are both nothing
+            _differs(name, value, kept[name], theirs)
+        if name not in kept and value != plain_class.get(name) and not _idle(name, ours):
+            _differs(name, value, "no such setting", theirs)
+
+
+def _idle(name: str, config: Any) -> bool:
+    """Settings of windows say nothing when no layer has one."""
+    windows = ("sliding_window", "max_window_layers", "use_sliding_window", "layer_types")
+    return name in windows and all(each == "full_attention" for each in getattr(config, "layer_types", None) or ["?"])
+
+
+def _differs(name: str, ours: Any, theirs: Any, config: Any) -> NoReturn:
+    raise RosterError(
+        f"{type(config).__name__.removesuffix('Config')} cannot say what this model's config says: {name} is {ours!r}, "
+        f"there it is {theirs!r}; save_pretrained writes roster's own folder"
+    )
+
+
 @torch.no_grad()
 def _compare(model: Any, plain: nn.Module) -> None:
     """Refuses an export that does not compute the same."""
-    vocab = model.config.get_text_config().vocab_size
-    ids = torch.randint(vocab, (2, _PROBE_TOKENS), generator=torch.Generator().manual_seed(0)).to(model.device)
+    config = model.config.get_text_config()
+    shape = (2, _probe_length(config))
+    ids = torch.randint(config.vocab_size, shape, generator=torch.Generator().manual_seed(0)).to(model.device)
     training = model.training
     before = model.eval()(input_ids=ids, use_cache=False).logits
     model.train(training)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from roster.context import Context, ContextSlot
 from roster.errors import RosterError, nearest
+from roster.routed.auxiliary import add_losses
 from roster.routed.checkpoint import CarryContext
 from roster.routed.generation import Generation
 from roster.routed.history import history_of, new_cache
@@ -93,6 +94,10 @@ class RoutedModel:
                 when there are any, else the first call of a generation is the prompt.
             task_ids: task of each row, [B], -1 for none of `model.roster.tasks`; for recipes that route by task.
             args, kwargs: as the base model takes them.
+
+        Returns:
+            As the base model's. In training, with balance parts, it has `aux_loss`, which is in `loss` already where
+            there are labels; whoever computes the loss (label smoothing, `compute_loss_func`) adds it.
         """
         mixture = self.roster
         if getattr(self, "_is_replica", False):
@@ -110,12 +115,13 @@ class RoutedModel:
             cache = kwargs.get("past_key_values")
             later = cache is not None and int(cache.get_seq_length()) > 0
             context.recorder.begin(context.input_ids_BS, context.mask_BS, continues=later)
+        as_tuple = kwargs.pop("return_dict", None) is False or not getattr(self.config, "return_dict", True)
         with mixture.slot.use(context):
             self._route_ahead(context, kwargs)
-            output = super().forward(**kwargs)
-        if self.training and context.losses and getattr(output, "loss", None) is not None:
-            output.loss = output.loss + sum(loss.to(output.loss) for loss in context.losses.values())
-        return output
+            output = super().forward(**kwargs, return_dict=True)
+        if self.training and context.losses:
+            add_losses(output, context.losses, kwargs.get("labels"), kwargs.get("num_items_in_batch"))
+        return output.to_tuple() if as_tuple else output
 
     def _context(
         self, kwargs: dict[str, Any], token_mask: Tensor | None, prompt_mask: Tensor | None, task_ids: Tensor | None

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import Trainer, TrainerCallback
 
-from roster.adapters.reading import load_experts, load_router
 from roster.adapters.writing import save
 from roster.saving import MANIFEST, Wanted
 from roster.train.schedule import advance
@@ -21,11 +19,6 @@ class RoutedTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         save(self.model, Path(output_dir or self.args.output_dir), Wanted(False, state_dict))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        model = self.model if model is None else model
-        load_router(model, Path(resume_from_checkpoint))
-        load_experts(model, Path(resume_from_checkpoint))
 
 
 class Advance(TrainerCallback):

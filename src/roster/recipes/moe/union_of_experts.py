@@ -13,7 +13,11 @@ first token, for a mean over the patch would let a causal model see ahead; no ex
 
 from __future__ import annotations
 
+import torch
+from torch import nn
+
 from roster.balance import LoadBalancing
+from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.recipes.recipe import Recipe
 from roster.router import Router
@@ -31,11 +35,18 @@ def union_of_experts(num_experts: int = 8, k: int = 2, patch: int = 4, balance: 
         balance: weight of the load-balancing loss.
     """
 
-    def router(place: Place) -> Router:
+    def block(place: Place) -> nn.Module:
+        place.check_choice(k, num_experts)
         score = Patched(Linear(place.width, num_experts), patch, place.name)
-        return Router(score, Unit(TopK(k, "all")), [LoadBalancing(balance)])
+        router = Router(score, Unit(TopK(k, "all")), [LoadBalancing(balance)])
+        experts = place.make_experts(num_experts, place.share(k))
+        if hasattr(experts, "down_EFD"):  # not those of a model, which begin as they are
+            # Each slice begins as a block of its own width; the sum of k of them is to begin as one dense block.
+            with torch.no_grad():
+                experts.down_EFD.mul_(k**-0.5)
+        return MoE(router, experts)
 
-    return Layout.of(router, num_experts, k, remembers=patch > 1)
+    return Layout(block, remembers=patch > 1)
 
 
 RECIPE = Recipe(
