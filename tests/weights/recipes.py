@@ -2,12 +2,35 @@
 
 _SETTINGS = {
     "linear": "weight: [0.5, 1.5]",
+    "slerp": "t: 0.3",
+    "nuslerp": "weight: 1",
+    "nuslerp:rows": "weight: 1, nuslerp_flatten: false",
+    "nuslerp:columns": "weight: 1, nuslerp_flatten: false, nuslerp_row_wise: true",
+    "task_arithmetic": "weight: 0.7, lambda: 0.9",
+    "ties": "weight: 1, density: 0.3",
+    "ties:tensor": "weight: 1, density: 0.3, trim: tensor, rescale: true",
+    "dare_linear": "weight: 0.5, density: 0.4",
+    "dare_ties": "weight: 0.5, density: 0.4, scale_to: norm",
+    "della_linear": "weight: 0.5, density: 0.4, scale_to: probability",
+    "della": "weight: 0.5, density: 0.4",
+    "breadcrumbs": "weight: 0.5, density: 0.4, gamma: 0.05",
+    "breadcrumbs_ties": "weight: 0.5, density: 0.4, rescale: true",
+    "model-breadcrumbs": "beta: 0.3",
+    "model_stock": "",
+    "model_stock:rows": "filter_wise: true",
+    "karcher": "",
+    "sce": "",
+    "sce:selected": "select_topk: 0.4",
+    "passthrough": "scale: 0.5",
 }
 EVERY = list(_SETTINGS)
+_ONE = {"slerp", "passthrough"}
+_NO_BASE = {"linear", "karcher", "passthrough"}
 
 
 def config_text(name, folder):
-    """YAML that merges m0, m1 (and m2 where the method takes three) by a method."""
+    """YAML that merges m0 (and m1, where the method takes more than one) by a method."""
     slug = name.partition(":")[0]
-    models = ", ".join(f"{{model: {folder / each}}}" for each in ("m0", "m1"))
-    return f"merge_method: {slug}\nmodels: [{models}]\nparameters: {{{_SETTINGS[name]}}}\n"
+    models = ", ".join(f"{{model: {folder / each}}}" for each in ("m0", "m1")[: 1 if slug in _ONE else 2])
+    base = "" if slug in _NO_BASE else f"base_model: {folder / 'b'}\n"
+    return f"merge_method: {slug}\nmodels: [{models}]\n{base}parameters: {{{_SETTINGS[name]}}}\n"

@@ -12,14 +12,17 @@ from roster.merge.methods import find_method
 from roster.weights import apply
 
 
-def merge_tensors(method: str, tensors: Sequence[Tensor], base: Tensor | None = None, **settings: Any) -> Tensor:
+def merge_tensors(
+    method: str, tensors: Sequence[Tensor], base: Tensor | None = None, *, name: str = "", **settings: Any
+) -> Tensor:
     """One tensor out of several.
 
     Args:
         method: its slug.
         tensors: one of each model, all of one shape.
         base: the base's, for methods that have one.
-        settings: as in a config; a setting per model is a list, or one number for all.
+        name: the tensor's, where random draws should be those of a checkpoint's tensor of this name.
+        settings: as in a config (`lambda` through `**{"lambda": ...}`); a setting per model is a list, or one number for all.
 
     Returns:
         float32 (float64 where one of the tensors is), of the same shape.
@@ -29,22 +32,23 @@ def merge_tensors(method: str, tensors: Sequence[Tensor], base: Tensor | None = 
     """
     found = find_method(method)
     found.check_count(len(tensors), base is not None)
-    for name in settings:
-        if name not in found.settings:
-            raise RosterError(f"method {method!r} has no parameter {name!r}: {nearest(name, found.settings)}")
+    for key in settings:
+        if key not in found.settings:
+            raise RosterError(f"method {method!r} has no parameter {key!r}: {nearest(key, found.settings)}")
     values: dict[str, Any] = {}
-    for name, setting in found.settings.items():
-        value = settings.get(name, setting.default)
+    for key, setting in found.settings.items():
+        value = settings.get(key, setting.default)
         if value is None:
-            raise RosterError(f"method {method!r} needs the parameter {name!r}")
+            raise RosterError(f"method {method!r} needs the parameter {key!r}")
         if setting.per_model:
             each = list(value) if isinstance(value, Sequence) else [value] * len(tensors)
             if len(each) != len(tensors):
-                raise RosterError(f"{name} has {len(each)} values for {len(tensors)} models")
-            values[name] = tuple(setting.check(one) for one in each)
+                raise RosterError(f"{key} has {len(each)} values for {len(tensors)} models")
+            values[key] = tuple(setting.check(one) for one in each)
         else:
-            values[name] = setting.check(value)
+            values[key] = setting.check(value)
     operands = [*([base] if base is not None else []), *tensors]
     if any(each.shape != operands[0].shape for each in operands):
         raise RosterError(f"tensors of different shapes: {[tuple(each.shape) for each in operands]}")
-    return apply(found.make(values, found.shares(len(tensors)) if found.shares else None), operands)
+    common = found.shares(len(tensors)) if found.shares else None
+    return apply(found.make(values, name, tuple(tensors[0].shape), common), operands)

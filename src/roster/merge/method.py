@@ -125,12 +125,24 @@ class Method:
                 found[name] = Setting(name, **each.metadata["setting"])
         return found
 
-    def make(self, values: Mapping[str, Any], common: Any = None) -> Kernel:
-        """The kernel of one tensor; values are checked already."""
+    def make(self, values: Mapping[str, Any], tensor: str, shape: tuple[int, ...], common: Any = None) -> Kernel:
+        """The kernel of one tensor; values are checked already.
+
+        Args:
+            values: every setting by its name.
+            tensor, shape: the tensor's; random draws depend on the name.
+            common: what `shares` made for this run.
+        """
         fields = dataclasses.fields(self.kernel)  # type: ignore[arg-type]
         names = {each.metadata.get("name") or each.name: each.name for each in fields if "setting" in each.metadata}
         given = {names[name]: value for name, value in values.items()}
-        return self.kernel(**given) if self.shares is None else self.kernel(**given, common=common)
+        if any(each.name == "tensor" for each in fields):
+            given["tensor"] = tensor
+        if self.shares is None:
+            return self.kernel(**given)
+        kernel = self.kernel(**given, common=common)
+        kernel.announce(shape)  # type: ignore[attr-defined]  # whoever shares something announces itself
+        return kernel
 
     def check_count(self, count: int, has_base: bool) -> None:
         """Raises RosterError when the number of models, or the base, is not what the method needs."""

@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 from roster.errors import RosterError, nearest
-from roster.merge import linear
+from roster.merge import (
+    breadcrumbs,
+    dare,
+    della,
+    karcher,
+    linear,
+    model_stock,
+    nuslerp,
+    passthrough,
+    sce,
+    slerp,
+    task_arithmetic,
+    ties,
+)
 from roster.merge.method import Method
 
+_LISTED = (
+    linear.METHOD,
+    slerp.METHOD,
+    nuslerp.METHOD,
+    task_arithmetic.METHOD,
+    ties.METHOD,
+    dare.LINEAR,
+    dare.TIES,
+    della.LINEAR,
+    della.ELECTED,
+    breadcrumbs.TENSOR,
+    breadcrumbs.TIES,
+    breadcrumbs.ROWS,
+    model_stock.METHOD,
+    karcher.METHOD,
+    sce.METHOD,
+    passthrough.METHOD,
+)
 METHODS: dict[str, Method] = {}
-for _method in (linear.METHOD,):
+for _method in _LISTED:
     if _method.slug in METHODS:
         raise ValueError(f"two methods are called {_method.slug!r}")
     METHODS[_method.slug] = _method

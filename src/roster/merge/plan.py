@@ -153,7 +153,9 @@ def _output(
     if not spec.dtype.is_floating_point:
         return Output(site.name, spec, (operands[0],), Copy())
     dtype = config.out_dtype or config.dtype or _one_dtype(site.name, operands)
-    return Output(site.name, Spec(dtype, spec.shape), tuple(operands), method.make(values, common))
+    return Output(
+        site.name, Spec(dtype, spec.shape), tuple(operands), method.make(values, site.name, spec.shape, common)
+    )
 
 
 def _has(source: Source, name: str) -> str:
