@@ -22,7 +22,8 @@ def merge_tensors(
         tensors: one of each model, all of one shape.
         base: the base's, for methods that have one.
         name: the tensor's, where random draws should be those of a checkpoint's tensor of this name.
-        settings: as in a config (`lambda` through `**{"lambda": ...}`); a setting per model is a list, or one number for all.
+        settings: as in a config (`lambda` through `**{"lambda": ...}`); a setting per model is a list, or one number
+            for all.
 
     Returns:
         float32 (float64 where one of the tensors is), of the same shape.

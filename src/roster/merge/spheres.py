@@ -76,5 +76,5 @@ class Spanned(Kernel):
 
 
 def row_dots(x_RC: Tensor, y_RC: Tensor) -> Tensor:
-    """Inner products row by row, [R, 1]. Each row by itself, so that the bits do not depend on which rows come along."""
+    """Inner products row by row, [R, 1]: each by itself, so that its bits do not depend on the others."""
     return torch.stack([torch.dot(a, b) for a, b in zip(x_RC, y_RC, strict=True)])[:, None]

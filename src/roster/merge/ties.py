@@ -2,8 +2,8 @@
 
 Equation: S keeps the largest `density` share by magnitude; then the election of `task_vectors.py`, normalized.
 `trim: global` ranks the entries of the whole model, as the paper and its code do; `trim: tensor` ranks within each
-tensor, as mergekit does, where every tensor keeps the same share whether it changed or not. They differ: on models whose
-tensors change by different amounts the merged differences are a quarter of their norm apart.
+tensor, as mergekit does, where every tensor keeps the same share whether it changed or not. They differ: on models
+whose tensors change by different amounts the merged differences are a quarter of their norm apart.
 Ties at the threshold are all kept, as in the paper's code.
 
 Source: Yadav et al. 2023, arXiv 2306.01708.
