@@ -1,4 +1,4 @@
-"""The methods that mergekit 0.1.5 has too, against it, in float32; random ones (DARE, DELLA) where nothing is dropped."""
+"""The methods that mergekit 0.1.5 has too, against it, in float32; of random ones (DARE, DELLA) what is certain."""
 
 import json
 import os

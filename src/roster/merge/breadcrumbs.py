@@ -1,9 +1,9 @@
 """Model Breadcrumbs: drop the largest entries of each difference (outliers) and the small ones; add what is between.
 
 Two ways, named. `breadcrumbs` and `breadcrumbs_ties` are mergekit's, which rank within a tensor: `gamma` of the
-entries go at the top, `density` of all stay. `model-breadcrumbs` is the authors' code, which ranks within each row: `gamma` of
-a row goes at the top, the next `beta` stay. A row too short for one entry keeps one, where their code keeps none.
-Entries as large as the one at a boundary are dropped at the top, kept at the bottom.
+entries go at the top, `density` of all stay. `model-breadcrumbs` is the authors' code, which ranks within each row:
+`gamma` of a row goes at the top, the next `beta` stay. A row too short for one entry keeps one, where their code keeps
+none. Entries as large as the one at a boundary are dropped at the top, kept at the bottom.
 
 Source: Davari and Belilovsky 2024, arXiv 2312.06795.
 """
