@@ -6,7 +6,7 @@ Shape legend: T tokens, D width of what the router reads, E experts.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,11 @@ from roster.context import Context
 from roster.errors import RosterError
 from roster.route import AnyRoute
 
+HALF = (torch.bfloat16, torch.float16)
+
 
 class Router(nn.Module):
-    """Decides for every token who is on duty.
+    """Decides for every token who is on duty; in float32 where the model computes in half precision.
 
     Args:
         score: `(x_TD, context) -> scores_TE`.
@@ -52,7 +54,7 @@ class Router(nn.Module):
         Raises:
             RosterError: the score of a real token is not a number (found on processors, outside compiled code).
         """
-        scores_TE = self.score(x_TD, context)
+        scores_TE = self._scores(x_TD, context)
         # One token per row is a decode step: what is wrong with the weights showed in the prompt before it. A device
         # would have to be waited for.
         if context.length > 1 and scores_TE.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -69,6 +71,23 @@ class Router(nn.Module):
                 context.add_loss(self.site, loss)
         self.trace(route, context)
         return route
+
+    def _scores(self, x_TD: Tensor, context: Context) -> Tensor:
+        """In float32 at least: in half precision near ties go to other experts."""
+        if torch.is_autocast_enabled(x_TD.device.type):
+            with torch.autocast(x_TD.device.type, enabled=False):
+                return self.score(x_TD.float() if x_TD.dtype in HALF else x_TD, context)
+        return self.score(x_TD.float() if x_TD.dtype in HALF else x_TD, context)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Router:
+        """Moves as the model does, but stays in float32 where the model becomes one of half precision."""
+
+        def keep(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype in HALF and tensor.dtype == torch.float32 else moved
+
+        super()._apply(keep, recurse)
+        return self
 
     def _refuse_nan(self, scores_TE: Tensor, x_TD: Tensor, context: Context) -> None:
         if not math.isnan(float(scores_TE.sum())):

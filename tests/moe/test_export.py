@@ -177,9 +177,7 @@ def test_a_window_that_the_other_config_cannot_say_is_no_export(tmp_path):
     window = {"use_sliding_window": True, "sliding_window": 32, "max_window_layers": 0, "max_position_embeddings": 128}
     model = made("Qwen3", window, "gshard-top2")
     assert "sliding_attention" in model.config.layer_types
-    with pytest.raises(
-        RosterError, match=r"cannot say what this model's config says|does not answer as this model does"
-    ):
+    with pytest.raises(RosterError, match=r"cannot say what this model's config says: .*(layer_types|window)"):
         export(model, tmp_path / "plain")
     assert not (tmp_path / "plain").exists()
 

@@ -7,6 +7,7 @@ once, and where a device map says that they belong elsewhere, not even that.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from roster.moe.replacing import replace
 from roster.moe.writing import BASE
 from roster.routed.base import load_tokenizer
 from roster.routed.weightless import without_weights
+from roster.router import HALF, Router
 from roster.saving import read_manifest
 from roster.tensors import StoredTensors
 
@@ -149,12 +151,15 @@ def _fill(
     wanted = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     on_disk: dict[str, Tensor] = {}
     state, homes = model.state_dict(keep_vars=True), _homes(model)
+    deciding = (module for module in model.modules() if isinstance(module, Router))
+    routers = {id(each) for router in deciding for each in chain(router.parameters(), router.buffers())}
     for name in stored:
         value = stored[name]
         # A saved bias or a pruned expert may hold -inf on purpose; NaN is never meant.
         if value.is_floating_point() and bool(torch.isnan(value).any()):
             raise RosterError(f"tensor {name!r} in {str(stored.where)!r} holds NaN")
-        if value.is_floating_point() and wanted is not None:
+        # Routers stay in float32, as they do when a model is converted.
+        if value.is_floating_point() and wanted is not None and not (id(state[name]) in routers and wanted in HALF):
             value = value.to(wanted)
         place = "cpu" if places is None else _place_of(name, places)
         if place == "disk" and isinstance(state[name], nn.Parameter):
