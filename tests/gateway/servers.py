@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 
@@ -70,7 +71,7 @@ class Upstream:
 
     def forget(self):
         """As new, for the next test."""
-        self.does, self.seen, self.headers = {}, [], []
+        self.does, self.seen, self.headers, self.raw = {}, [], [], []
         self.cancelled = threading.Event()
         self.confidence = 0.95
         self.healthy = True
@@ -109,6 +110,7 @@ class Upstream:
         body = await request.json()
         self.seen.append(body)
         self.headers.append(dict(request.headers))
+        self.raw.append(await request.body())
         chat = request.url.path.endswith("chat/completions")
         behaviour = self.does.get(body["model"], "answers")
         if callable(behaviour) and not isinstance(behaviour, Response):
@@ -232,14 +234,22 @@ def free_port():
 
 
 @contextlib.contextmanager
-def postgres(folder):
-    """The URL of a PostgreSQL server of our own."""
+def postgres():
+    """The URL of a PostgreSQL server of our own.
+
+    Its folder is none of pytest's: it runs as another user, and pytest shuts others out of its base at every start.
+    """
+    made = tempfile.TemporaryDirectory(prefix="roster-postgresql-", ignore_cleanup_errors=True)
+    with made as folder, _postgres_in(Path(folder)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _postgres_in(folder):
     port, data = free_port(), folder / "data"
     # It refuses to run as root.
     user = {"user": "nobody", "group": "nogroup"} if os.getuid() == 0 else {}
     folder.chmod(0o777)
-    for parent in folder.parents[:2]:
-        parent.chmod(0o755)
     home = Path(shutil.which("postgres")).resolve().parent
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
     subprocess.run(

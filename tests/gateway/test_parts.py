@@ -201,11 +201,10 @@ def test_a_state_that_does_not_fit():
 
 @pytest.fixture(scope="module", params=DATABASES)
 def url(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
     if request.param == "sqlite":
-        yield f"sqlite:///{folder}/store.db"
+        yield f"sqlite:///{tmp_path_factory.mktemp(request.param)}/store.db"
         return
-    with postgres(folder) as (found, _):
+    with postgres() as (found, _):
         for _ in range(200):
             with contextlib.suppress(RosterError):
                 Store(found).close()

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.skipif("postgresql" not in DATABASES, reason="needs Pos
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    with postgres(tmp_path_factory.mktemp("postgresql")) as (url, _):
+def database():
+    with postgres() as (url, _):
         for _ in range(200):
             with contextlib.suppress(RosterError):
                 Store(url).close()

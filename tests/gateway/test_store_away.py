@@ -96,8 +96,8 @@ def set_pages(store, most):
 
 
 @pytest.mark.skipif("postgresql" not in DATABASES, reason="needs PostgreSQL")
-def test_postgresql_goes_away_and_comes_back(upstream, tmp_path, tmp_path_factory):
-    with postgres(tmp_path_factory.mktemp("postgresql")) as (url, server):
+def test_postgresql_goes_away_and_comes_back(upstream, tmp_path):
+    with postgres() as (url, server):
         for _ in range(200):
             with contextlib.suppress(RosterError):
                 Store(url).close()

@@ -20,6 +20,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 HeaderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 """In lower case."""
 Period = Literal["day", "month", "total"]
+LimitField = Literal["max_tokens", "max_completion_tokens"]
+LIMIT_FIELDS: tuple[LimitField, ...] = ("max_tokens", "max_completion_tokens")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -99,7 +101,8 @@ class Upstream(Strict):
         api_key: sent as a bearer token, or as `key_header` says.
         api_keys: several of them: calls go to the one that is least busy, and to another when one is refused.
         health: ask it regularly whether it is there; by default only requests show it.
-        drop: fields of the request that this server refuses.
+        drop: fields of the request that this server refuses; never the one that carries the limit of output tokens.
+        limit_field: which one that is, in chats; by default what the provider at this host takes.
         key_header: the header that carries the key alone, such as api-key.
         headers: further ones to send with every call.
         proxy: to go through; by default what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say.
@@ -113,6 +116,7 @@ class Upstream(Strict):
     timeouts: Timeouts = Timeouts()
     breaker: Breaker = Breaker()
     drop: tuple[str, ...] = Field(default=(), strict=False)
+    limit_field: LimitField | None = None
     key_header: HeaderName = "authorization"
     headers: dict[HeaderName, SecretStr] = {}
     proxy: SecretStr | None = None
@@ -149,6 +153,7 @@ class Model(Strict):
         price: what it costs.
         max_output: the most tokens of an answer, where the request sets no limit of its own: budgets reserve for them.
         logprobs: whether the upstream returns token log-probabilities, which cascades need.
+        limit_field: in which it is told the limit of output tokens; by default the upstream's.
     """
 
     upstream: str | Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
@@ -156,6 +161,7 @@ class Model(Strict):
     price: Price
     max_output: Annotated[int, Field(ge=1)] = 4096
     logprobs: bool = True
+    limit_field: LimitField | None = None
 
     @property
     def upstreams(self) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ async def _generate(request: Request, body: ChatRequest | TextRequest) -> Respon
     gateway, caller = _parties(request)
     caller.permit(body.model)
     gateway.rates.enter(caller)
-    wanted = asked(body, await request.json(), request.state.size)
+    wanted = asked(body, await request.json(), await request.body())
     if (kept := gateway.answers.find(caller, wanted)) is not None:
         return await _again(gateway, caller, kept)
     session = Session(gateway, caller, wanted)

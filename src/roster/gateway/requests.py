@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -55,7 +55,19 @@ class Generation(Open):
     stream: Flag | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
     n: Answers | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens of an answer."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise ValueError("give `max_completion_tokens` or `max_tokens`, one of them")
+        return self
 
     @property
     def wants_usage(self) -> bool:
@@ -67,17 +79,11 @@ class ChatRequest(Generation):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: Tokens | None = None
     logprobs: Flag | None = None
 
     def parts(self) -> list[str]:
         """The text of each message."""
         return [message.text() for message in self.messages]
-
-    @property
-    def limit(self) -> int | None:
-        """The most tokens of an answer."""
-        return self.max_completion_tokens or self.max_tokens
 
 
 class TextRequest(Generation):
@@ -90,11 +96,6 @@ class TextRequest(Generation):
     def parts(self) -> list[str]:
         """Each prompt."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
-
-    @property
-    def limit(self) -> int | None:
-        """The most tokens of an answer."""
-        return self.max_tokens
 
 
 class Question(BaseModel):
@@ -144,14 +145,14 @@ class Asked:
     Attributes:
         kind: chat or text.
         body: as it came.
-        size: of the body, in bytes.
+        raw: the bytes that it came in.
         prompt: as policies read it.
         request: the checked fields.
     """
 
     kind: Kind
     body: dict[str, Any]
-    size: int
+    raw: bytes
     prompt: str
     request: ChatRequest | TextRequest
 
@@ -159,6 +160,15 @@ class Asked:
     def path(self) -> str:
         """Under an upstream's URL."""
         return "/chat/completions" if self.kind == "chat" else "/completions"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(self.raw)
+
+    def raw_of(self, body: dict[str, Any]) -> bytes | None:
+        """The bytes of a body that is still the one that came; None for one that was changed."""
+        return self.raw if body is self.body else None
 
     @property
     def answers(self) -> int:
@@ -169,7 +179,7 @@ class Asked:
         return wanted
 
 
-def asked(request: ChatRequest | TextRequest, body: dict[str, Any], size: int) -> Asked:
+def asked(request: ChatRequest | TextRequest, body: dict[str, Any], raw: bytes) -> Asked:
     """Puts a request together with the body that it was read from."""
     kind: Kind = "chat" if isinstance(request, ChatRequest) else "text"
-    return Asked(kind, body, size, "\n".join(request.parts()), request)
+    return Asked(kind, body, raw, "\n".join(request.parts()), request)

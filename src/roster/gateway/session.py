@@ -20,6 +20,7 @@ from roster.gateway.confidence import confidence, with_logprobs, without_logprob
 from roster.gateway.errors import ApiError
 from roster.gateway.keys import NANO, Caller
 from roster.gateway.ledger import Purse
+from roster.gateway.outgoing import limit_field, limited
 from roster.gateway.prices import NO_USAGE, Usage
 from roster.gateway.requests import Asked
 from roster.gateway.upstreams import Failure, Stream, Target
@@ -181,15 +182,18 @@ class Session:
 
     def _body(self, leg: Leg) -> dict[str, Any]:
         """The request for one leg: a cascade asks for log-probabilities, a budget for a limit."""
-        body = self.asked.body
-        if self.caller.limited and self.asked.request.limit is None:
-            body = body | {"max_tokens": leg.target.model.max_output}
+        limit = self.asked.request.limit
+        if self.caller.limited and limit is None:
+            limit = leg.target.model.max_output
+        field = limit_field(leg.target.model, leg.target.upstream, self.asked.kind == "chat")
+        body = limited(self.asked.body, field, limit)
         if leg.decision.escalate_below is not None:
             body = {key: value for key, value in body.items() if key != "stream_options"} | {"stream": False}
             return with_logprobs(body, self.asked.kind)
         if self.asked.request.stream:
             options = body.get("stream_options") or {}
-            body = body | {"stream_options": options | {"include_usage": True}}
+            if options.get("include_usage") is not True:
+                body = body | {"stream_options": options | {"include_usage": True}}
         return body
 
     async def _ask(self, leg: Leg) -> Answer:

@@ -19,6 +19,7 @@ from roster.gateway.config import Model, Upstream
 from roster.gateway.errors import ApiError
 from roster.gateway.outbound import endpoint, proxy
 from roster.gateway.outbound import headers as outbound_headers
+from roster.gateway.outgoing import written
 from roster.gateway.requests import Asked, Kind
 from roster.gateway.sse import DONE, NotEvents, read_events
 
@@ -61,10 +62,9 @@ class Target:
     place: str
     way: str
 
-    def body(self, body: dict[str, Any]) -> bytes:
-        """A request's body as this upstream takes it."""
-        kept = {key: value for key, value in body.items() if key not in self.upstream.drop}
-        return strict_json.dumps(kept | {"model": self.model.name or self.name})
+    def body(self, body: dict[str, Any], raw: bytes | None = None) -> bytes:
+        """A request's body as this upstream takes it; `raw`: what it was read from."""
+        return written(body, self.model.name or self.name, self.upstream, raw)
 
 
 class Client:
@@ -117,7 +117,7 @@ class Client:
         """
         try:
             async with asyncio.timeout(target.upstream.timeouts.total):
-                response = await self.open(target, asked.path, body)
+                response = await self.open(target, asked.path, body, raw=asked.raw_of(body))
                 async with response:
                     raw = await _read(response)
         except TimeoutError:
@@ -138,7 +138,7 @@ class Client:
         response = None
         try:
             async with asyncio.timeout(min(target.upstream.timeouts.first_token, target.upstream.timeouts.total)):
-                response = await self.open(target, asked.path, body)
+                response = await self.open(target, asked.path, body, raw=asked.raw_of(body))
                 stream = Stream(response, deadline)
                 await stream.begin()
                 return stream
@@ -150,7 +150,7 @@ class Client:
             raise
 
     async def open(
-        self, target: Target, path: str, body: dict[str, Any], total: float | None = None
+        self, target: Target, path: str, body: dict[str, Any], total: float | None = None, raw: bytes | None = None
     ) -> aiohttp.ClientResponse:
         """A response that is none of an error, whose body has not been read; whoever has it closes it.
 
@@ -159,6 +159,7 @@ class Client:
             path: under the upstream's URL.
             body: of the request, before it is made the upstream's own.
             total: seconds until its end must have come; None: the caller sees to that.
+            raw: the bytes that `body` was read from, where it was not changed since.
 
         Raises:
             Failure: there is none.
@@ -167,7 +168,7 @@ class Client:
         try:
             response = await self._http.post(
                 endpoint(target.upstream, path),
-                data=target.body(body),
+                data=target.body(body, raw),
                 headers=outbound_headers(target.upstream),
                 proxy=proxy(target.upstream),
                 timeout=aiohttp.ClientTimeout(total=total, sock_connect=target.upstream.timeouts.connect),
