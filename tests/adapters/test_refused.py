@@ -34,7 +34,9 @@ def test_pickles(make):
             dump(model)
     torch.save(model.state_dict(), io.BytesIO())
     with torch.no_grad():
-        assert torch.equal(copy.deepcopy(model)(input_ids=IDS).logits, model(input_ids=IDS).logits)
+        wanted = model(input_ids=IDS).logits
+        assert torch.equal(copy.deepcopy(model)(input_ids=IDS).logits, wanted)
+        assert torch.equal(copy.copy(model)(input_ids=IDS).logits, wanted)
 
 
 @pytest.mark.parametrize("make", [adapters, blocks])

@@ -30,7 +30,7 @@ from roster.moe.writing import whole_state
 from roster.routed.model import RoutedModel
 from roster.routed.running import CHILD
 from roster.routed.writing import write_base
-from roster.router import Router
+from roster.router import HALF, Router
 from roster.saving import writing
 from roster.score import Linear
 from roster.select import TopK
@@ -230,6 +230,17 @@ def _fill(plain: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
         raise RosterError(f"the tensors of this model are not those of {name}: {str(error).splitlines()[1]}") from None
 
 
+def _in_full(model: Any) -> Any:
+    """The model, or a copy in float32 of one in half precision whose routers have been rounded to that."""
+    if model.dtype not in HALF:
+        return model
+    full = copy.deepcopy(model)
+    for router in (module for module in full.modules() if isinstance(module, Router)):
+        for parameter in router.parameters():
+            parameter.data = parameter.data.to(model.dtype)
+    return full.float()
+
+
 def _probe_length(config: Any) -> int:
     """So many tokens that every length which a setting names has been passed, as far as that can be computed."""
     rope = getattr(config, "rope_parameters", None) or {}
@@ -275,12 +286,13 @@ def _compare(model: Any, plain: nn.Module) -> None:
     config = model.config.get_text_config()
     shape = (2, _probe_length(config))
     ids = torch.randint(config.vocab_size, shape, generator=torch.Generator().manual_seed(0)).to(model.device)
+    # Half precision is compared in full: a gate in half precision, as existing architectures have it, sends a few tokens
+    # near ties elsewhere than a router in float32 does, which says nothing of whether the models are the same.
     training = model.training
-    before = model.eval()(input_ids=ids, use_cache=False).logits
+    before, after = (_in_full(each).eval()(input_ids=ids, use_cache=False).logits for each in (model, plain))
     model.train(training)
-    after = plain.eval()(input_ids=ids, use_cache=False).logits
     apart, scale = float((after - before).abs().max()), float(before.abs().max())
-    if not apart <= _TOLERANCE.get(model.dtype, 5e-2) * scale:
+    if not apart <= _TOLERANCE[before.dtype] * scale:
         raise RosterError(
             f"{type(plain).__name__} with these weights does not answer as this model does: logits differ by "
             f"{apart:.2g}, the largest is {scale:.2g}; save_pretrained writes roster's own folder"

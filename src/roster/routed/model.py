@@ -325,6 +325,11 @@ class RoutedModel:
         if push_to_hub:
             upload(Path(save_directory), hub.pop("repo_id", Path(save_directory).name), **hub)
 
+    def __copy__(self) -> Any:
+        copied = self.__class__.__new__(self.__class__)
+        copied.__dict__.update(self.__dict__)
+        return copied
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         copied = self.__class__.__new__(self.__class__)
         memo[id(self)] = copied
