@@ -286,8 +286,8 @@ def _compare(model: Any, plain: nn.Module) -> None:
     config = model.config.get_text_config()
     shape = (2, _probe_length(config))
     ids = torch.randint(config.vocab_size, shape, generator=torch.Generator().manual_seed(0)).to(model.device)
-    # Half precision is compared in full: a gate in half precision, as existing architectures have it, sends a few tokens
-    # near ties elsewhere than a router in float32 does, which says nothing of whether the models are the same.
+    # Half precision is compared in full: a gate in half precision, as existing architectures have it, sends a few
+    # tokens near ties elsewhere than a router in float32 does, which says nothing of whether the models are the same.
     training = model.training
     before, after = (_in_full(each).eval()(input_ids=ids, use_cache=False).logits for each in (model, plain))
     model.train(training)
