@@ -73,10 +73,8 @@ def _section(section: dict[str, Any], currency: str) -> list[str]:
 
 
 def _figure(figure: dict[str, Any], sign: str = "") -> str:
-    if figure["value"] is None:
-        return "–"
-    ends = [f"{figure[end]:{sign}.4f}" if figure[end] is not None else "–" for end in ("low", "high")]
-    return f"{figure['value']:{sign}.4f} [{ends[0]}, {ends[1]}]"
+    value, low, high = (number(figure[name], 4, sign) for name in ("value", "low", "high"))
+    return "–" if figure["value"] is None else f"{value} [{low}, {high}]"
 
 
 def _cascade(title: str) -> Callable[[dict[str, Any]], list[str]]:

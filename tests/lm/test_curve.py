@@ -15,9 +15,9 @@ def test_hull_drops_what_mixing_beats():
     assert made.quality_P.tolist() == [0.2, 0.8]
     assert made.quality_at(2.0) == pytest.approx(0.5)
     assert made.quality_at(9.0) == pytest.approx(0.8)
-    assert np.isnan(made.quality_at(0.5))
+    assert made.quality_at(0.5) == -np.inf
     assert made.cost_at(0.5) == pytest.approx(2.0)
-    assert np.isnan(made.cost_at(0.9))
+    assert made.cost_at(0.9) == np.inf
 
 
 def test_area_by_hand():
@@ -64,3 +64,22 @@ def test_played_curve_weighs_prompts():
     assert played.curve().quality_P.tolist() == [0.5, 1.0]
     assert played.curve().cost_P.tolist() == [1.0, 3.0]
     assert played.curve(np.array([0.0, 1.0])).quality_P.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("unreached", [0.0, 0.01, 0.47, 0.99, 1.0])
+def test_resamples_that_do_not_reach_count_as_infinite(unreached):
+    rng = np.random.default_rng(5)
+    value_B = np.where(rng.random(1001) < unreached, np.inf, rng.random(1001))
+    ordered = sorted(value_B)  # plain order statistics: 2.5 % and 97.5 % of 1000 steps
+    assert interval(value_B) == (ordered[25], ordered[975])
+    assert interval(-value_B) == (-ordered[975], -ordered[25])
+
+
+def test_the_interval_is_at_least_as_wide_as_numpys_where_all_is_finite():
+    value_B = np.random.default_rng(6).random(337)
+    low, high = np.quantile(value_B, [0.025, 0.975])
+    ours = interval(value_B)
+    assert ours[0] <= low
+    assert ours[1] >= high
+    assert ours == pytest.approx((low, high), abs=0.01)
+    assert np.isnan(interval(np.array([1.0, np.nan]))).all()

@@ -9,6 +9,7 @@ Shape legend: L settings of a router's dial, N prompts, P points of a curve, B b
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,18 +27,18 @@ class Curve:
     mixes: bool = True
 
     def quality_at(self, cost: Matrix | float) -> Matrix:
-        """Quality for a cost; NaN below the cheapest corner, constant above the dearest."""
+        """Quality for a cost; minus infinity below the cheapest corner, constant above the dearest."""
         cost = np.asarray(cost, dtype=float)
         if self.mixes:
             found = np.interp(cost, self.cost_P, self.quality_P)
         else:
             found = self.quality_P[(np.searchsorted(self.cost_P, cost, side="right") - 1).clip(0)]
-        return np.where(cost < self.cost_P[0] - 1e-12 * abs(self.cost_P[0]), np.nan, found)
+        return np.where(cost < self.cost_P[0] - 1e-12 * abs(self.cost_P[0]), -np.inf, found)
 
     def cost_at(self, quality: float) -> float:
-        """The least cost that gives a quality; NaN where the curve does not reach it."""
+        """The least cost that gives a quality; infinite where the curve does not reach it."""
         if quality > self.quality_P[-1] + 1e-12:
-            return float("nan")
+            return float("inf")
         at = int(np.searchsorted(self.quality_P, quality - 1e-12))
         if at == 0 or not self.mixes:
             return float(self.cost_P[at])
@@ -50,7 +51,8 @@ class Curve:
             return float(self.quality_at(high))
         edges = np.unique(np.concatenate([[low, high], self.cost_P[(self.cost_P > low) & (self.cost_P < high)]]))
         middle = (edges[1:] + edges[:-1]) / 2  # linear or constant between edges: the midpoint rule is exact
-        return float((np.diff(edges) * np.nan_to_num(self.quality_at(middle))).sum() / (high - low))
+        quality = self.quality_at(middle)
+        return float((np.diff(edges) * np.where(np.isfinite(quality), quality, 0)).sum() / (high - low))
 
 
 def curve(cost_L: Matrix, quality_L: Matrix, mixes: bool = True) -> Curve:
@@ -97,9 +99,16 @@ def resamples(N: int, count: int, seed: int = 0) -> NDArray[np.float64]:
 
 
 def interval(value_B: Matrix, level: float = 0.95) -> tuple[float, float]:
-    """The central percentile interval of a bootstrap; NaN values (a curve that does not reach) are left out."""
-    value_B = value_B[np.isfinite(value_B)]
-    if not len(value_B):
+    """The central percentile interval of a bootstrap, its ends two of the values, rounded outwards.
+
+    Every resample counts. One in which a curve does not reach its target is infinite, and so may be an end: leaving it
+    out would judge a router by its lucky draws. Nothing is interpolated, which infinite values do not allow. NaN has no
+    place among ordered values and gives a NaN interval.
+    """
+    if not len(value_B) or np.isnan(value_B).any():
         return (float("nan"), float("nan"))
-    low, high = np.quantile(value_B, [(1 - level) / 2, (1 + level) / 2])
-    return (float(low), float(high))
+    ordered_B, last = np.sort(value_B), len(value_B) - 1
+    tail = (1 - level) / 2 * last
+    # Ends that rounding puts a hair beside a value are that value.
+    low, high = math.floor(tail + 1e-9), math.ceil(last - tail - 1e-9)
+    return (float(ordered_B[low]), float(ordered_B[high]))

@@ -17,9 +17,22 @@ import numpy as np
 from roster.errors import RosterError
 from roster.lm.calibration import auroc, brier
 from roster.lm.curve import Curve, interval, resamples
-from roster.lm.play import Run, best_single, complete, ordered, play, play_oracle, play_random
+from roster.lm.play import Run, best_single, complete, ordered, play, play_oracle, play_random, play_random_hull
 from roster.lm.records import Matrix, Records
-from roster.lm.results import LOOKUP, MIX, ORACLE, RANDOM, SINGLE, YARDSTICKS, AddedRow, Figure, Report, Row, Section
+from roster.lm.results import (
+    LOOKUP,
+    MIX,
+    ORACLE,
+    RANDOM,
+    RANDOM_HULL,
+    SINGLE,
+    YARDSTICKS,
+    AddedRow,
+    Figure,
+    Report,
+    Row,
+    Section,
+)
 from roster.lm.routing import Routing
 from roster.lm.splits import carve_validation, hold_out
 from roster.lm.verdict import verdict
@@ -124,7 +137,7 @@ def section(
     chosen: str | None = None,
 ) -> Section:
     """All routers on one test set, with intervals from the same bootstrap draws."""
-    runs = {RANDOM: play_random(test), ORACLE: play_oracle(test)}
+    runs = {RANDOM: play_random(test), RANDOM_HULL: play_random_hull(test), ORACLE: play_oracle(test)}
     runs |= {slug: play(routing, test) for slug, routing in fitted.items()}
     weight_BN = np.vstack([np.full(len(test), 1 / len(test)), resamples(len(test), draws, seed)])
     curves = {slug: [run.played.curve(weight_N) for weight_N in weight_BN] for slug, run in runs.items()}
@@ -163,7 +176,7 @@ class _Ruler:
         quality_B = self.quality(curves)
         aiq_B = np.array([c.aiq(*span) for c, span in zip(curves, self.range_B2, strict=True)])
         reach_B = np.array([c.cost_at(q) for c, q in zip(curves, self.single_quality_B, strict=True)])
-        over = _figure(quality_B - self.lookup_B)
+        over = _figure(less(quality_B, self.lookup_B))
         takes_usd = test.currency == "USD" and run.decision_ms is not None
         price = run.decision_ms / 3.6e6 * CORE_HOUR_USD / self.budget_B[0] if takes_usd else None
         return Row(
@@ -172,7 +185,7 @@ class _Ruler:
             quality=_figure(quality_B),
             over_lookup=over,
             aiq=_figure(aiq_B),
-            cost=_figure(reach_B / np.where(self.single_cost_B > 0, self.single_cost_B, np.nan)),
+            cost=_figure(relative(reach_B, self.single_cost_B)),
             brier=run.brier,
             ece=run.ece,
             auroc=run.auroc,
@@ -182,6 +195,19 @@ class _Ruler:
             mixes=curves[0].mixes,
             verdict=beside_lookup(slug, over),
         )
+
+
+def less(quality_B: Matrix, other_B: Matrix) -> Matrix:
+    """A difference of qualities; none where neither can be had for the money."""
+    neither_B = np.isneginf(quality_B) & np.isneginf(other_B)
+    return np.where(neither_B, 0.0, quality_B - np.where(neither_B, 0.0, other_B))
+
+
+def relative(cost_B: Matrix, single_B: Matrix) -> Matrix:
+    """Costs relative to the single model's; beside one that costs nothing, 1 for what is free too, else infinite."""
+    free_B = single_B <= 0
+    beside_free_B = np.where(cost_B > 0, np.inf, 1.0)
+    return np.where(free_B, beside_free_B, cost_B / np.where(free_B, 1.0, single_B))
 
 
 def beside_lookup(slug: str, over: Figure) -> str:

@@ -46,32 +46,48 @@ def _section_table(section: Section, currency: str) -> Table:
         f"quality at the cost of random ({section.cost_of_random:.3g} {currency} per call)"
     )
     made = Table(title=title, title_justify="left")
-    names = ("router", "quality [95 %]", "over look-up [95 %]", "AIQ", "cost", "ECE", "Brier", "ms", "router cost")
+    names = (
+        "router",
+        "quality [95 %]",
+        "over look-up [95 %]",
+        "AIQ",
+        "cost [95 %]",
+        "ECE",
+        "Brier",
+        "ms",
+        "router cost",
+    )
     for name in names:
         made.add_column(name, justify="left" if name == "router" else "right", overflow="fold")
     for row in section.rows:
         label = row.router if row.kind == "router" else f"{row.router} ({row.kind})"
         price = "–" if row.router_cost is None else f"{100 * row.router_cost:.2g} %"
-        cells = (figure(row.quality), figure(row.over_lookup, "+"), number(row.aiq.value), number(row.cost.value))
+        cells = (figure(row.quality), figure(row.over_lookup, "+"), number(row.aiq.value), figure(row.cost, "", 3))
         estimates = (number(row.ece), number(row.brier), number(row.decision_ms, 2))
         made.add_row(label, *(each.replace("[", r"\[") for each in cells), *estimates, price)
     made.caption = (
         f"cost: to reach the quality of the best single model ({section.single}, {section.single_quality:.4f}), "
-        "relative to it; router cost: of a decision, relative to a call"
+        "relative to it, ∞ where it is not reached; router cost: of a decision, relative to a call"
     )
     return made
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """A figure, or a dash."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def figure(value: Figure, sign: str = "") -> str:
-    """A figure with its interval."""
-    if not math.isfinite(value.value):
+def number(value: float | str | None, digits: int = 4, sign: str = "") -> str:
+    """A figure; a dash for none, the sign of infinity for what is not reached. Also as `Report.to_dict` writes it."""
+    value = math.nan if value is None else float(value)
+    if math.isnan(value):
         return "–"
-    return f"{value.value:{sign}.4f} [{value.low:{sign}.4f}, {value.high:{sign}.4f}]"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{value:{sign}.{digits}f}"
+
+
+def figure(value: Figure, sign: str = "", digits: int = 4) -> str:
+    """A figure with its interval, of which either end may be infinite."""
+    if math.isnan(value.value):
+        return "–"
+    low, high = number(value.low, digits, sign), number(value.high, digits, sign)
+    return f"{number(value.value, digits, sign)} [{low}, {high}]"
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-LOOKUP, RANDOM, ORACLE, SINGLE, MIX = "lm-dataset-lookup", "lm-random", "lm-oracle", "lm-best-single", "lm-static-mix"
-YARDSTICKS = (SINGLE, RANDOM, MIX, LOOKUP)
+LOOKUP, ORACLE, SINGLE, MIX = "lm-dataset-lookup", "lm-oracle", "lm-best-single", "lm-static-mix"
+RANDOM, RANDOM_HULL = "lm-random", "lm-random-hull"
+YARDSTICKS = (SINGLE, RANDOM, RANDOM_HULL, MIX, LOOKUP)
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Row:
         quality: at the cost of random.
         over_lookup: its quality at that cost less the look-up's, paired.
         aiq: area under its curve over the range from the cheapest to the dearest single model.
-        cost: what it takes to reach the quality of the best single model, relative to that model's cost; NaN where
-            its curve does not reach it.
+        cost: what it takes to reach the quality of the best single model, relative to that model's cost; infinite
+            where its curve does not reach it, and at an end of the interval where too many resamples do not.
         brier, ece, auroc, decision_ms: see `roster.lm.play.Run`.
         router_cost: of one decision relative to a call at the cost of random; None unless costs are in USD.
         curve: corners (cost, quality).
@@ -106,7 +107,7 @@ class Report:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: NaN becomes None."""
+        """For JSON, which has no such numbers: NaN becomes None, the infinities "inf" and "-inf"."""
         return _plain(asdict(self))
 
 
@@ -115,4 +116,6 @@ def _plain(value: Any) -> Any:
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    if isinstance(value, float) and not np.isfinite(value):
+        return None if np.isnan(value) else str(float(value))
+    return value
