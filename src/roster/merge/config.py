@@ -127,7 +127,7 @@ class _Strict(yaml.SafeLoader):
     """Refuses a key that is there twice, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise RosterError(f"line {node.start_mark.line + 1}: the key {key!r} is there twice")

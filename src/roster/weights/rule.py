@@ -114,7 +114,7 @@ class Output:
 
 def blocks(x: Tensor) -> Sequence[Tensor]:
     """A flat piece in blocks of `BLOCK` elements."""
-    return x.split(BLOCK)
+    return torch.split(x, BLOCK)
 
 
 def block_dots(x: Tensor, y: Tensor) -> list[float]:

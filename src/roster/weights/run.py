@@ -136,8 +136,8 @@ def _float(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _check_finite(result: Tensor, output: Output) -> None:
-    # One pass of a dot product: a NaN or an infinity anywhere makes the sum so (inf * 0 is NaN).
-    if torch.dot(result, torch.zeros(1, dtype=result.dtype).expand(result.numel())).isfinite():
+    # A NaN or an infinity anywhere makes the sum so, and a sum is quick; finite numbers may overflow it, though.
+    if result.sum().isfinite() or result.isfinite().all():
         return
     culprit = next((each for each in output.operands if not _finite(each)), None)
     where = f"{culprit.tensor!r} of {culprit.source.name!r} holds" if culprit else f"{output.name!r} came out with"

@@ -71,7 +71,7 @@ class Checkpoint:
         into = torch.empty(stop - start, dtype=place.spec.dtype)
         if stop == start:
             return into
-        view = memoryview(into.view(torch.uint8).numpy())
+        view = into.view(torch.uint8).numpy().data
         at = place.offset + start * size
         try:
             while view:

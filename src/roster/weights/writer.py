@@ -62,7 +62,7 @@ class Writer:
     def write(self, name: str, start: int, piece: Tensor) -> None:
         """Elements from `start` on of a flat tensor, in its final type."""
         shard, offset = self._where[name]
-        view = memoryview(piece.view(torch.uint8).numpy()) if piece.numel() else memoryview(b"")
+        view = piece.view(torch.uint8).numpy().data if piece.numel() else memoryview(b"")
         at = offset + start * piece.dtype.itemsize
         try:
             while view:
