@@ -81,7 +81,7 @@ def test_usage_is_guessed_and_says_so(start, upstream):
     client, _ = start()
     answer = client.chat.completions.create(model="small", messages=ASK)
     assert answer.roster["usage_estimated"]
-    assert answer.usage.completion_tokens == 4  # 13 characters
+    assert answer.usage.completion_tokens == 14  # 13 bytes and an end
 
 
 def test_other_fields_reach_the_upstream_and_dropped_ones_do_not(start, upstream):

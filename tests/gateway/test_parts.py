@@ -98,7 +98,7 @@ def test_prices():
     price = Price(input=1.0, output=10.0)
     assert cost(price, Usage(10, 3)) == 40_000
     assert estimate(price, "x" * 40, 3) == pytest.approx(40e-6)
-    assert most(price, 40, 1, 3, 2) >= 2 * cost(price, Usage(10, 3))
+    assert most(price, 40, 6) >= 2 * cost(price, Usage(10, 3))
     assert read_usage({"prompt_tokens": 1, "completion_tokens": 2}) == Usage(1, 2)
     for bad in (
         None,

@@ -31,6 +31,7 @@ COLUMNS = {
     "seconds": "DOUBLE PRECISION",
     "quality": "DOUBLE PRECISION",
     "experiment": "TEXT",
+    "counted": "TEXT",
 }
 SCHEMA = (
     f"CREATE TABLE IF NOT EXISTS calls ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})",
@@ -45,12 +46,14 @@ class Context:
     Attributes:
         team: of the key.
         seconds: from the request to its end.
-        experiment: in which the policy was drawn; see `experiments.py`.
+        experiment: in which the policy was drawn; see `wishes.py`.
+        counted: who counted the tokens: upstream, tokenizer, or nobody (bound: there are at most so many).
     """
 
     team: str | None = None
     seconds: float | None = None
     experiment: str | None = None
+    counted: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Call:
             "seconds": self.context.seconds,
             "quality": self.decision.quality,
             "experiment": self.context.experiment,
+            "counted": self.context.counted,
         }
 
 
@@ -128,12 +132,12 @@ def find(database: Database, id: str) -> Call | None:
     """A call by its id."""
     columns = (
         "id, name, policy, model, decision, cost, prompt_tokens, completion_tokens, outcome, prompt, "
-        "team, seconds, experiment, at"
+        "team, seconds, experiment, counted, at"
     )
     row = database.run(f"SELECT {columns} FROM calls WHERE id = ?", id).fetchone()
     if row is None:
         return None
     values: list[Any] = list(row[:10])
     values[4] = Decision(**json.loads(values[4]))
-    values += [Context(*row[10:13]), row[13]]
+    values += [Context(*row[10:14]), row[14]]
     return Call(*values)

@@ -138,10 +138,19 @@ class Upstream(Strict):
 
 
 class Price(Strict):
-    """Per million tokens."""
+    """Per million tokens.
+
+    Attributes:
+        input: read.
+        output: written.
+        cached_input: read from the provider's cache, where the upstream says how many were; by default like others.
+        reasoning: written as thoughts, where the upstream says how many were; by default like others.
+    """
 
     input: Amount
     output: Amount
+    cached_input: Amount | None = None
+    reasoning: Amount | None = None
 
 
 class Model(Strict):
@@ -154,6 +163,8 @@ class Model(Strict):
         max_output: the most tokens of an answer, where the request sets no limit of its own: budgets reserve for them.
         logprobs: whether the upstream returns token log-probabilities, which cascades need.
         limit_field: in which it is told the limit of output tokens; by default the upstream's.
+        tokenizer: path of its tokenizer.json (relative to the config file): counts where the upstream does not.
+        image_tokens: the most tokens of one picture, by the provider's rule; budgets reserve for them.
     """
 
     upstream: str | Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
@@ -162,6 +173,8 @@ class Model(Strict):
     max_output: Annotated[int, Field(ge=1)] = 4096
     logprobs: bool = True
     limit_field: LimitField | None = None
+    tokenizer: str | None = None
+    image_tokens: Annotated[int, Field(ge=1)] | None = None
 
     @property
     def upstreams(self) -> tuple[str, ...]:

@@ -148,7 +148,7 @@ def _described(runtime: Runtime, name: str) -> dict[str, Any]:
     model = runtime.config.models.get(name)
     about: dict[str, Any] = {"kind": "policy"}
     if model is not None:
-        about = {"kind": "model", "price_per_million_tokens": model.price.model_dump()}
+        about = {"kind": "model", "price_per_million_tokens": model.price.model_dump(exclude_none=True)}
     return {"id": name, "object": "model", "created": _STARTED, "owned_by": "roster", "roster": about}
 
 

@@ -8,7 +8,6 @@ or gets beside the fields read here is none of the gateway's business.
 from __future__ import annotations
 
 import json
-import math
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -24,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from roster.errors import RosterError
 from roster.gateway import prices, strict_json
 from roster.gateway.calls import Call, Context
+from roster.gateway.counting import TEMPLATE_TOKENS
 from roster.gateway.errors import ApiError
 from roster.gateway.keys import NANO, Caller
 from roster.gateway.ledger import Purse
@@ -85,6 +85,8 @@ class Passing:
         purse: what is set aside.
         usage: as the upstream told.
         begun: when.
+        size: of the request, in bytes.
+        most: tokens that the answer may have.
     """
 
     gateway: Gateway
@@ -96,15 +98,17 @@ class Passing:
     purse: Purse
     usage: Usage = NO_USAGE
     begun: float = 0.0
+    size: int = 0
+    most: int = 0
 
     async def end(self, outcome: str) -> None:
         """Pays and records it, once."""
         cost = prices.cost(self.target.model.price, self.usage)
-        kind = self.path.strip("/")
+        kind, seconds = self.path.strip("/"), time.perf_counter() - self.begun
         call = Call(
             f"{kind}-{uuid.uuid4().hex}", self.caller.name, self.wish.policy, self.target.name, self.decision, cost,
             self.usage.prompt, self.usage.completion, outcome,
-            context=Context(self.caller.rules.team, time.perf_counter() - self.begun, self.wish.experiment),
+            context=Context(self.caller.rules.team, seconds, self.wish.experiment, self.usage.counted),
         )  # fmt: skip
         if await self.purse.settle(cost, call):
             metrics, name = self.gateway.metrics, self.target.name
@@ -142,7 +146,7 @@ async def _pass(request: Request, path: str, name: str, prompt: str, output: int
     if caller.limited and output is None:
         output = limit
         body = body | {"max_output_tokens": limit}
-    if not await purse.hold(prices.most(price, request.state.size, 1, output or 0, 1)):
+    if not await purse.hold(prices.most(price, request.state.size + 2 * TEMPLATE_TOKENS, output or 0)):
         gateway.metrics.over_budget.inc()
         message = "The budget of this API key does not reach for this request."
         raise ApiError(429, message, "insufficient_quota", kind="insufficient_quota")
@@ -151,7 +155,19 @@ async def _pass(request: Request, path: str, name: str, prompt: str, output: int
         tried
     ) <= runtime.config.limits.retries:
         tried.add(target.way)
-        passing = Passing(gateway, caller, path, target, decision, wish, purse, begun=time.perf_counter())
+        passing = Passing(
+            gateway,
+            caller,
+            path,
+            target,
+            decision,
+            wish,
+            purse,
+            NO_USAGE,
+            time.perf_counter(),
+            request.state.size,
+            limit if output is None else output,
+        )
         answer = await _ask(passing, body)
         if answer is not None:
             return answer
@@ -212,9 +228,8 @@ class Passed(StreamingResponse):
         passing, breaker = self._passing, self._passing.target.breaker
         passing.gateway.runtime.ways.in_flight[passing.target.way] -= 1
         {"stopped": breaker.failed, "disconnected": breaker.abandoned}.get(self._outcome, breaker.succeeded)()
-        passing.usage = await _usage(bytes(self._seen), self._response.content_type) or Usage(
-            0, math.ceil(len(self._seen) / prices.CHARACTERS_PER_TOKEN), estimated=True
-        )
+        bound = Usage(passing.size + 2 * TEMPLATE_TOKENS, min(len(self._seen), passing.most), "bound")
+        passing.usage = await _usage(bytes(self._seen), self._response.content_type) or bound
         self._response.close()
         await passing.end(self._outcome)
 
@@ -234,7 +249,14 @@ async def _usage(raw: bytes, kind: str) -> Usage | None:
         usage = inner.get("usage") if isinstance(inner, dict) else None
         if isinstance(usage, dict):
             read = usage.get("input_tokens", usage.get("prompt_tokens"))
-            return prices.read_usage({"prompt_tokens": read, "completion_tokens": usage.get("output_tokens", 0)})
+            return prices.read_usage(
+                {
+                    "prompt_tokens": read,
+                    "completion_tokens": usage.get("output_tokens", 0),
+                    "prompt_tokens_details": usage.get("input_tokens_details"),
+                    "completion_tokens_details": usage.get("output_tokens_details"),
+                }
+            )
     return None
 
 

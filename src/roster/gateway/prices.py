@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from roster.gateway.config import Price
 
@@ -12,8 +13,8 @@ CHARACTERS_PER_TOKEN = 4
 """Of English text, roughly; used only where an upstream does not count."""
 TYPICAL_ANSWER = 256
 """Tokens that an estimate takes an answer to have."""
-TEMPLATE_TOKENS = 64
-"""More than a chat template adds around a request, per message."""
+
+Counted = Literal["upstream", "tokenizer", "bound"]
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,28 @@ class Usage:
     Attributes:
         prompt: tokens read.
         completion: tokens written.
-        estimated: whether the upstream did not say, so that this is a guess.
+        counted: by whom: the upstream, the model's tokenizer, or nobody, so that there are at most so many.
+        cached: of those read, how many came from the provider's cache.
+        reasoning: of those written, how many are thoughts.
+        told: the upstream's own object.
     """
 
     prompt: int
     completion: int
-    estimated: bool = False
+    counted: Counted = "upstream"
+    cached: int = 0
+    reasoning: int = 0
+    told: Mapping[str, Any] | None = field(default=None, compare=False)
 
-    def body(self) -> dict[str, int]:
-        """OpenAI's usage object."""
+    @property
+    def estimated(self) -> bool:
+        """Whether the upstream did not say."""
+        return self.counted != "upstream"
+
+    def body(self) -> dict[str, Any]:
+        """OpenAI's usage object: the upstream's, untouched, where it gave one."""
+        if self.told is not None:
+            return dict(self.told)
         return {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.completion,
@@ -39,18 +53,37 @@ class Usage:
         }
 
 
-NO_USAGE = Usage(0, 0, estimated=True)
+NO_USAGE = Usage(0, 0, "bound")
 """Of a call that brought nothing."""
 
 
 def read_usage(given: Any) -> Usage | None:
-    """An upstream's usage object; None where it is missing or is not two counts."""
+    """An upstream's usage object; None where it is missing or is not two counts.
+
+    Some providers leave thoughts out of `completion_tokens` and have them in the total, which is what they charge.
+    """
     if not isinstance(given, dict):
         return None
-    counts = [given.get("prompt_tokens"), given.get("completion_tokens")]
-    if not all(isinstance(each, int) and not isinstance(each, bool) and 0 <= each < 2**40 for each in counts):
+    prompt, completion = _count(given.get("prompt_tokens")), _count(given.get("completion_tokens"))
+    if prompt is None or completion is None:
         return None
-    return Usage(*counts)
+    completion = max(completion, (_count(given.get("total_tokens")) or 0) - prompt)
+    cached = (
+        _detail(given, "prompt_tokens_details", "cached_tokens") or _count(given.get("prompt_cache_hit_tokens")) or 0
+    )
+    reasoning = _detail(given, "completion_tokens_details", "reasoning_tokens") or 0
+    return Usage(prompt, completion, cached=min(cached, prompt), reasoning=min(reasoning, completion), told=given)
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**40 or value % 1:
+        return None
+    return int(value)
+
+
+def _detail(given: dict[str, Any], details: str, name: str) -> int | None:
+    inner = given.get(details)
+    return _count(inner.get(name)) if isinstance(inner, dict) else None
 
 
 def guess_tokens(text: str) -> int:
@@ -60,20 +93,18 @@ def guess_tokens(text: str) -> int:
 
 def cost(price: Price, usage: Usage) -> int:
     """What a call cost; prices per million tokens are thousands of billionths per token."""
-    return math.ceil((price.input * usage.prompt + price.output * usage.completion) * 1000)
+    cached = price.input if price.cached_input is None else price.cached_input
+    reasoning = price.output if price.reasoning is None else price.reasoning
+    read = price.input * (usage.prompt - usage.cached) + cached * usage.cached
+    written = price.output * (usage.completion - usage.reasoning) + reasoning * usage.reasoning
+    return math.ceil((read + written) * 1000)
 
 
-def most(price: Price, request_bytes: int, messages: int, max_output: int, answers: int) -> int:
-    """The most that a call can cost, for text.
-
-    Args:
-        price: of the model.
-        request_bytes: of the request's body; a token of text is at least one byte.
-        messages: in the request.
-        max_output: tokens of one answer.
-        answers: that were asked for.
-    """
-    return cost(price, Usage(request_bytes + TEMPLATE_TOKENS * (messages + 1), max_output * answers))
+def most(price: Price, prompt: int, completion: int) -> int:
+    """The most that a call of so many tokens can cost, whatever sort they are of."""
+    read = max(price.input, price.cached_input or 0)
+    written = max(price.output, price.reasoning or 0)
+    return math.ceil((read * prompt + written * completion) * 1000)
 
 
 def estimate(price: Price, prompt: str, max_output: int | None) -> float:

@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from roster.gateway.errors import ApiError
-from roster.gateway.prices import Usage, guess_tokens, read_usage
+from roster.gateway.prices import Usage, read_usage
 from roster.gateway.session import Answer, Session
 from roster.gateway.sse import DONE, event
 from roster.gateway.upstreams import Failure
@@ -35,7 +35,7 @@ class Relay(StreamingResponse):
         self._started: set[int] = set()
         self._finished: set[int] = set()
         self._usage: Usage | None = None
-        self._written = 0
+        self._produced = session.producing(answer.leg)
         self._created = int(time.time())
         super().__init__(
             self._events(), media_type="text/event-stream", headers={"cache-control": "no-cache"} | headers
@@ -86,16 +86,18 @@ class Relay(StreamingResponse):
 
     def _passed(self, chunk: dict[str, Any]) -> bool:
         """Notes what a chunk says and makes it the gateway's own; whether it finishes a choice."""
-        self._usage = read_usage(chunk.pop("usage", None)) or self._usage
+        counted = read_usage(chunk.pop("usage", None))
         chunk.update(self._frame())
         finishes = False
         for at, choice in enumerate(chunk["choices"]):
             index = choice.get("index", at)
             self._started.add(index)
-            self._written += _length(choice)
+            self._produced.add(index, choice)
             if choice.get("finish_reason"):
                 self._finished.add(index)
                 finishes = True
+        if counted is not None:
+            self._usage, self._produced = counted, self._session.producing(self._leg)
         return finishes
 
     def _frame(self) -> dict[str, Any]:
@@ -116,8 +118,13 @@ class Relay(StreamingResponse):
     def _charge(self) -> None:
         """By the upstream's count; without one, by what went through."""
         if self._answer.stream is not None:
-            guess = Usage(guess_tokens(self._session.asked.prompt), -(-self._written // 4), estimated=True)
-            self._session.charge(self._leg, self._usage or guess)
+            self._session.charge(self._leg, self._used())
+
+    def _used(self) -> Usage:
+        """The last count and what came after it: a client may leave, or an upstream end, between two."""
+        if self._usage is not None and not self._produced.wrote:
+            return self._usage
+        return self._session.used(self._leg, self._produced, self._usage)
 
     def _last(self, held: dict[str, Any] | None) -> list[dict[str, Any]]:
         """The chunks that tell the end, the usage and the cost."""
@@ -140,13 +147,6 @@ class Relay(StreamingResponse):
             self._session.end_leg(leg, outcome)
             stream.close()
         await self._session.finish(leg, outcome)
-
-
-def _length(choice: dict[str, Any]) -> int:
-    """Characters of text in a chunk's choice."""
-    delta = choice.get("delta")
-    text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
-    return len(text) if isinstance(text, str) else 0
 
 
 def _in_one_piece(body: dict[str, Any]) -> dict[str, Any]:

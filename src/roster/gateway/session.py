@@ -17,6 +17,7 @@ from roster.errors import RosterError
 from roster.gateway import prices
 from roster.gateway.calls import Call, Context
 from roster.gateway.confidence import confidence, with_logprobs, without_logprobs
+from roster.gateway.counting import Produced, most_prompt, usage_of
 from roster.gateway.errors import ApiError
 from roster.gateway.keys import NANO, Caller
 from roster.gateway.ledger import Purse
@@ -175,9 +176,8 @@ class Session:
         """Sets the most that the next leg can cost aside, beside what was spent already."""
         if not self.caller.limited:
             return True
-        output = self.asked.request.limit or target.model.max_output
-        messages = len(self.asked.request.parts())
-        most = prices.most(target.model.price, self.asked.size, messages, output, self.asked.answers)
+        output = (self.asked.request.limit or target.model.max_output) * self.asked.answers
+        most = prices.most(target.model.price, most_prompt(self.asked, target.model), output)
         return await self._purse.hold(self.cost + most)
 
     def _body(self, leg: Leg) -> dict[str, Any]:
@@ -218,14 +218,24 @@ class Session:
             self.end_leg(leg, "abandoned")
             raise
         target.breaker.succeeded()
-        self.charge(leg, prices.read_usage(body.get("usage")) or self._guess(body))
+        self.charge(leg, prices.read_usage(body.get("usage")) or self._counted(leg, body))
         self.end_leg(leg, "answered")
         return Answer(leg, body=body)
 
-    def _guess(self, body: dict[str, Any]) -> Usage:
-        texts = [choice.get("text") or (choice.get("message") or {}).get("content") for choice in body["choices"]]
-        written = sum(prices.guess_tokens(text) for text in texts if isinstance(text, str))
-        return Usage(prices.guess_tokens(self.asked.prompt), written, estimated=True)
+    def _counted(self, leg: Leg, body: dict[str, Any]) -> Usage:
+        produced = self.producing(leg)
+        for at, choice in enumerate(body["choices"]):
+            produced.add(at, choice)
+        return self.used(leg, produced)
+
+    def producing(self, leg: Leg) -> Produced:
+        """Where to note what a leg's model writes."""
+        return Produced(self.runtime.tokenizers.get(leg.target.name))
+
+    def used(self, leg: Leg, produced: Produced, before: Usage | None = None) -> Usage:
+        """What a leg used, by what went through since the upstream's last count."""
+        name = leg.target.name
+        return usage_of(self.asked, leg.target.model, self.runtime.tokenizers.get(name), produced, before)
 
     def charge(self, leg: Leg, usage: Usage) -> None:
         """Notes what a leg used."""
@@ -289,6 +299,7 @@ class Session:
             "estimated_cost": self.estimated_cost(leg),
             "cost": self.cost / NANO,
             "usage_estimated": leg.usage.estimated,
+            "usage_counted": leg.usage.counted,
             "propensity": decision.propensity,
             "attempts": [each.record() for each in self.legs],
         }
@@ -313,7 +324,7 @@ class Session:
             call = Call(
                 self.id, self.caller.name, self.policy, leg.target.name, leg.decision, self.cost,
                 usage.prompt, usage.completion, outcome, prompt,
-                Context(self.caller.rules.team, time.perf_counter() - self.begun, self.wish.experiment),
+                Context(self.caller.rules.team, time.perf_counter() - self.begun, self.wish.experiment, usage.counted),
             )  # fmt: skip
             self.gateway.remember(self.id, self.policy, self.asked.prompt)
         if not await self._purse.settle(self.cost, call):
