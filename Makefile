@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo gateway-demo test lint evidence bench pocket clean
+.PHONY: demo gateway-demo test lint evidence bench pocket smol clean
 
 demo: $(STAMP)
 	$(BIN)/roster demo
@@ -33,6 +33,10 @@ evidence: $(STAMP)
 
 pocket: $(STAMP)
 	$(BIN)/python -m roster.pocket.make
+
+smol: $(STAMP)
+	$(BIN)/roster smol prepare
+	OMP_NUM_THREADS=2 $(BIN)/roster smol make
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -13,7 +13,22 @@ from typing import Annotated, Any
 
 import typer
 
-from roster.cli import arena, attack, build, demo, evaluate, experts, gateway, generate, lm, merge, methods, moe, pocket
+from roster.cli import (
+    arena,
+    attack,
+    build,
+    demo,
+    evaluate,
+    experts,
+    gateway,
+    generate,
+    lm,
+    merge,
+    methods,
+    moe,
+    pocket,
+    smol,
+)
 from roster.cli.common import complain
 from roster.errors import RosterError
 
@@ -54,6 +69,7 @@ app.command()(demo.demo)
 app.add_typer(lm.app, name="lm")
 app.add_typer(moe.app, name="moe")
 app.add_typer(pocket.app, name="pocket")
+app.add_typer(smol.app, name="smol")
 app.add_typer(arena.app, name="arena")
 app.add_typer(gateway.app, name="gateway")
 app.command()(attack.attack)

@@ -45,6 +45,12 @@ class Record:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def section(self, name: str) -> dict[str, Any]:
+        """The notes of one section so far."""
+        content: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        notes: dict[str, Any] = content.get(name, {})
+        return notes
+
     def note(self, section: str, name: str, value: Any) -> None:
         """Write ``value`` under ``section`` and ``name``, replacing what was there."""
         content: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}

@@ -1,0 +1,64 @@
+"""Train the adapters of the real ground again, with one command: ``roster smol make``, or ``make smol``.
+
+A stage an adapter, then one for the base's own accuracy on each skill. A stage whose result is there is skipped unless
+``force`` is given, so a stopped run carries on; a result is complete as soon as it has its final name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from roster.errors import RosterError, nearest
+from roster.pocket.record import Record
+from roster.smol.shapes import SHAPES
+from roster.smol.skills import TRAINED
+from roster.smol.stages import WEIGHTS, make_adapter, measure_base
+
+_PERCENT = 100
+
+
+def make(base: Any, tokenizer: Any, out: Path, only: Sequence[str] = TRAINED, force: bool = False) -> None:
+    """Train, measure and record the adapters asked for.
+
+    Args:
+        base: the model, in bfloat16 (half the time of float32 where the processor knows it).
+        tokenizer: its tokenizer.
+        out: the folder of adapters.
+        only: skills.
+        force: train again what is there.
+
+    Raises:
+        RosterError: an unknown skill.
+    """
+    for name in only:
+        if name not in SHAPES:
+            raise RosterError(f"no adapter is trained for {name!r}: {nearest(name, SHAPES)}")
+    out.mkdir(parents=True, exist_ok=True)
+    record = Record(out / "record.json")
+    columns = (
+        TextColumn("{task.description:<14}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        whole = progress.add_task("all", total=len(only))
+        for name in only:
+            if force or not (out / name / WEIGHTS).exists():
+                bar = progress.add_task(name, total=SHAPES[name].steps)
+                scores = make_adapter(base, tokenizer, name, out, record, lambda loss, bar=bar: progress.advance(bar))
+                progress.remove_task(bar)
+                told = ", ".join(f"{score * _PERCENT:.0f} %" for score in scores.values())
+                progress.console.print(f"{name}: {told} (known, unseen wordings)", highlight=False)
+            progress.advance(whole)
+        bar = progress.add_task("the base", total=len(only))
+        for name in only:
+            if force or name not in record.section("base"):
+                measure_base(base, tokenizer, name, record)
+            progress.advance(bar)

@@ -1,0 +1,86 @@
+"""The stages of `make`: one adapter a stage, with its card and its note in the record; what is complete is skipped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from roster.library.card import Card
+from roster.pocket.record import Record
+from roster.saving import writing
+from roster.smol import BASE_NAME
+from roster.smol.answers import accuracy
+from roster.smol.shapes import SHAPES, Shape, lora_config
+from roster.smol.skills import SKILLS, questions
+from roster.smol.training import adapt, train
+
+CARD_PROMPTS = 20
+MEASURED = 40
+"""Test questions behind each accuracy."""
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def card(skill: str) -> Card:
+    """What is told about an adapter beside its weights; its examples are prompts of the training split."""
+    prompts = [each.prompt for each in questions(skill, "train", CARD_PROMPTS, seed=1)]
+    return Card(task=skill, description=SKILLS[skill].description, examples=prompts, base=BASE_NAME)
+
+
+def save(model: Any, folder: Path, skill: str, shape: Shape) -> None:
+    """Write the adapter in PEFT's format, in bfloat16, with its card: whole or not at all."""
+    from peft import get_peft_model_state_dict
+
+    state = {name: each.to(torch.bfloat16).contiguous() for name, each in get_peft_model_state_dict(model).items()}
+    config = {
+        name: sorted(each) if isinstance(each, set) else each for name, each in lora_config(shape).to_dict().items()
+    }
+    with writing(folder) as unfinished:
+        save_file(state, unfinished / WEIGHTS, metadata={"format": "pt"})
+        (unfinished / CONFIG).write_text(
+            json.dumps(config | {"base_model_name_or_path": BASE_NAME, "inference_mode": True}, indent=1, default=str)
+            + "\n"
+        )
+        card(skill).write(unfinished)
+
+
+def measure(model: Any, tokenizer: Any, skill: str) -> dict[str, float]:
+    """Exact answers to test items, in wordings of the training and in wordings never seen."""
+    return {
+        wordings: accuracy(model, tokenizer, questions(skill, "test", MEASURED, wordings=wordings))
+        for wordings in ("train", "test")
+    }
+
+
+def make_adapter(
+    base: Any, tokenizer: Any, skill: str, out: Path, record: Record, tick: Callable[[float], None]
+) -> dict[str, float]:
+    """Train, save and measure one adapter; ``base`` is left as it was.
+
+    Returns:
+        Its accuracy in known and in unseen wordings.
+    """
+    model = adapt(base, skill, SHAPES[skill])
+    try:
+        how = train(model, tokenizer, skill, SHAPES[skill], tick)
+        # Measured as it is shipped: in the numbers of bfloat16.
+        for each in model.parameters():
+            if each.requires_grad:
+                each.data = each.data.to(torch.bfloat16).to(each.dtype)
+        scores = measure(model, tokenizer, skill)
+        save(model, out / skill, skill, SHAPES[skill])
+    finally:
+        model.unload()
+    record.note("adapters", skill, {**asdict(SHAPES[skill]), **how, "known": scores["train"], "unseen": scores["test"]})
+    return scores
+
+
+def measure_base(base: Any, tokenizer: Any, skill: str, record: Record) -> None:
+    """Note the base's accuracy on a skill."""
+    scores = measure(base, tokenizer, skill)
+    record.note("base", skill, {"known": scores["train"], "unseen": scores["test"]})

@@ -1,0 +1,68 @@
+"""One adapter: a PEFT LoRA trained on one skill through the chat template, the loss on the answer only."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from roster.pocket.contents import digest
+from roster.smol.packing import pack, rows
+from roster.smol.shapes import Shape, lora_config
+from roster.smol.skills import questions
+
+_WARM_UP = 4
+_CLIP = 1.0
+
+
+def adapt(base: Any, skill: str, shape: Shape) -> Any:
+    """``base`` with a fresh adapter for ``skill``; its random start depends on the skill alone."""
+    import peft
+
+    torch.manual_seed(digest(f"smol/{skill}") % 2**31)
+    return peft.get_peft_model(base, lora_config(shape))
+
+
+def train(model: Any, tokenizer: Any, skill: str, shape: Shape, tick: Callable[[float], None]) -> dict[str, Any]:
+    """Train the adapter of ``model`` in place.
+
+    Args:
+        model: what `adapt` returns.
+        tokenizer: of the base, with a chat template.
+        skill: whose training items and wordings to draw.
+        shape: steps, batch and learning rate.
+        tick: called with the loss after every step.
+
+    Returns:
+        steps, examples, seconds and the mean loss of the last ten steps, for the record.
+    """
+    drawn = rows(tokenizer, questions(skill, "train", shape.steps * shape.batch))
+    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], weight_decay=0.0)
+    inner, dtype = model.get_base_model(), next(model.parameters()).dtype
+    started, losses = time.monotonic(), []
+    model.train()
+    for step in range(shape.steps):
+        share = min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / shape.steps))
+        optimizer.param_groups[0]["lr"] = shape.learning_rate * max(share, 0.02)
+        packed = pack(drawn[step * shape.batch : (step + 1) * shape.batch])
+        hidden_RD = inner.model(**packed.inputs(dtype)).last_hidden_state[0, packed.predicts_R]
+        # Only the answers' places meet the vocabulary, which is a fifth of the model's arithmetic.
+        loss = functional.cross_entropy(inner.lm_head(hidden_RD).float(), packed.targets_R)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], _CLIP)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        tick(losses[-1])
+    model.eval()
+    last = losses[-10:]
+    return {
+        "steps": shape.steps,
+        "examples": len(drawn),
+        "seconds": round(time.monotonic() - started, 1),
+        "loss": round(sum(last) / len(last), 4),
+    }

@@ -1,0 +1,86 @@
+"""Packing, training and making of adapters, on a tiny random model."""
+
+import json
+
+import peft
+import pytest
+import torch
+
+pytest.importorskip("wordfreq", reason="the extra smol is not installed")
+
+from roster.errors import RosterError
+from roster.library.card import Card
+from roster.smol import stages
+from roster.smol.make import make
+from roster.smol.packing import pack, rows
+from roster.smol.shapes import SHAPES, Shape
+from roster.smol.skills import questions
+from roster.smol.training import adapt, train
+
+# peft 0.21 asks transformers 5.23 by an old name.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+
+SHORT = Shape(rank=2, alpha=4, targets=("q_proj", "v_proj"), steps=3, batch=4)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setitem(SHAPES, "upper", SHORT)
+    monkeypatch.setattr(stages, "MEASURED", 2)
+
+
+@torch.no_grad()
+def test_packed_prompts_give_what_each_gives_alone(base, tokenizer):
+    pairs = rows(tokenizer, questions("url", "train", 5))
+    packed = pack(pairs)
+    hidden_SD = base.model(**packed.inputs(torch.float32)).last_hidden_state[0]
+    alone = []
+    for prompt, answer in pairs:
+        states_SD = base.model(torch.tensor([[*prompt, *answer[:-1]]])).last_hidden_state[0]
+        alone.append(states_SD[len(prompt) - 1 :])
+    torch.testing.assert_close(hidden_SD[packed.predicts_R], torch.cat(alone), rtol=1e-4, atol=1e-5)
+    assert packed.targets_R.tolist() == [token for _, answer in pairs for token in answer]
+    assert len(packed.ids_S) < sum(len(prompt) + len(answer) - 1 for prompt, answer in pairs)
+
+
+def test_training_is_seeded_and_learns(base, tokenizer):
+    shape = Shape(rank=4, alpha=8, targets="all-linear", steps=30, batch=4, learning_rate=1e-2)
+    runs = []
+    for _ in range(2):
+        losses = []
+        model = adapt(base, "upper", shape)
+        train(model, tokenizer, "upper", shape, losses.append)
+        model.unload()
+        runs.append(losses)
+    assert runs[0] == runs[1]
+    assert sum(runs[0][-5:]) < 0.8 * sum(runs[0][:5])
+
+
+def test_make_writes_adapters_that_peft_reads_and_skips_what_is_there(base, tokenizer, tmp_path, quick, capsys):
+    before = {name: each.clone() for name, each in base.state_dict().items()}
+    make(base, tokenizer, tmp_path, ["upper"])
+    weights = tmp_path / "upper" / "adapter_model.safetensors"
+    stamp = weights.stat().st_mtime_ns
+    assert base.state_dict().keys() == before.keys()
+    assert all(torch.equal(each, before[name]) for name, each in base.state_dict().items())
+    make(base, tokenizer, tmp_path, ["upper"])
+    assert weights.stat().st_mtime_ns == stamp
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["adapters"]["upper"]["steps"] == SHORT.steps
+    assert set(record["base"]["upper"]) == {"known", "unseen"}
+    model = peft.PeftModel.from_pretrained(base, tmp_path / "upper")
+    assert any("lora_B" in name and each.abs().sum() > 0 for name, each in model.named_parameters())
+
+
+def test_cards_hold_twenty_prompts_of_the_training_split(base, tokenizer, tmp_path, quick):
+    make(base, tokenizer, tmp_path, ["upper"])
+    card = Card.read(tmp_path / "upper")
+    trained = {f"{wording}" for wording in stages.SKILLS["upper"].worded("train")}
+    assert len(card.examples) == 20
+    assert all(any(each.startswith(wording.partition("{}")[0]) for wording in trained) for each in card.examples)
+
+
+def test_an_unknown_skill_is_refused_before_any_work(base, tokenizer, tmp_path):
+    with pytest.raises(RosterError, match="upper"):
+        make(base, tokenizer, tmp_path / "new", ["uper"])
+    assert not (tmp_path / "new").exists()
