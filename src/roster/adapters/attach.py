@@ -22,6 +22,7 @@ from roster.routed.becoming import become
 from roster.routed.model import routed_class
 from roster.routed.placement import computes_in, device_of, experts_in
 from roster.routed.running import CHILD
+from roster.routed.sharded import check_whole_layers
 from roster.routed.streams import check_streams, side_of
 from roster.router import Router
 from roster.select import Present
@@ -57,6 +58,7 @@ def attach(
     """
     if hasattr(model, CHILD):
         raise RosterError("experts are already attached to this model: load the base anew")
+    check_whole_layers(model)
     library.check(model)
     output_layer = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if tasks is None:

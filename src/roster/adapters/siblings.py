@@ -131,8 +131,7 @@ class Siblings:
             if context.mask_T is not None:
                 route = route.keep(context.mask_T.to(x_TI.device).repeat_interleave(N))
             gate_TX = route.dense()
-        if gate_TX.dtype != x_TI.dtype:
-            gate_TX = gate_TX.to(x_TI.dtype)
+        gate_TX = gate_TX.to(device=x_TI.device, dtype=x_TI.dtype)
         # One gate per sibling, or one that all of them share.
         middle_TX.view(T, N, E, r).mul_(gate_TX.reshape(T, -1, E, 1))
         if N == 1:

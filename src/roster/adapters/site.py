@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from roster.adapters.siblings import Siblings
 from roster.context import ContextSlot
 from roster.errors import RosterError
+from roster.routed.placement import device_of
 from roster.routed.running import CHILD, running
 from roster.routed.streams import Side, check_rows, context_here
 from roster.router import Router
@@ -86,7 +87,9 @@ class BlockRouter(nn.Module):
         """Leaves the route in the context's memory."""
         context = running(self.slot)
         if not context.off:
-            context.memory[self.route_key] = self.router(hidden_BSD.reshape(-1, hidden_BSD.shape[-1]), context)
+            # The block's own hook, which would bring its input to its device, runs later.
+            hidden_TD = hidden_BSD.reshape(-1, hidden_BSD.shape[-1]).to(device_of(self.router, hidden_BSD.device))
+            context.memory[self.route_key] = self.router(hidden_TD, context)
 
 
 def routed_linears(model: nn.Module) -> Iterator[tuple[str, RoutedLinear]]:

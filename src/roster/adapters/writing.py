@@ -41,7 +41,7 @@ def save(model: Any, folder: Path, wanted: Wanted = Wanted()) -> None:  # noqa: 
     """
     mixture = model.roster
     include_base = mixture.base_name is None if wanted.include_base is None else wanted.include_base
-    table = fingerprint(model, skip=is_added)
+    table = fingerprint(model, skip=is_added, state=wanted.state)
     if not table:
         raise RosterError(
             "all weights of the base are offloaded, so that there is nothing to tell it by: load it without "

@@ -11,13 +11,16 @@ from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from roster.errors import RosterError
 
 _SAMPLE = 4096
 
 
-def fingerprint(model: nn.Module, skip: Callable[[str], bool] | Collection[str] = ()) -> dict[str, str]:
+def fingerprint(
+    model: nn.Module, skip: Callable[[str], bool] | Collection[str] = (), state: Mapping[str, Tensor] | None = None
+) -> dict[str, str]:
     """16 hex digits per floating parameter, over its name, shape and up to 4,096 evenly spaced values in bfloat16.
 
     Rounding to bfloat16 first makes a float32 and a bfloat16 load of one checkpoint agree. A float16 load agrees only
@@ -27,13 +30,12 @@ def fingerprint(model: nn.Module, skip: Callable[[str], bool] | Collection[str] 
         model: the base; quantised tensors and those that are not in memory (meta device) are left out. Tied weights
             appear under each of their names.
         skip: names to leave out, or what says of a name whether to.
+        state: tensors to read instead of the model's own, by name (gathered from a sharded model).
     """
     left_out = skip if callable(skip) else set(skip).__contains__
-    return {
-        name: _hash(name, tensor)
-        for name, tensor in model.named_parameters(remove_duplicate=False)
-        if not left_out(name) and _readable(tensor)
-    }
+    named = dict(model.named_parameters(remove_duplicate=False))
+    tensors = {name: tensor if state is None else state.get(name, tensor) for name, tensor in named.items()}
+    return {n: _hash(n, whole(tensor)) for n, tensor in tensors.items() if not left_out(n) and _readable(tensor)}
 
 
 def is_whole(model: nn.Module) -> bool:
@@ -74,9 +76,14 @@ def check_same_base(recorded: Mapping[str, str], model: nn.Module, what: str) ->
             )
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that is spread over processes, gathered: all of them must ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def _readable(tensor: Tensor) -> bool:
-    # Quantised and distributed tensors are subclasses that claim a floating type; detaching sheds nn.Parameter.
-    plain = type(tensor.detach()) is Tensor
+    # Quantised tensors are subclasses that claim a floating type; detaching sheds nn.Parameter.
+    plain = type(tensor.detach()) in (Tensor, DTensor)
     return (
         plain
         and tensor.device.type != "meta"

@@ -28,6 +28,7 @@ from roster.routed.becoming import become
 from roster.routed.model import routed_class
 from roster.routed.placement import place_like
 from roster.routed.running import CHILD
+from roster.routed.sharded import check_whole_layers
 from roster.router import Router
 
 OWN = "own"
@@ -85,6 +86,7 @@ def adopt(
         RosterError: no block that roster can read, an unknown recipe, or a router for another number of experts,
             before anything is changed.
     """
+    check_whole_layers(model)
     if hasattr(model, CHILD):
         raise RosterError("this model routes already: load it anew")
     found = find_experts(model)

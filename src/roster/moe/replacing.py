@@ -23,6 +23,7 @@ from roster.routed.becoming import become
 from roster.routed.model import Mixture, routed_class
 from roster.routed.placement import place_like
 from roster.routed.running import CHILD
+from roster.routed.sharded import check_whole_layers
 from roster.routed.streams import Side, check_rows, check_streams, context_here, side_of
 from roster.router import Router
 
@@ -69,6 +70,7 @@ def replace(
     Raises:
         RosterError: an unknown recipe, option or architecture, or values that do not fit, before anything is changed.
     """
+    check_whole_layers(model)
     record = find(recipe)
     if record.kind != "moe":
         raise RosterError(f"recipe {recipe!r} does not make feed-forward mixtures (it is of kind {record.kind!r})")

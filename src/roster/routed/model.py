@@ -28,7 +28,9 @@ from roster.routed.checkpoint import CarryContext
 from roster.routed.generation import Generation
 from roster.routed.history import history_of, new_cache
 from roster.routed.inputs import context_of, contexts_of
+from roster.routed.placement import device_of
 from roster.routed.plan import Plan
+from roster.routed.sharded import gathered
 from roster.routed.streams import around_calls
 from roster.routed.writing import upload
 from roster.router import Router
@@ -162,7 +164,8 @@ class RoutedModel:
             x = self._nothing(context)
         else:
             reads = self._first_pass if mixture.plan.two_passes else self._embed
-            x_BSD = mixture.head(reads(context, kwargs), context)
+            read_BSD = reads(context, kwargs)
+            x_BSD = mixture.head(read_BSD.to(device_of(mixture.head, read_BSD.device)), context)
             x = x_BSD.reshape(-1, x_BSD.shape[-1])
         if mixture.router is not None:
             context.memory["route/model"] = mixture.router(x, context)
@@ -319,9 +322,10 @@ class RoutedModel:
         """
         if hub and not push_to_hub:
             raise RosterError(f"save_pretrained has no use for {', '.join(sorted(hub))} without push_to_hub=True")
+        state = gathered(self) if state_dict is None else state_dict  # all processes of a sharded model take part
         if not is_main_process:
             return
-        self.roster.save(self, Path(save_directory), Wanted(include_base, state_dict, max_shard_size))
+        self.roster.save(self, Path(save_directory), Wanted(include_base, state, max_shard_size))
         if push_to_hub:
             upload(Path(save_directory), hub.pop("repo_id", Path(save_directory).name), **hub)
 

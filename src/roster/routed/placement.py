@@ -33,7 +33,7 @@ def experts_in(computes: torch.dtype, stored: Iterable[torch.dtype]) -> torch.dt
     return torch.float32 if half and torch.float32 in stored else computes
 
 
-def device_of(module: nn.Module) -> torch.device:
+def device_of(module: nn.Module, otherwise: torch.device | None = None) -> torch.device:
     """Where a module computes: offloaded weights rest elsewhere, and accelerate's hooks know where they are wanted."""
     for part in module.modules():
         hook = getattr(part, "_hf_hook", None)
@@ -41,7 +41,9 @@ def device_of(module: nn.Module) -> torch.device:
             if getattr(each, "execution_device", None) is not None:
                 return torch.device(each.execution_device)
     tensor = next(chain(module.parameters(), module.buffers()), None)
-    return torch.device("cpu") if tensor is None else tensor.device
+    if tensor is not None:
+        return tensor.device
+    return torch.device("cpu") if otherwise is None else otherwise
 
 
 def place_like(part: nn.Module, neighbour: nn.Module) -> None:

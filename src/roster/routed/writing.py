@@ -29,11 +29,13 @@ def write_base(
     """
     own = model.state_dict() if state is None else state
     plain = {name: tensor for name, tensor in own.items() if not is_added(name)}
-    transformers_save = super(type(model).__mro__[1], model).save_pretrained
-    transformers_save(folder, state_dict=plain, max_shard_size=max_shard_size)
+    base = type(model).base_class  # whatever stands before it in the model's class (ours, FSDP's) writes otherwise
+    base.save_pretrained(model, folder, state_dict=plain, max_shard_size=max_shard_size)
     config = folder / "config.json"
     text = config.read_text(encoding="utf-8")
-    config.write_text(text.replace(type(model).__name__, type(model).base_class.__name__), encoding="utf-8")
+    for name in (type(model).__name__, f"Routed{base.__name__}"):
+        text = text.replace(name, base.__name__)
+    config.write_text(text, encoding="utf-8")
     write_tokenizer(model, folder)
 
 
