@@ -9,7 +9,8 @@ import roster
 import tiny
 from roster.adapters.attach import attach
 from roster.adapters.site import routed_linears
-from roster.library import Library, LowRank, make_adapter
+from roster.library import Library, LowRank, make_adapter, read_adapter, write_adapter
+from roster.library.gates import write_gates
 from roster.recipes import RECIPES
 from roster.score.prototype import top_input_direction
 
@@ -247,3 +248,29 @@ def test_sharded_by_blocks(slug, one_process):
         if parameter.requires_grad:
             found = sharded[name].grad.full_tensor()
             torch.testing.assert_close(found, parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("slug", ["arrow-mbc", "phatgoose", "mov-molora", "x-lora", "uniform", "polytropon", "smear"])
+def test_in_every_recipe_an_expert_that_stands_alone_keeps_its_share(slug, tmp_path):
+    """An adapter with one target more than the others: there it answers with its own weight, not with all of theirs."""
+    whole = tiny.library(tiny.base(), 3, folder=tmp_path)
+    name = "model.layers.1.mlp.gate_proj"
+    wide = whole["expert 2"]
+    update = LowRank(torch.randn(4, 32) * 0.2, torch.randn(48, 4) * 0.3, 2.0)
+    path = write_adapter(tmp_path, make_adapter("wide", {**wide.modules, name: update}, base="tiny/base"))
+    write_gates(path, {key: torch.randn(u.A_RD.shape[1]) for key, u in {**wide.modules, name: update}.items()})
+    library = Library({**{n: whole[n] for n in ("expert 0", "expert 1")}, "wide": read_adapter(path)})
+    model = put(tiny.base(), slug, library)
+    weights = []
+    child = model.get_submodule(name).roster
+    forward = child.experts.forward
+
+    def watch(x_TI, y_TO, route):
+        weights.append(route.dense())
+        return forward(x_TI, y_TO, route)
+
+    child.experts.forward = watch
+    child.siblings = None
+    logits(model)
+    mean = float(torch.cat(weights)[:, 2].mean())
+    assert 0.0 < mean < 0.9, mean

@@ -1,5 +1,7 @@
 """An adapter that does not fit a model is an error that names file, tensor and shapes; never silence."""
 
+import json
+
 import peft
 import pytest
 import torch
@@ -112,3 +114,16 @@ def test_a_library_checks_every_adapter():
     Library({"good": good}).check(tiny.base())
     with pytest.raises(RosterError, match=r"adapter 'bad': .*layers\.7"):
         Library({"good": good, "bad": bad}).check(tiny.base())
+
+
+@pytest.mark.parametrize(("last", "fits"), [(63, True), (64, False), (70, False)])
+def test_an_adapter_with_tokens_that_the_base_has_not(last, fits, tmp_path):
+    """Its tensors fit; only the tokenizer that was saved beside it tells of the resized base."""
+    library = tiny.library(tiny.base(), 1, folder=tmp_path)
+    decoder = {"added_tokens_decoder": {"0": {"content": "<pad>"}, str(last): {"content": "<new>"}}}
+    (tmp_path / "expert 0" / "tokenizer_config.json").write_text(json.dumps(decoder))
+    if fits:
+        library.check(tiny.base())
+        return
+    with pytest.raises(RosterError, match=rf"token {last}, but this base has embeddings for 64 only.*resized base"):
+        library.check(tiny.base())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import peft
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
@@ -20,6 +22,7 @@ def check_fits(adapter: Adapter, model: nn.Module) -> None:
         RosterError: names the file, the first tensor that does not fit, both shapes or the nearest module names, and
             how many more there are.
     """
+    check_vocabulary(adapter, model)
     where = repr(str(adapter.path / WEIGHTS)) if adapter.path is not None else f"adapter {adapter.name!r}"
     known = dict(model.named_modules())
     if isinstance(model, peft.PeftModel) or any(isinstance(each, BaseTunerLayer) for each in known.values()):
@@ -30,6 +33,29 @@ def check_fits(adapter: Adapter, model: nn.Module) -> None:
         rest = f" ({len(problems) - 1} more of its {len(adapter.modules)} modules do not fit)" if problems[1:] else ""
         base = f"; it was made for {made_for!r}" if made_for else ""
         raise RosterError(f"{where}: {problems[0]}{rest}{base}")
+
+
+def check_vocabulary(adapter: Adapter, model: nn.Module) -> None:
+    """RosterError for an adapter whose own tokenizer knows tokens that the model has no embedding for.
+
+    PEFT and trainers write the tokenizer beside an adapter; the adapter of a base that was resized for new tokens has
+    them there, while its own tensors say nothing of it.
+    """
+    path = None if adapter.path is None else adapter.path / "tokenizer_config.json"
+    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    if path is None or embeddings is None or not path.is_file():
+        return
+    try:
+        added = json.loads(path.read_text(encoding="utf-8")).get("added_tokens_decoder") or {}
+        last = max((int(each) for each in added), default=-1)
+    except (ValueError, AttributeError):
+        return  # a tokenizer is none of an adapter's business unless it can be read
+    if last >= embeddings.weight.shape[0]:
+        raise RosterError(
+            f"{str(adapter.path)!r} was trained with a tokenizer that has a token {last}, but this base has embeddings "
+            f"for {embeddings.weight.shape[0]} only: it was resized before the training; save that resized base "
+            "(`model.get_base_model().save_pretrained(BASE)`, and its tokenizer) and use it"
+        )
 
 
 def linear_size(module: nn.Module) -> tuple[int, int] | None:
