@@ -115,8 +115,11 @@ def test_tuning_keeps_to_its_target_on_validation():
     assert tuned.kept == (tuned.test.cost.value <= budget)
     floor = tune(routing, MADE, floor=0.7)
     assert floor.validation.quality.value >= 0.7
-    at = floor.routing.rule.choose(floor.routing.estimator.estimate(MADE.split("test").prompts))
-    expected = MADE.split("test").score_NM[np.arange(len(at)), at].mean()
+    test, mix = MADE.split("test"), floor.routing.rule
+    estimates = floor.routing.estimator.estimate(test.prompts)
+    expected = 0.0
+    for rule, share in ((mix.first, 1 - mix.share), (mix.second, mix.share)):
+        expected += share * test.score_NM[np.arange(len(test)), rule.choose(estimates)].mean()
     assert floor.test.quality.value == pytest.approx(expected)
 
 

@@ -55,27 +55,34 @@ class Curve:
         return float((np.diff(edges) * np.where(np.isfinite(quality), quality, 0)).sum() / (high - low))
 
 
+def corners(cost_L: Matrix, quality_L: Matrix, mixes: bool = True) -> NDArray[np.int64]:
+    """Which settings are worth having, [P], costs and qualities rising.
+
+    They are the corners of the non-decreasing upper hull, or where nothing can be mixed, of the running best.
+    """
+    order = np.lexsort((-quality_L, cost_L))
+    best = np.maximum.accumulate(quality_L[order])
+    rising = order[np.concatenate([[True], quality_L[order][1:] > best[:-1]])]
+    if not mixes:
+        return rising
+    hull: list[int] = []
+    for setting in rising.tolist():
+        while len(hull) > 1 and _below(cost_L, quality_L, hull[-2], hull[-1], setting):
+            hull.pop()
+        hull.append(setting)
+    return np.array(hull)
+
+
 def curve(cost_L: Matrix, quality_L: Matrix, mixes: bool = True) -> Curve:
     """The curve through a router's settings: the non-decreasing upper hull, or the running best if it cannot mix."""
-    order = np.lexsort((-quality_L, cost_L))
-    cost_P, quality_P = cost_L[order], quality_L[order]
-    best = np.maximum.accumulate(quality_P)
-    rising = np.concatenate([[True], quality_P[1:] > best[:-1]])
-    cost_P, quality_P = cost_P[rising], quality_P[rising]
-    if not mixes:
-        return Curve(cost_P, quality_P, mixes)
-    hull: list[int] = []
-    for p in range(len(cost_P)):
-        while len(hull) > 1 and _below(cost_P, quality_P, hull[-2], hull[-1], p):
-            hull.pop()
-        hull.append(p)
-    return Curve(cost_P[hull], quality_P[hull], mixes)
+    at = corners(cost_L, quality_L, mixes)
+    return Curve(cost_L[at], quality_L[at], mixes)
 
 
-def _below(cost_P: Matrix, quality_P: Matrix, a: int, b: int, c: int) -> bool:
+def _below(cost_L: Matrix, quality_L: Matrix, a: int, b: int, c: int) -> bool:
     """Whether b lies on or below the line from a to c."""
-    run, rise = cost_P[c] - cost_P[a], quality_P[c] - quality_P[a]
-    return bool((quality_P[b] - quality_P[a]) * run <= rise * (cost_P[b] - cost_P[a]))
+    run, rise = cost_L[c] - cost_L[a], quality_L[c] - quality_L[a]
+    return bool((quality_L[b] - quality_L[a]) * run <= rise * (cost_L[b] - cost_L[a]))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ executed on reading. Its encoder is rebuilt from its name where it is a pretrain
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Set
 from dataclasses import replace
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roster.errors import RosterError, nearest
 from roster.files import write_whole
 from roster.lm import decide, encode, estimate, online
-from roster.lm.decide import CascadeRule, Rule
+from roster.lm.decide import CascadeRule, Mix, Rule
 from roster.lm.estimate import Estimates, Estimator
 from roster.lm.part import pack, unpack
 from roster.lm.policy import Decision
@@ -74,19 +76,32 @@ class OfflinePolicy:
         if not allowed_M.any():
             raise RosterError(f"policy {self.name!r} has no model left: all {len(allowed_M)} are excluded")
         estimates = self._adjusted(self.estimator.estimate([prompt]), prompt, load, max_tokens)
-        choice = int(self.rule.choose(estimates, allowed_M)[0])
+        rule = self.rule.settled(_coin(prompt))
+        choice = int(rule.choose(estimates, allowed_M)[0])
         below = None
-        if isinstance(self.rule, CascadeRule):
-            below = self.rule.next_below(estimates, np.flatnonzero(~allowed_M).tolist(), choice)
+        if isinstance(rule, CascadeRule):
+            below = rule.next_below(estimates, np.flatnonzero(~allowed_M).tolist(), choice)
         return Decision(
             model=self.models[choice],
-            reason=self.rule.reason(estimates, choice),
+            reason=self._reason(rule, estimates, choice),
             quality=float(estimates.quality_NM[0, choice]),
             cost=_known(estimates.cost_NM[0, choice]),
             delay=_known(estimates.delay_NM[0, choice]),
             quality_by_model=dict(zip(self.models, estimates.quality_NM[0].tolist(), strict=True)),
             escalate_below=below,
+            propensity=self._propensity(estimates, allowed_M, choice),
         )
+
+    def _reason(self, rule: Rule, estimates: Estimates, choice: int) -> str:
+        reason = rule.reason(estimates, choice)
+        return reason if rule is self.rule else f"{reason}; {self.rule.reason(estimates, choice)}"
+
+    def _propensity(self, estimates: Estimates, allowed_M: NDArray[np.bool_], choice: int) -> float:
+        """The chance of this choice over the coins of a mix; 1 for a rule without a coin."""
+        if not isinstance(self.rule, Mix):
+            return 1.0
+        sides = ((self.rule.first, 1 - self.rule.share), (self.rule.second, self.rule.share))
+        return sum(chance for side, chance in sides if int(side.choose(estimates, allowed_M)[0]) == choice)
 
     def _adjusted(
         self, estimates: Estimates, prompt: str, load: Mapping[str, float] | None, max_tokens: int | None
@@ -141,6 +156,12 @@ class OfflinePolicy:
         write_whole(folder / "arrays.safetensors", save(arrays | more))
         write_whole(folder / "policy.json", (text + "\n").encode())
         return folder
+
+
+def _coin(prompt: str) -> float:
+    """Uniform in [0, 1) over texts: a prompt always meets the same setting of a mix, also at a cascade's next step."""
+    digest = hashlib.sha256(b"mix" + prompt.encode("utf-8", "surrogatepass")).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
 def _known(value: float) -> float | None:

@@ -6,6 +6,7 @@ Shape legend: L settings, N prompts, M models.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from roster.errors import RosterError
 from roster.lm.calibration import auroc, brier, ece
 from roster.lm.curve import Played
-from roster.lm.decide import CascadeRule, Rule
+from roster.lm.decide import CascadeRule, Mix, Rule
 from roster.lm.decide.weights import Weights
 from roster.lm.estimate import Estimates, Mean, Truth
 from roster.lm.records import Matrix, Records
@@ -59,17 +60,18 @@ def complete(records: Records) -> Records:
     return left
 
 
-def play(routing: Routing, test: Records, timed: bool = True) -> Run:
+def play(routing: Routing, test: Records, timed: bool = True, rules: Sequence[Rule] | None = None) -> Run:
     """A fitted router over its whole dial.
 
     Args:
         routing: fitted on other prompts.
         test: without missing cells (`complete`).
         timed: whether to measure the time of single decisions.
+        rules: the settings of the dial; by default those that the estimates of these prompts suggest.
     """
     datasets = test.datasets if routing.sees_dataset else None
     estimates = ordered(routing.estimator.estimate(test.prompts, datasets), test.models)
-    played = _play_rule(routing, estimates, test)
+    played = _play_rules(routing.rule.sweep(estimates) if rules is None else rules, estimates, test, routing.mixes)
     if isinstance(routing.estimator, Truth):
         return Run(played)
     expected, score = estimates.quality_NM.reshape(-1), test.score_NM.reshape(-1)
@@ -82,13 +84,23 @@ def play(routing: Routing, test: Records, timed: bool = True) -> Run:
     )
 
 
-def _play_rule(routing: Routing, estimates: Estimates, test: Records) -> Played:
-    settings = [play_setting(rule, estimates, test) for rule in routing.rule.sweep(estimates)]
-    return Played(np.array([s for s, _ in settings]), np.array([c for _, c in settings]), routing.mixes)
+def dial(routing: Routing, records: Records) -> Sequence[Rule]:
+    """A fitted router's settings, from frugal to generous, for prompts like these."""
+    datasets = records.datasets if routing.sees_dataset else None
+    return routing.rule.sweep(ordered(routing.estimator.estimate(records.prompts, datasets), records.models))
+
+
+def _play_rules(rules: Sequence[Rule], estimates: Estimates, test: Records, mixes: bool) -> Played:
+    settings = [play_setting(rule, estimates, test) for rule in rules]
+    return Played(np.array([s for s, _ in settings]), np.array([c for _, c in settings]), mixes)
 
 
 def play_setting(rule: Rule, estimates: Estimates, test: Records) -> tuple[Matrix, Matrix]:
-    """What one setting gave: (score, cost) per prompt, each [N]."""
+    """What one setting gave: (score, cost) per prompt, each [N]; of a mix, in expectation."""
+    if isinstance(rule, Mix):
+        first, second = (np.array(play_setting(each, estimates, test)) for each in (rule.first, rule.second))
+        score_N, paid_N = (1 - rule.share) * first + rule.share * second
+        return score_N, paid_N
     at_N = np.arange(len(test))
     if isinstance(rule, CascadeRule):
         kept_N, paid_N = rule.play(estimates, confidence(test), test.cost_NM)

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from roster.errors import RosterError
-from roster.lm.curve import interval, resamples
-from roster.lm.decide import Rule
+from roster.lm.curve import corners, interval, resamples
+from roster.lm.dial import above, within
 from roster.lm.evaluate import training
-from roster.lm.play import complete, ordered, play, play_setting
-from roster.lm.records import Records
+from roster.lm.play import complete, dial, ordered, play, play_setting
+from roster.lm.records import Matrix, Records
 from roster.lm.results import Figure
 from roster.lm.routing import Routing
 from roster.lm.splits import carve_validation
@@ -50,6 +48,9 @@ def tune(
 ) -> Tuned:
     """Turns the rule's dial to a mean budget per call, or to a mean quality.
 
+    Where the target lies between two settings and the router may mix, the rule becomes a `Mix` of the two, so that what
+    the curve of a report promises is what the tuned router does.
+
     Args:
         routing: unfitted or fitted; it is fitted anew.
         records: with training prompts; validation prompts are taken from them if there are none.
@@ -65,12 +66,18 @@ def tune(
     records = carve_validation(records, seed=seed)
     validation = complete(records.split("validation"))
     routing.fit(records.split("train"))
-    played = play(routing, validation, timed=False).played
+    rules = dial(routing, validation)
+    played = play(routing, validation, timed=False, rules=rules).played
     cost_L, quality_L = played.cost_LN.mean(1), played.score_LN.mean(1)
-    at = _within(cost_L, quality_L, budget) if budget is not None else _above(cost_L, quality_L, floor)
-    estimates = ordered(routing.estimator.estimate(validation.prompts, validation.datasets), validation.models)
-    rule: Rule = routing.rule.sweep(estimates)[at]
-    chosen = _outcome(played.score_LN[at], played.cost_LN[at], seed)
+    corner_P = corners(cost_L, quality_L, routing.mixes)
+    if budget is not None:
+        setting = within(corner_P, cost_L, budget, routing.mixes)
+    else:
+        setting = above(corner_P, quality_L, floor, routing.mixes)
+    if setting is None:
+        raise RosterError(_out_of_reach(cost_L, quality_L, budget, floor))
+    rule = setting.rule(rules)
+    chosen = _outcome(setting.of(played.score_LN), setting.of(played.cost_LN), seed)
     tuned = Routing(routing.estimator, rule, routing.sees_dataset, routing.mixes).fit(training(records))
     if "test" not in records.splits:
         return Tuned(tuned, chosen, None, None)
@@ -79,20 +86,10 @@ def tune(
     return Tuned(tuned, chosen, tested, bool(kept))
 
 
-def _within(cost_L: np.ndarray, quality_L: np.ndarray, budget: float) -> int:
-    fits = cost_L <= budget
-    if not fits.any():
-        raise RosterError(
-            f"no setting costs at most {budget:g} per call on validation; the cheapest {cost_L.min():.3g}"
-        )
-    return int(np.lexsort((cost_L, -np.where(fits, quality_L, -np.inf)))[0])
-
-
-def _above(cost_L: np.ndarray, quality_L: np.ndarray, floor: float) -> int:
-    fits = quality_L >= floor
-    if not fits.any():
-        raise RosterError(f"no setting reaches quality {floor:g} on validation; the best {quality_L.max():.4f}")
-    return int(np.lexsort((-quality_L, np.where(fits, cost_L, np.inf)))[0])
+def _out_of_reach(cost_L: Matrix, quality_L: Matrix, budget: float | None, floor: float | None) -> str:
+    if budget is not None:
+        return f"no setting costs at most {budget:g} per call on validation; the cheapest {cost_L.min():.3g}"
+    return f"no setting reaches quality {floor:g} on validation; the best {quality_L.max():.4f}"
 
 
 def _test(routing: Routing, test: Records, seed: int) -> Outcome:
@@ -100,7 +97,7 @@ def _test(routing: Routing, test: Records, seed: int) -> Outcome:
     return _outcome(*play_setting(routing.rule, estimates, test), seed)
 
 
-def _outcome(score_N: np.ndarray, cost_N: np.ndarray, seed: int) -> Outcome:
+def _outcome(score_N: Matrix, cost_N: Matrix, seed: int) -> Outcome:
     weight_BN = resamples(len(score_N), 1000, seed)
     return Outcome(
         Figure(float(score_N.mean()), *interval(weight_BN @ score_N)),

@@ -31,6 +31,10 @@ class Rule(Part):
         """The same rule at settings from frugal to generous, to draw its cost-quality curve."""
         raise NotImplementedError
 
+    def settled(self, coin: float) -> Rule:
+        """The rule that decides a prompt with this coin, uniform in [0, 1); itself unless it is a mix."""
+        return self
+
     def choose(self, estimates: Estimates, allowed_M: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
         """The chosen model's column per prompt, [N].
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from roster.lm.estimate.base import Estimates
 from roster.lm.records import Matrix
 
 _STEPS = 40
+_ROWS = 2000
+"""Prompts that are enough to place the stops of the dial."""
 
 
 class Weights(Rule):
@@ -43,8 +45,36 @@ class Weights(Rule):
         return "best quality" if not weighed else "best quality less " + " and ".join(weighed)
 
     def sweep(self, estimates: Estimates) -> Sequence[Weights]:
-        """From "the cheapest" to "the best", in even steps of log price."""
+        """From "the cheapest" to "the best", at the prices where choices change.
+
+        A pair of models changes places at the price (difference in worth) / (difference in cost). The dial stops at
+        quantiles of these prices, so that it reaches the cheapest model whatever the dearest costs; a scale made of the
+        range of costs would not.
+        """
         cost_NM = needed(estimates, "cost")
-        span = float(np.ptp(cost_NM.mean(0))) or float(cost_NM.mean()) or 1.0
-        prices = np.concatenate([np.geomspace(1e3, 1e-4, _STEPS) / span, [0.0]])
-        return [Weights(float(price), self.delay, self.caution) for price in prices]
+        worth_NM = Weights(0.0, self.delay, self.caution).utility(estimates)
+        rows = np.unique(np.linspace(0, len(cost_NM) - 1, min(len(cost_NM), _ROWS)).astype(int))
+        change = _break_even(worth_NM[rows], cost_NM[rows], range(cost_NM.shape[1]))
+        if not len(change):
+            return [Weights(0.0, self.delay, self.caution)]
+        cheapest_N1 = cost_NM.argmin(1)[:, None]
+        last = _break_even(
+            np.hstack([np.take_along_axis(worth_NM, cheapest_N1, 1), worth_NM]),
+            np.hstack([np.take_along_axis(cost_NM, cheapest_N1, 1), cost_NM]),
+            (0,),
+        )
+        # Ten times the last change, so that the cheapest is reached on prompts too that are a little different.
+        most = 10 * max(last.max(initial=0.0), change.max())
+        between = np.unique(np.quantile(change, np.linspace(1, 0, _STEPS)))[::-1]
+        return [Weights(float(price), self.delay, self.caution) for price in (most, *between, 0.0)]
+
+
+def _break_even(worth_NM: Matrix, cost_NM: Matrix, against: Iterable[int]) -> Matrix:
+    """The prices above zero at which any model of a prompt is worth as much as one of `against`, flat."""
+    found = []
+    for m in against:
+        dearer_NM, better_NM = cost_NM - cost_NM[:, m : m + 1], worth_NM - worth_NM[:, m : m + 1]
+        at = (dearer_NM > 0) & (better_NM > 0)
+        found.append(better_NM[at] / dearer_NM[at])
+    prices = np.concatenate(found)
+    return prices[np.isfinite(prices)]
