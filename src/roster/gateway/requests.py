@@ -48,8 +48,17 @@ class StreamOptions(Open):
     include_usage: Flag | None = None
 
 
+_LIMITS = ("max_completion_tokens", "max_tokens")
+
+
 class Generation(Open):
     """What both kinds of request share."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "not": {"required": [*_LIMITS], "properties": {name: {"type": "integer"} for name in _LIMITS}}
+        }
+    )
 
     model: ModelName
     stream: Flag | None = None
