@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo gateway-demo test lint evidence bench pocket smol clean
+.PHONY: demo gateway-demo test lint evidence bench pocket smol wheel clean
 
 demo: $(STAMP)
 	$(BIN)/roster demo
@@ -37,6 +37,15 @@ pocket: $(STAMP)
 smol: $(STAMP)
 	$(BIN)/roster smol prepare
 	OMP_NUM_THREADS=2 $(BIN)/roster smol make
+
+# What a user gets from the package index: the built wheel, alone in a fresh environment, away from the sources.
+wheel: $(STAMP)
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/fresh
+	build/fresh/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd build && fresh/bin/roster --version && fresh/bin/roster demo --examples 2
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -47,7 +47,7 @@ FLOORS = [
         "serve",
     },
     {"arena", "smol", "pocket.make", "pocket.routers", "pocket.stages"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 
 

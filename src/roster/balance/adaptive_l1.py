@@ -29,6 +29,10 @@ class AdaptiveL1(nn.Module):
         rate: how fast it moves, above 1.
     """
 
+    price: Tensor
+    pairs: Tensor
+    tokens: Tensor
+
     def __init__(self, k: float, num_experts: int, start: float = 1e-8, rate: float = 1.2):
         super().__init__()
         if not 0 < k <= num_experts:

@@ -30,6 +30,8 @@ class ClusterVariance(nn.Module):
         coefficient: weight of the loss.
     """
 
+    member_EC: Tensor
+
     def __init__(self, clusters: Sequence[int], coefficient: float = 0.01):
         super().__init__()
         self.coefficient = coefficient

@@ -23,6 +23,8 @@ class ExpectedCost(nn.Module):
         coefficient: nats of loss that one unit of cost must save.
     """
 
+    cost_E: Tensor
+
     def __init__(self, costs: Sequence[float], coefficient: float):
         super().__init__()
         if min(costs) < 0:

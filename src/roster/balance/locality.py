@@ -27,6 +27,8 @@ class Locality(nn.Module):
         coefficient: weight of the loss.
     """
 
+    node_E: Tensor
+
     def __init__(self, nodes: Sequence[int], coefficient: float = 0.01):
         super().__init__()
         if len(set(nodes)) != max(nodes) + 1:

@@ -25,6 +25,9 @@ class LossFreeBias(nn.Module):
         rate: how far the bias moves per step.
     """
 
+    bias_E: torch.Tensor
+    load_E: torch.Tensor
+
     def __init__(self, num_experts: int, rate: float = 1e-3):
         super().__init__()
         self.rate = rate

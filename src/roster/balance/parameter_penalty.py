@@ -27,6 +27,8 @@ class ParameterPenalty(nn.Module):
         coefficient: weight of the loss.
     """
 
+    size_E: Tensor
+
     def __init__(self, sizes: Sequence[float], coefficient: float = 0.01):
         super().__init__()
         if min(sizes) <= 0:

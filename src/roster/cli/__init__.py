@@ -109,7 +109,3 @@ def main() -> None:
         app(prog_name="roster")
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

@@ -36,6 +36,9 @@ class LowRankExperts(nn.Module):
         trains: whether the factors get gradients.
     """
 
+    owner_R: Tensor
+    scale_E: Tensor
+
     def __init__(
         self,
         factors: Sequence[tuple[Tensor, Tensor, float] | None],

@@ -32,6 +32,9 @@ class WithNull(nn.Module):
         RosterError: a kind that does not exist, or constant experts without a width.
     """
 
+    copies_Z: Tensor
+    at_C: Tensor
+
     def __init__(self, inner: nn.Module, kinds: Sequence[Kind], width: int = 0):
         super().__init__()
         for kind in kinds:

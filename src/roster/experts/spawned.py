@@ -23,6 +23,9 @@ class Spawned(nn.Module):
         drop: share of a copy's weights that are set to zero.
     """
 
+    expert_seed: Tensor
+    spawned: Tensor
+
     def __init__(self, inner: nn.Module, at: float, drop: float):
         super().__init__()
         if not 0.0 <= at <= 1.0:

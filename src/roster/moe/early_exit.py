@@ -57,6 +57,8 @@ class EarlyExit(nn.Module):
         trade: lam, nats of loss that one unit of cost must save.
     """
 
+    cost_L: Tensor
+
     def __init__(
         self,
         layers: Sequence[nn.Module],

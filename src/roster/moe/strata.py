@@ -28,6 +28,8 @@ class Strata(nn.Module):
         balance: weight of the load-balancing loss of every stratum.
     """
 
+    stratum_E: Tensor
+
     def __init__(self, width: int, experts: nn.Module, stratum_of: Sequence[int], balance: float):
         super().__init__()
         self.experts = experts

@@ -38,6 +38,8 @@ class PrefixMean(nn.Module):
     Shape legend: B batch rows, S tokens of this call, L tokens so far, D width.
     """
 
+    center_D: Tensor
+
     def __init__(self, width: int, window: int | None):
         super().__init__()
         self.window = window

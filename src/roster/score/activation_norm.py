@@ -19,6 +19,8 @@ class ActivationNorm(nn.Module):
         projection_ERD: the experts' first projections; a parameter when `trains`, else a buffer.
     """
 
+    projection_ERD: Tensor
+
     def __init__(self, projection_ERD: Tensor, trains: bool = False):
         super().__init__()
         if trains:

@@ -22,6 +22,8 @@ class Barred(nn.Module):
         barred: whether each expert is barred; not all may be.
     """
 
+    barred_E: Tensor
+
     def __init__(self, score: nn.Module, barred: Sequence[bool]):
         super().__init__()
         if all(barred):

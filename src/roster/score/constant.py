@@ -17,6 +17,8 @@ class Constant(nn.Module):
         scores_E: the score of each expert.
     """
 
+    scores_E: Tensor
+
     def __init__(self, scores_E: Tensor):
         super().__init__()
         self.register_buffer("scores_E", scores_E.clone())

@@ -23,6 +23,8 @@ class Cosine(nn.Module):
         trains: whether the vectors are parameters; otherwise they are a buffer and get no gradient.
     """
 
+    vectors_ED: Tensor
+
     def __init__(self, vectors_ED: Tensor, scale: float = 1.0, center: bool = False, trains: bool = False):
         super().__init__()
         self.scale, self.center = scale, center

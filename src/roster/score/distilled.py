@@ -29,6 +29,8 @@ class Distilled(nn.Module):
         key: under which the loss is collected; different at every site.
     """
 
+    frozen: Tensor
+
     def __init__(
         self,
         inner: nn.Module,

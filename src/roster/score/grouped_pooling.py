@@ -26,6 +26,8 @@ class GroupedPooling(nn.Module):
         scale: standard deviation of the scores of tokens with independent channels of variance 1.
     """
 
+    weight_ED: Tensor
+
     def __init__(self, width: int, num_experts: int, scale: float = 1.0):
         super().__init__()
         if width % num_experts:

@@ -24,6 +24,8 @@ class HiddenFrom(nn.Module):
         needed_by: who to name in the error when there are no token ids.
     """
 
+    visible_VE: Tensor
+
     def __init__(self, score: nn.Module, visible_VE: Tensor, needed_by: str = "this router"):
         super().__init__()
         blind = (~visible_VE.any(1)).nonzero()

@@ -25,6 +25,9 @@ class Hypernetwork(nn.Module):
         std: of the weights that come out at the start, as in `Linear`.
     """
 
+    first_HZ: Tensor
+    second_EDH: Tensor
+
     def __init__(self, width: int, num_experts: int, embedding: int = 32, hidden: int = 64, std: float = 0.02):
         super().__init__()
         if min(embedding, hidden) < 1:

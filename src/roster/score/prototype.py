@@ -19,6 +19,8 @@ class Prototype(nn.Module):
         vectors_ED: one direction per expert, usually of length 1; zero for an expert that is absent.
     """
 
+    vectors_ED: Tensor
+
     def __init__(self, vectors_ED: Tensor):
         super().__init__()
         self.register_buffer("vectors_ED", vectors_ED.clone())

@@ -23,6 +23,8 @@ class Random(nn.Module):
         seed: of the draw; give every site its own, or all sites route alike.
     """
 
+    key_E: Tensor
+
     def __init__(self, num_experts: int, seed: int = 0):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)

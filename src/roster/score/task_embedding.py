@@ -29,6 +29,8 @@ class TaskEmbedding(nn.Module):
     """
 
     reads_tokens = False
+    group_N: Tensor
+    vectors_GV: Tensor
 
     def __init__(
         self,

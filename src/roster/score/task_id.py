@@ -22,6 +22,8 @@ class TaskTable(nn.Module):
     """
 
     reads_tokens = False
+    unknown_E: Tensor | None
+    table_NE: Tensor
 
     def __init__(
         self,

@@ -26,6 +26,8 @@ class TokenTable(nn.Module):
         needed_by: who to name in the error when there are no token ids.
     """
 
+    expert_V: Tensor
+
     def __init__(self, expert_V: Tensor, num_experts: int, needed_by: str = "this router"):
         super().__init__()
         if expert_V.numel() and not 0 <= int(expert_V.min()) <= int(expert_V.max()) < num_experts:

@@ -25,6 +25,8 @@ class Broadcast(nn.Module):
         begin: share of the training before it begins; 0 for a model that is fine-tuned.
     """
 
+    on: Tensor
+
     def __init__(self, select: nn.Module, above: float = 0.9, begin: float = 0.0):
         super().__init__()
         if not (0.0 <= above <= 1.0 and 0.0 <= begin <= 1.0):

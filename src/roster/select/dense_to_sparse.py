@@ -28,6 +28,7 @@ class DenseToSparse(nn.Module):
     """
 
     reads_bias = False
+    temperature: Tensor
 
     def __init__(self, threshold: float = 0.2, start: float = 2.0, end: float = 0.3, begin: float = 0.0):
         super().__init__()

@@ -25,6 +25,7 @@ class GrowingTopK(nn.Module):
     """
 
     reads_bias = True
+    k_now: Tensor
 
     def __init__(self, start: int, end: int):
         super().__init__()

@@ -29,6 +29,7 @@ class GumbelTop1(nn.Module):
     """
 
     reads_bias = False
+    noise: Tensor
 
     def __init__(self, temperature: float = 1.0):
         super().__init__()

@@ -25,6 +25,7 @@ class HardTop1(nn.Module):
 
     reads_bias = False
     rowwise = True
+    progress: Tensor
 
     def __init__(self, explore: float = 0.0):
         super().__init__()

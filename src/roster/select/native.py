@@ -25,6 +25,7 @@ class Native(nn.Module):
     """
 
     reads_bias = False
+    own_NE: Tensor
 
     def __init__(self, select: nn.Module, owners: Sequence[int], num_tasks: int):
         super().__init__()

@@ -22,6 +22,8 @@ class Present(nn.Module):
         present_E: True for the experts that exist here; at least one.
     """
 
+    present_E: Tensor
+
     def __init__(self, inner: nn.Module, present_E: Tensor):
         super().__init__()
         self.inner = inner

@@ -58,6 +58,8 @@ class Cascaded(nn.Module):
         RosterError: no mode, role or model, or a mode without seats.
     """
 
+    seats_M: Tensor
+
     def __init__(
         self,
         modes: Mapping[str, int],
