@@ -40,7 +40,7 @@ class Run:
     decision_ms: float | None = None
 
 
-def complete(records: Records) -> Records:
+def complete(records: Records, part: str = "test") -> Records:
     """The prompts for which every model's score and cost are known, so that all routers face the same ones.
 
     Raises:
@@ -49,13 +49,13 @@ def complete(records: Records) -> Records:
     whole_N = np.isfinite(records.score_NM).all(1) & np.isfinite(records.cost_NM).all(1)
     if not whole_N.any():
         raise RosterError(
-            f"records {records.name!r}: no prompt of the test has the score and the cost of every model; "
+            f"records {records.name!r}: no prompt of the {part} has the score and the cost of every model; "
             "leave out the models that lack them"
         )
     left = records.rows(whole_N)
     if dropped := len(records) - len(left):
         left = replace(
-            left, notes=(*records.notes, f"{dropped} test prompts were left out: a score or cost is missing")
+            left, notes=(*records.notes, f"{dropped} {part} prompts were left out: a score or cost is missing")
         )
     return left
 

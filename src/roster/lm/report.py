@@ -62,10 +62,17 @@ def _section_table(section: Section, currency: str) -> Table:
     for row in section.rows:
         label = row.router if row.kind == "router" else f"{row.router} ({row.kind})"
         price = "–" if row.router_cost is None else f"{100 * row.router_cost:.2g} %"
-        cells = (figure(row.quality), figure(row.over_lookup, "+"), number(row.aiq.value), figure(row.cost, "", 3))
+        cells = (
+            figure(row.quality),
+            number(row.best.value),
+            figure(row.over_lookup, "+"),
+            number(row.aiq.value),
+            figure(row.cost, "", 3),
+        )
         estimates = (number(row.ece), number(row.brier), number(row.decision_ms, 2))
         made.add_row(label, *(each.replace("[", r"\[") for each in cells), *estimates, price)
     made.caption = (
+        "quality: of the setting chosen on validation; best on the test: in hindsight, and so optimistic; "
         f"cost: to reach the quality of the best single model ({section.single}, {section.single_quality:.4f}), "
         "relative to it, ∞ where it is not reached; router cost: of a decision, relative to a call"
     )

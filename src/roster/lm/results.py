@@ -28,10 +28,13 @@ class Row:
     Attributes:
         router: its slug.
         kind: "router", "yardstick" or "bound".
-        quality: at the cost of random.
-        over_lookup: its quality at that cost less the look-up's, paired.
-        aiq: area under its curve over the range from the cheapest to the dearest single model.
-        cost: what it takes to reach the quality of the best single model, relative to that model's cost; infinite
+        quality: at the cost of random, its setting chosen on validation prompts.
+        best: at that cost, of the best setting on the test itself; optimistic, chosen on what it is judged by.
+        over_lookup: `quality` less the look-up's, paired; the intervals of all routers of a section hold together.
+        aiq: area under its curve (the best settings on the test, so optimistic too) over the range from the cheapest to
+            the dearest single model.
+        cost: what it takes to reach the quality of the best single model, relative to that model's cost, through the
+            settings chosen on validation; infinite
             where its curve does not reach it, and at an end of the interval where too many resamples do not.
         brier, ece, auroc, decision_ms: see `roster.lm.play.Run`.
         router_cost: of one decision relative to a call at the cost of random; None unless costs are in USD.
@@ -43,6 +46,7 @@ class Row:
     router: str
     kind: str
     quality: Figure
+    best: Figure
     over_lookup: Figure
     aiq: Figure
     cost: Figure

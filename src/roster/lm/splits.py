@@ -56,6 +56,11 @@ def split_at_random(records: Records, shares: Sequence[float] = (0.6, 0.2, 0.2),
     return replace(records, splits=tuple(splits))
 
 
+def training(records: Records) -> Records:
+    """Training and validation prompts."""
+    return records.rows(np.array([split != "test" for split in records.splits]))
+
+
 def carve_validation(records: Records, share: float = 0.2, seed: int = 0) -> Records:
     """Moves a share of the training prompts to validation; what has validation prompts is left as it is."""
     if "validation" in records.splits:

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from roster.errors import RosterError
 from roster.lm.curve import corners, interval, resamples
 from roster.lm.dial import above, within
-from roster.lm.evaluate import training
 from roster.lm.play import complete, dial, ordered, play, play_setting
 from roster.lm.records import Matrix, Records
 from roster.lm.results import Figure
 from roster.lm.routing import Routing
-from roster.lm.splits import carve_validation
+from roster.lm.splits import carve_validation, training
 
 
 @dataclass(frozen=True)
