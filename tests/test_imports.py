@@ -155,3 +155,5 @@ def test_old_names_still_work_and_say_where_to_look():
         from roster.mixture.attach import detach  # noqa: F401
     with pytest.raises(ImportError):
         from roster.mixture.attach import nothing  # noqa: F401
+    with pytest.warns(DeprecationWarning, match=r"roster\.adapters\.merging\.truncate now"):
+        from roster.merge.experts import truncate  # noqa: F401
