@@ -1,5 +1,6 @@
 """The report does not flatter: costs that are not reached, settings that were chosen on the test, many routers."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -15,6 +16,7 @@ from roster.lm.report import figure, page, tables
 from roster.lm.results import LOOKUP, RANDOM, SINGLE, Figure
 from roster.lm.routing import Routing
 from roster.lm.ruler import beside_lookup, chosen_quality, find_way, over_lookup, relative, together
+from roster.lm.verdict import verdict
 
 MADE = tiny.records(400)
 DRAWS = 60
@@ -143,3 +145,33 @@ def test_the_setting_is_chosen_on_validation_and_the_best_on_the_test_stands_bes
     assert float(test.curve().quality_at(2.0)) == 1.0
     assert chosen_quality(test, find_way(validation, 0.5).corner_P, weight_BN, 0.5)[0] == -np.inf
     assert json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_the_first_lines_answer_what_is_saved_then_the_lookup_then_the_oracle():
+    report, rows = rows_of(MADE)
+    saved, beside, bound = report.verdict[:3]
+    cost = rows["lm-knn"].cost
+    assert f"{cost.value:.2f} of its cost" in saved
+    assert "best single model" in saved
+    assert "label that live traffic lacks" in beside
+    assert f"{rows[LOOKUP].quality.value:.4f}" in beside
+    assert "oracle" in bound
+
+
+@pytest.mark.parametrize(
+    ("cost", "said"),
+    [
+        (Figure(0.25, 0.2, 0.4), "75% saved [60%, 80%] at equal quality"),
+        (Figure(0.25, 0.2, np.inf), "a saving of 75% was measured and is not shown"),
+        (Figure(0.25, 0.2, 1.1), "a saving of 75% was measured and is not shown"),
+        (Figure(1.5, 0.2, np.inf), "nothing is saved"),
+        (Figure(np.inf, 0.2, np.inf), "no saving is shown"),
+    ],
+)
+def test_a_saving_is_claimed_only_where_its_whole_interval_is_one(cost, said):
+    report, rows = rows_of(MADE)
+    section = report.sections[0]
+    section.rows[section.rows.index(rows["lm-knn"])] = dataclasses.replace(rows["lm-knn"], cost=cost)
+    first = verdict(report)[0]
+    assert said in first
+    assert first.count("saved [") == (cost.high < 1)

@@ -46,18 +46,8 @@ def _section_table(section: Section, currency: str) -> Table:
         f"quality at the cost of random ({section.cost_of_random:.3g} {currency} per call)"
     )
     made = Table(title=title, title_justify="left")
-    names = (
-        "router",
-        "quality [95 %]",
-        "over look-up [95 %]",
-        "AIQ",
-        "cost [95 %]",
-        "ECE",
-        "Brier",
-        "ms",
-        "router cost",
-    )
-    for name in names:
+    names = ("router", "quality [95 %]", "best on the test", "over look-up [95 %]", "AIQ", "cost [95 %]")
+    for name in (*names, "ECE", "Brier", "AUROC", "ms", "router cost"):
         made.add_column(name, justify="left" if name == "router" else "right", overflow="fold")
     for row in section.rows:
         label = row.router if row.kind == "router" else f"{row.router} ({row.kind})"
@@ -69,7 +59,7 @@ def _section_table(section: Section, currency: str) -> Table:
             number(row.aiq.value),
             figure(row.cost, "", 3),
         )
-        estimates = (number(row.ece), number(row.brier), number(row.decision_ms, 2))
+        estimates = (*map(number, (row.ece, row.brier, row.auroc)), number(row.decision_ms, 2))
         made.add_row(label, *(each.replace("[", r"\[") for each in cells), *estimates, price)
     made.caption = (
         "quality: of the setting chosen on validation; best on the test: in hindsight, and so optimistic; "

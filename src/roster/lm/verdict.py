@@ -1,12 +1,14 @@
-"""The report in words: what can be said, and what cannot."""
+"""The report in words: what is saved, what is shown beside the look-up, what is left, and what cannot be said."""
 
 from __future__ import annotations
+
+import math
 
 from roster.lm.results import LOOKUP, ORACLE, Report, Row, Section
 
 
 def verdict(report: Report) -> list[str]:
-    """A few sentences per section."""
+    """A few sentences per section, the reader's question first: what do I save against the best single model?"""
     sentences = []
     for each in report.sections:
         sentences += _section(each)
@@ -20,40 +22,61 @@ def _section(section: Section) -> list[str]:
     routers = [row for row in section.rows if row.kind == "router"]
     lookup, oracle = by_slug[LOOKUP], by_slug[ORACLE]
     where = section.title[0].upper() + section.title[1:]
-    if not routers:
-        return [f"{where}: no router was asked for; the data-set look-up reaches {lookup.quality.value:.4f}."]
+    at_cost = f"at the cost of random ({section.cost_of_random:.3g} per call)"
+    if not routers or section.chosen is None:
+        return [
+            f"{where}, {at_cost}: no router was asked for; the data-set look-up reaches {lookup.quality.value:.4f}."
+        ]
+    chosen = by_slug[section.chosen]
+    return [
+        f"{where}: {_saving(section, chosen)} Chosen on validation prompts, router and settings, and so free of that "
+        "choice's luck.",
+        f"Beside the look-up by data set, which needs a label that live traffic lacks, {at_cost}: {_beside(chosen)}; "
+        f"{chosen.verdict}. The look-up reaches {lookup.quality.value:.4f}.",
+        f"The per-query oracle, which knows every answer beforehand, reaches {oracle.quality.value:.4f} there: "
+        f"{oracle.quality.value - chosen.quality.value:.4f} that no router here has found.",
+        *_all(routers),
+    ]
+
+
+def _saving(section: Section, row: Row) -> str:
+    """What the row's cost at equal quality, and its interval, allow to say."""
+    single = f"the best single model's quality ({section.single}, {section.single_quality:.4f})"
+    if math.isinf(row.cost.value):
+        return f"no saving is shown: {row.router} does not reach {single} on the test."
+    spent = f"{row.router} reaches {single} at {row.cost.value:.2f} of its cost [{_end(row.cost.low)}, {_end(row.cost.high)}]"
+    if row.cost.value >= 1:
+        return f"nothing is saved: {spent}."
+    if row.cost.high >= 1:
+        doubt = "does not reach it in some resamples" if math.isinf(row.cost.high) else "includes no saving"
+        return f"a saving of {1 - row.cost.value:.0%} was measured and is not shown: {spent}; the interval {doubt}."
+    low, high = 1 - row.cost.high, 1 - row.cost.low
+    return f"{1 - row.cost.value:.0%} saved [{low:.0%}, {high:.0%}] at equal quality: {spent}."
+
+
+def _end(value: float) -> str:
+    return "∞" if math.isinf(value) else f"{value:.2f}"
+
+
+def _beside(row: Row) -> str:
+    over = row.over_lookup
+    return (
+        f"{row.router} reaches {row.quality.value:.4f}, {over.value:+.4f} over the look-up "
+        f"[{over.low:+.4f}, {over.high:+.4f}]"
+    )
+
+
+def _all(routers: list[Row]) -> list[str]:
     better = [row.router for row in routers if row.over_lookup.low > 0]
     worse = [row.router for row in routers if row.over_lookup.high < 0]
-    best = max(routers, key=lambda row: row.quality.value)
-    sentences = [
-        f"{where}, at the cost of random ({section.cost_of_random:.3g} per call): the look-up by data set reaches "
-        f"{lookup.quality.value:.4f}, the per-query oracle {oracle.quality.value:.4f}. The best router on these very "
-        f"prompts, {best.router}, reaches {best.quality.value:.4f}, {_difference(best)}."
-    ]
-    if not better:
-        sentences.append(
-            f"No router is shown to be better than the data-set look-up here: all {len(routers)} intervals reach down "
-            "to no difference or below."
-        )
+    count = f"the intervals of all {len(routers)} routers hold together at 95 %"
+    if better:
+        sentences = [f"Better than the data-set look-up: {', '.join(better)}; {count}."]
     else:
-        sentences.append(
-            f"Above the look-up beyond their 95 % intervals: {', '.join(better)}. With {len(routers)} routers "
-            "compared, one such interval in forty is expected by chance alone."
-        )
+        sentences = [f"No router is shown to be better than the data-set look-up here; {count}."]
     if worse:
-        sentences.append(f"Below the look-up beyond their intervals: {', '.join(worse)}.")
-    if section.chosen:
-        row = by_slug[section.chosen]
-        sentences.append(
-            f"Chosen on validation prompts, and so free of that choice's luck: {row.router}, {_difference(row)}; "
-            f"{row.verdict}."
-        )
+        sentences.append(f"Worse than the data-set look-up: {', '.join(worse)}.")
     return sentences
-
-
-def _difference(row: Row) -> str:
-    over = row.over_lookup
-    return f"{over.value:+.4f} over the look-up [{over.low:+.4f}, {over.high:+.4f}]"
 
 
 def _added(report: Report) -> str:
