@@ -52,8 +52,8 @@ def _section(section: dict[str, Any], currency: str) -> list[str]:
         f"call. Cost: what it takes to reach the best single model ({section['single']}, "
         f"{section['single_quality']:.4f}), relative to it. Router cost: of a decision, relative to a call.",
         "",
-        "| router | quality | over the look-up | AIQ | cost | ECE | Brier | AUROC | ms | router cost |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| router | quality | best on the test | over the look-up | AIQ | cost | ECE | Brier | AUROC | ms | router cost |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in section["rows"]:
         kind = "" if row["kind"] == "router" else f" ({row['kind']})"
@@ -61,6 +61,7 @@ def _section(section: dict[str, Any], currency: str) -> list[str]:
         cells = [
             f"{row['router']}{kind}",
             _figure(row["quality"]),
+            number(row["best"]["value"]),
             _figure(row["over_lookup"], "+"),
             _figure(row["aiq"]),
             _figure(row["cost"]),

@@ -94,6 +94,8 @@ def test_words_say_when_a_router_is_no_better(report):
 
 def test_the_three_forms(report, tmp_path):
     assert [table.row_count for table in tables(report)] == [7, 7, 2]
+    assert all(len(table.columns) == 11 for table in tables(report)[:2])
+    assert all(column.header for table in tables(report) for column in table.columns)
     paths = write_report(report, tmp_path)
     found = json.loads(paths[0].read_text())
     assert found["sections"][0]["rows"][0]["router"] == SINGLE

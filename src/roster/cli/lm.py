@@ -146,10 +146,10 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
         return
-    for each in tables(report):
-        console().print(each)
     for sentence in report.verdict:
         typer.echo(sentence)
+    for each in tables(report):
+        console().print(each)
 
 
 @app.command("tune")

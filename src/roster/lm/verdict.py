@@ -44,14 +44,15 @@ def _saving(section: Section, row: Row) -> str:
     single = f"the best single model's quality ({section.single}, {section.single_quality:.4f})"
     if math.isinf(row.cost.value):
         return f"no saving is shown: {row.router} does not reach {single} on the test."
-    spent = f"{row.router} reaches {single} at {row.cost.value:.2f} of its cost [{_end(row.cost.low)}, {_end(row.cost.high)}]"
+    low, high = _end(row.cost.low), _end(row.cost.high)
+    spent = f"{row.router} reaches {single} at {row.cost.value:.2f} of its cost [{low}, {high}]"
     if row.cost.value >= 1:
         return f"nothing is saved: {spent}."
     if row.cost.high >= 1:
         doubt = "does not reach it in some resamples" if math.isinf(row.cost.high) else "includes no saving"
         return f"a saving of {1 - row.cost.value:.0%} was measured and is not shown: {spent}; the interval {doubt}."
-    low, high = 1 - row.cost.high, 1 - row.cost.low
-    return f"{1 - row.cost.value:.0%} saved [{low:.0%}, {high:.0%}] at equal quality: {spent}."
+    span = f"[{1 - row.cost.high:.0%}, {1 - row.cost.low:.0%}]"
+    return f"{1 - row.cost.value:.0%} saved {span} at equal quality: {spent}."
 
 
 def _end(value: float) -> str:
