@@ -52,7 +52,8 @@ def _section(section: dict[str, Any], currency: str) -> list[str]:
         f"call. Cost: what it takes to reach the best single model ({section['single']}, "
         f"{section['single_quality']:.4f}), relative to it. Router cost: of a decision, relative to a call.",
         "",
-        "| router | quality | best on the test | over the look-up | AIQ | cost | ECE | Brier | AUROC | ms | router cost |",
+        "| router | quality | best on the test | over the look-up | AIQ | cost "
+        "| ECE | Brier | AUROC | ms | router cost |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in section["rows"]:
