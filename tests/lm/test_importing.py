@@ -1,5 +1,6 @@
 """A user's log: what is read, what is refused with which line, and that records survive the disk."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from lm import tiny
 from roster.errors import RosterError
 from roster.lm.exporting import log_lines
 from roster.lm.importing import read_log
+from roster.lm.splits import deduplicate
 from roster.lm.storing import find_records, load_records, save_records
 from texts import needed
 
@@ -123,3 +125,46 @@ def test_finding_records(tmp_path):
         find_records(str(tmp_path))
     with pytest.raises(RosterError, match="did you mean 'zeroeval'"):
         find_records("zeroevals")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_test_side_keeps_the_prompt_whatever_the_order_of_the_lines(tmp_path, order):
+    rows = [
+        {"prompt": "Why?", "model": "a", "score": 1, "split": "test"},
+        {"prompt": "Why?", "model": "a", "score": 0, "split": "train"},
+        {"prompt": "why? ", "model": "b", "score": 0.5, "split": "train"},
+        {"prompt": "WHY?", "model": "c", "score": 0.25},
+        {"prompt": "other", "model": "a", "score": 0, "split": "train"},
+    ]
+    made = read_log(write(tmp_path / "log.jsonl", *rows[::order]))
+    found = {prompt.casefold().strip(): n for n, prompt in enumerate(made.prompts)}
+    assert {made.splits[found["why?"]], made.splits[found["other"]]} == {"test", "train"}
+    assert made.splits[found["why?"]] == "test"
+    # The test's own cell counts; what only the training side measured fills a gap.
+    np.testing.assert_array_equal(made.score_NM[found["why?"]], [1.0, 0.5, 0.25])
+    assert any(note.startswith("1 prompts were removed") for note in made.notes)
+
+
+def test_rows_that_differ_in_spacing_or_case_merge_their_cells(tmp_path):
+    rows = [
+        {"prompt": "Tell me  more", "model": "a", "score": 1, "cost": 1.0},
+        {"prompt": "tell me more", "model": "b", "score": 0, "cost": 2.0},
+        {"prompt": "TELL ME MORE", "model": "a", "score": 0, "cost": 1.0, "dataset": "chat"},
+        {"prompt": " tell me more", "model": "a", "score": 0},
+    ]
+    made = read_log(write(tmp_path / "log.jsonl", *rows))
+    assert made.prompts == ("Tell me  more",)
+    np.testing.assert_allclose(made.score_NM, [[1 / 3, 0.0]])  # every call counts once
+    np.testing.assert_allclose(made.cost_NM, [[1.0, 2.0]])
+    assert made.datasets == ("chat",)
+
+
+def test_records_made_in_python_merge_alike():
+    made = tiny.records(10)
+    prompts = (made.prompts[0].upper(), *made.prompts[1:9], made.prompts[0] + " ")
+    score_NM = made.score_NM.copy()
+    score_NM[0, 0], score_NM[9, 0], score_NM[0, 1], score_NM[9, 1] = 1.0, 0.0, np.nan, 1.0
+    splits = ("test", *made.splits[1:9], "test")
+    left = deduplicate(dataclasses.replace(made, prompts=prompts, score_NM=score_NM, splits=splits))
+    assert len(left) == 9
+    assert left.score_NM[0, :2].tolist() == [0.5, 1.0]

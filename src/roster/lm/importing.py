@@ -18,8 +18,8 @@ import numpy as np
 import pydantic
 
 from roster.errors import RosterError, nearest
-from roster.lm.records import Records, unknown
-from roster.lm.splits import deduplicate
+from roster.lm.records import SPLITS, Matrix, Records, unknown
+from roster.lm.splits import deduplicate, same
 
 _MOST_ERRORS = 10
 _Number = Annotated[float, pydantic.Field(allow_inf_nan=False)]
@@ -49,8 +49,9 @@ def read_log(path: Path | str, currency: str = "USD") -> Records:
         currency: what a cost of 1.0 is.
 
     Returns:
-        Records without repeated prompts. Several calls of one model with the same prompt are averaged, and prompts
-        without a split get one by their text: 60 % train, 20 % validation, 20 % test.
+        Records without repeated prompts, whatever their spacing and case. Several calls of one model with the same
+        prompt in the same split are averaged, and prompts without a split get one by their text: 60 % train, 20 %
+        validation, 20 % test. A prompt on both sides stays on the test's.
 
     Raises:
         RosterError: what is wrong, line by line.
@@ -126,19 +127,22 @@ def _first(error: pydantic.ValidationError, row: Any) -> str:
 def _records(path: Path, calls: list[Call], currency: str) -> Records:
     models = tuple(sorted({call.model for call in calls}))
     at = {model: m for m, model in enumerate(models)}
-    prompts = list(dict.fromkeys(call.prompt for call in calls))
-    place = {prompt: n for n, prompt in enumerate(prompts)}
+    given = _given_splits(calls)
+    keys = [(same(call.prompt), call.split or given.get(same(call.prompt), "")) for call in calls]
+    place = {key: n for n, key in enumerate(dict.fromkeys(keys))}
+    place_C = [place[key] for key in keys]
+    prompts = [""] * len(place)
     shape = (len(prompts), len(models))
     answers = np.full(shape, None, dtype=object)
-    datasets, splits = [""] * len(prompts), [""] * len(prompts)
+    datasets, splits = [""] * len(prompts), [split for _, split in place]
     repeats = np.zeros(shape, dtype=int)
-    for call in calls:
-        n, m = place[call.prompt], at[call.model]
+    for call, n in zip(calls, place_C, strict=True):
+        m = at[call.model]
+        prompts[n] = prompts[n] or call.prompt
         repeats[n, m] += 1
         answers[n, m] = call.answer if call.answer is not None else answers[n, m]
         datasets[n] = call.dataset or datasets[n]
-        splits[n] = call.split or splits[n]
-    measured = {name: _means(calls, place, at, name) for name in ("score", "cost", "latency", "logprob")}
+    measured = {name: _means(calls, place_C, at, name) for name in ("score", "cost", "latency", "logprob")}
     notes = []
     if again := int((repeats > 1).sum()):
         notes.append(f"{again} pairs of prompt and model occur several times in the log and were averaged")
@@ -160,17 +164,28 @@ def _records(path: Path, calls: list[Call], currency: str) -> Records:
     )
 
 
-def _means(calls: list[Call], place: dict[str, int], at: dict[str, int], name: str) -> np.ndarray:
-    total, count = np.zeros((len(place), len(at))), np.zeros((len(place), len(at)))
+def _given_splits(calls: list[Call]) -> dict[str, str]:
+    """The split nearest to the test that any line gives a question; lines without one follow it."""
+    given: dict[str, str] = {}
     for call in calls:
+        if call.split:
+            given[same(call.prompt)] = max(call.split, given.get(same(call.prompt), call.split), key=SPLITS.index)
+    return given
+
+
+def _means(calls: list[Call], place_C: list[int], at: dict[str, int], name: str) -> Matrix:
+    """The mean of each cell over its calls, NaN without any; `place_C` is every call's row."""
+    shape = (max(place_C) + 1, len(at))
+    total, count = np.zeros(shape), np.zeros(shape)
+    for call, n in zip(calls, place_C, strict=True):
         value = getattr(call, name)
         if value is not None:
-            total[place[call.prompt], at[call.model]] += value
-            count[place[call.prompt], at[call.model]] += 1
+            total[n, at[call.model]] += value
+            count[n, at[call.model]] += 1
     return np.where(count > 0, total / np.maximum(count, 1), unknown(*total.shape))
 
 
 def _split_of(prompt: str) -> str:
-    """By the text, so that a prompt is on the same side in every log that it occurs in."""
-    part = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big") / 2**64
+    """By the text, so that a question is on the same side in every log, however it is spaced and capitalised."""
+    part = int.from_bytes(hashlib.sha256(same(prompt).encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
     return "train" if part < 0.6 else "validation" if part < 0.8 else "test"

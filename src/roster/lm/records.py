@@ -54,7 +54,7 @@ class Records:
         shape = (len(self.prompts), len(self.models))
         if len(set(self.models)) < len(self.models):
             raise RosterError(f"records {self.name!r} name a model twice")
-        for name, matrix in self._matrices().items():
+        for name, matrix in self.matrices().items():
             if matrix.shape != shape:
                 raise RosterError(f"records {self.name!r}: {name} has shape {matrix.shape}, not {shape}")
         if {len(self.datasets), len(self.splits)} != {shape[0]}:
@@ -65,7 +65,8 @@ class Records:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def _matrices(self) -> dict[str, NDArray]:
+    def matrices(self) -> dict[str, NDArray]:
+        """Whatever was measured, by the attribute's name."""
         named = ("score_NM", "cost_NM", "delay_NM", "answer_NM", "logprob_NM")
         return {name: getattr(self, name) for name in named if getattr(self, name) is not None}
 
@@ -73,7 +74,7 @@ class Records:
         """The records of some prompts, in the order of `index` (positions or a mask)."""
         at = np.flatnonzero(index) if np.asarray(index).dtype == bool else np.asarray(index, dtype=int)
         pick = {name: tuple(getattr(self, name)[n] for n in at) for name in ("prompts", "datasets", "splits")}
-        return replace(self, **pick, **{name: matrix[at] for name, matrix in self._matrices().items()})
+        return replace(self, **pick, **{name: matrix[at] for name, matrix in self.matrices().items()})
 
     def split(self, name: str) -> Records:
         """The records of one split."""
@@ -86,7 +87,7 @@ class Records:
             RosterError: a model that the records do not have.
         """
         at = [self.column(model) for model in models]
-        columns = {name: matrix[:, at] for name, matrix in self._matrices().items()}
+        columns = {name: matrix[:, at] for name, matrix in self.matrices().items()}
         return replace(self, models=tuple(models), **columns)
 
     def column(self, model: str) -> int:

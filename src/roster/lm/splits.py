@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roster.errors import RosterError, nearest
 from roster.lm.records import SPLITS, Records
@@ -19,23 +21,53 @@ def same(prompt: str) -> str:
 def deduplicate(records: Records) -> Records:
     """Each question once: in the split closest to the test, so that no router has seen what it is judged on.
 
-    A repeat within a split goes too. What was removed is added to the notes.
+    Rows of one question in that split merge: numbers are averaged, of answers and data sets the first counts. What only
+    a farther split has measured fills their gaps and is gone from there. What was removed is added to the notes.
     """
-    order = sorted(range(len(records)), key=lambda n: (-SPLITS.index(records.splits[n]), n))
-    first: dict[str, int] = {}
-    leaked = repeated = 0
-    for n in order:
-        kept = first.setdefault(same(records.prompts[n]), n)
-        if kept != n:
-            leaked += records.splits[kept] != records.splits[n]
-            repeated += records.splits[kept] == records.splits[n]
-    left = records.rows(np.array(sorted(first.values()), dtype=int))
+    groups: dict[str, list[int]] = {}
+    for n, prompt in enumerate(records.prompts):
+        groups.setdefault(same(prompt), []).append(n)
+    near = [_nearest_to_test(records, rows) for rows in groups.values()]
+    order = np.argsort([rows[0] for rows in near], kind="stable")
+    kept = [near[g] for g in order]
+    everywhere = [sorted(rows, key=lambda n: -SPLITS.index(records.splits[n])) for rows in groups.values()]
+    left = records.rows(np.array([rows[0] for rows in kept], dtype=int))
+    repeated = sum(len(rows) - 1 for rows in near)
+    leaked = len(records) - len(groups) - repeated
+    if not repeated + leaked:
+        return left
+    merged = {name: matrix.copy() for name, matrix in left.matrices().items()}
+    for at, g in enumerate(order):
+        if len(everywhere[g]) > 1:
+            for name, matrix in records.matrices().items():
+                merged[name][at] = _merged(matrix, everywhere[g], records.splits)
+    datasets = tuple(next((records.datasets[n] for n in everywhere[g] if records.datasets[n]), "") for g in order)
     notes = list(records.notes)
     if leaked:
         notes.append(f"{leaked} prompts were removed because they also occur in a split nearer to the test")
     if repeated:
-        notes.append(f"{repeated} repeated prompts were removed")
-    return replace(left, notes=tuple(notes))
+        notes.append(f"{repeated} repeated prompts were merged with their first")
+    return replace(left, datasets=datasets, notes=tuple(notes), **merged)
+
+
+def _nearest_to_test(records: Records, rows: list[int]) -> list[int]:
+    nearest_split = max((records.splits[n] for n in rows), key=SPLITS.index)
+    return [n for n in rows if records.splits[n] == nearest_split]
+
+
+def _merged(matrix: NDArray[Any], rows: list[int], splits: Sequence[str]) -> NDArray[Any]:
+    """One row for several, from test to train: each cell of the first split that has it."""
+    cell_M = matrix[rows[0]].copy()
+    for m in range(len(cell_M)):
+        known = [n for n in rows if not _missing(matrix[n, m])]
+        alike = [matrix[n, m] for n in known if splits[n] == splits[known[0]]]
+        if alike:
+            cell_M[m] = alike[0] if matrix.dtype == object else np.mean(alike)
+    return cell_M
+
+
+def _missing(cell: Any) -> bool:
+    return cell is None or bool(cell != cell)
 
 
 def split_at_random(records: Records, shares: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 0) -> Records:
