@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo gateway-demo test lint evidence bench pocket smol wheel clean
+.PHONY: demo docs gateway-demo test lint evidence bench pocket smol wheel clean
 
 demo: $(STAMP)
 	$(BIN)/roster demo
@@ -19,6 +19,10 @@ test: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The documentation as a site, in site/; any warning is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/mixture.py
@@ -47,11 +51,15 @@ wheel: $(STAMP)
 	build/fresh/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
 	cd build && fresh/bin/roster --version && fresh/bin/roster demo --examples 2
 
+# $(call step,WHAT,COMMAND): one line that says what is done, and how long it took.
+step = @printf '%s ... ' '$(1)'; start=$$(date +%s); $(2) && printf '%s s\n' $$(($$(date +%s) - start))
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@
+	$(call step,set-up 1/3: Python environment in $(VENV),(test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)))
+	$(call step,set-up 2/3: torch 2.13.0,$(PIP) torch==2.13.0)
+	$(call step,set-up 3/3: roster and what it stands on,$(PIP) -c constraints.txt -e '.[dev]')
+	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist site src/*.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -26,6 +26,12 @@ def test_links_lead_somewhere(path):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+def test_every_page_has_its_place_in_the_site():
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for path in (ROOT / "docs").rglob("*.md"):
+        assert f"- {path.relative_to(ROOT / 'docs')}\n" in settings, "name it under nav in mkdocs.yml"
+
+
 @pytest.mark.parametrize("slug", RECIPES)
 def test_evidence_exists_where_a_claim_is_said_to_be_shown(slug):
     recipe = RECIPES[slug]
