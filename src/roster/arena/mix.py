@@ -69,7 +69,7 @@ class Arena:
         base, tokenizer, library: the pocket models.
         asked: the test examples, the same for all.
         seed: of the examples.
-        progress: where bars are drawn.
+        progress: where bars are drawn; where its console is no terminal, a line says what was answered.
         entries: results so far, by contender.
     """
 
@@ -87,6 +87,7 @@ class Arena:
     ) -> list[bool]:
         """Whether a model answers each example right."""
         bar = self.progress.add_task(what, total=len(asked))
+        start = time.monotonic()
         told = answers(
             model,
             self.tokenizer,
@@ -96,6 +97,9 @@ class Arena:
             max_new_tokens=NEW_TOKENS,
             progress=lambda count: self.progress.advance(bar, count),
         )
+        if not self.progress.console.is_terminal:  # a pipe or a file shows no bars
+            line = f"{what}: {len(asked)} prompts, {time.monotonic() - start:.1f} s"
+            self.progress.console.print(line, markup=False, highlight=False)
         return [is_correct(each, text) for each, text in zip(asked, told, strict=True)]
 
     def enter(self, contender: Contender) -> None:
