@@ -9,7 +9,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
@@ -17,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from roster.gateway import admin, strict_json
 from roster.gateway.endpoints import chat, completions, feedback, model, models, route
-from roster.gateway.errors import ApiError, ErrorEnvelope
+from roster.gateway.errors import ApiError, AsciiJson, ErrorEnvelope
 from roster.gateway.gateway import Gateway
 from roster.gateway.guard import Guard
 from roster.gateway.ledger import unavailable
@@ -109,16 +108,16 @@ async def _metrics(request: Request) -> Response:
     return Response(request.app.state.gateway.scrape(), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _api_error(request: Request, error: Exception) -> JSONResponse:
+async def _api_error(request: Request, error: Exception) -> AsciiJson:
     assert isinstance(error, ApiError)
-    return JSONResponse(error.body() | error.extra, error.status, error.headers)
+    return AsciiJson(error.body() | error.extra, error.status, error.headers)
 
 
-async def _away(request: Request, error: Exception) -> JSONResponse:
+async def _away(request: Request, error: Exception) -> AsciiJson:
     return await _api_error(request, unavailable())
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> AsciiJson:
     """The first thing that is wrong with a body, in words that do not repeat the body."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
@@ -129,19 +128,19 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
         message = "The request has no body, or it is not declared as application/json."
     else:
         message = f"{at or 'The body'}: {first['msg'].removeprefix('Value error, ')}"
-    return JSONResponse(ApiError(400, message, "invalid_request", param=at or None).body(), 400)
+    return AsciiJson(ApiError(400, message, "invalid_request", param=at or None).body(), 400)
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> AsciiJson:
     """A path or method that does not exist, or a body that FastAPI could not read."""
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
     body = ApiError(error.status_code, str(error.detail), code).body()
-    return JSONResponse(body, error.status_code, error.headers)
+    return AsciiJson(body, error.status_code, error.headers)
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(ApiError(500, "The gateway made a mistake.", "internal_error", kind="server_error").body(), 500)
+async def _unexpected(request: Request, error: Exception) -> AsciiJson:
+    return AsciiJson(ApiError(500, "The gateway made a mistake.", "internal_error", kind="server_error").body(), 500)
 
 
 _HANDLERS: dict[type[Exception], Any] = {

@@ -41,6 +41,7 @@ class Listen(Strict):
         head: seconds within which the head of a request must have come.
         idle: seconds that a connection is kept between requests.
         stalled: seconds that a client may leave what it was sent unread.
+        keep_alive: seconds of silence in a stream after which a comment tells the client that it goes on.
         cors: origins whose pages may call the gateway from a browser, such as https://app.example.org; * for all.
     """
 
@@ -50,6 +51,7 @@ class Listen(Strict):
     head: Seconds = 10.0
     idle: Annotated[int, Field(ge=1, le=3600)] = 5
     stalled: Seconds = 60.0
+    keep_alive: Seconds = 15.0
     cors: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")], ...] = Field(default=(), strict=False)
 
 
@@ -59,11 +61,13 @@ class Timeouts(Strict):
     Attributes:
         connect: until the connection stands.
         first_token: until the first piece of a streamed answer.
+        gap: that a stream may be silent after its first piece; an upstream's keep-alives are no silence.
         total: until the answer is complete.
     """
 
     connect: Seconds = 3.0
     first_token: Seconds = 30.0
+    gap: Seconds = 120.0
     total: Seconds = 300.0
 
 

@@ -7,16 +7,16 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from roster.errors import RosterError
 from roster.gateway import prices
 from roster.gateway.answers import Kept
 from roster.gateway.calls import Call, Context
-from roster.gateway.errors import ApiError
+from roster.gateway.errors import ApiError, AsciiJson
 from roster.gateway.keys import NANO, Caller
 from roster.gateway.ledger import Purse
+from roster.gateway.outbound import passed_headers
 from roster.gateway.relay import Relay
 from roster.gateway.requests import ChatRequest, FeedbackRequest, RouteRequest, TextRequest, asked
 from roster.gateway.runtime import Runtime
@@ -68,7 +68,7 @@ async def _generate(request: Request, body: ChatRequest | TextRequest) -> Respon
     gateway, caller = _parties(request)
     caller.permit(body.model)
     gateway.rates.enter(caller)
-    wanted = asked(body, await request.json(), await request.body())
+    wanted = asked(body, await request.json(), await request.body(), passed_headers(request.headers))
     if (kept := gateway.answers.find(caller, wanted)) is not None:
         return await _again(gateway, caller, kept)
     session = Session(gateway, caller, wanted)
@@ -97,7 +97,7 @@ async def _generate(request: Request, body: ChatRequest | TextRequest) -> Respon
     if answer.leg.outcome == "answered":
         gateway.answers.keep(caller, wanted, told, (session.policy, answer.leg.decision, answer.leg.usage))
     cost = {"x-roster-cost": f"{session.cost / NANO:.9f}"}
-    return JSONResponse(told, headers=_headers(session, answer) | cost)
+    return AsciiJson(told, headers=_headers(session, answer) | cost)
 
 
 async def _again(gateway: Gateway, caller: Caller, kept: Kept) -> Response:
@@ -110,7 +110,7 @@ async def _again(gateway: Gateway, caller: Caller, kept: Kept) -> Response:
     await Purse(gateway.ledger, caller).settle(0, call)
     told = kept.body["roster"] | {"id": id, "cost": 0.0, "attempts": []}
     headers = {"x-roster-id": id, "x-roster-model": call.model, "x-roster-cost": "0.000000000", "x-roster-cache": "hit"}
-    return JSONResponse(kept.body | {"id": id, "roster": told}, headers=headers)
+    return AsciiJson(kept.body | {"id": id, "roster": told}, headers=headers)
 
 
 def _headers(session: Session, answer: Answer) -> dict[str, str]:
@@ -126,7 +126,8 @@ def _headers(session: Session, answer: Answer) -> dict[str, str]:
         "x-roster-attempts": str(len(session.legs)),
     }
     # A header is one line of ASCII, whatever a policy gives as its reason.
-    return {key: " ".join(text.encode("ascii", "replace").decode().split()) for key, text in told.items() if text}
+    lines = {key: text for key, text in told.items() if text} | answer.leg.headers
+    return {key: " ".join(text.encode("ascii", "replace").decode().split()) for key, text in lines.items()}
 
 
 async def models(request: Request) -> dict[str, Any]:

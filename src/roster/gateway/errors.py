@@ -9,6 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel
+from starlette.responses import JSONResponse
+
+from roster.gateway import strict_json
+
+
+class AsciiJson(JSONResponse):
+    """A JSON response that can say whatever an upstream or a client said, lone surrogates included."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return strict_json.dumps(content)
 
 
 class ErrorBody(BaseModel):

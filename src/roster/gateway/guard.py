@@ -6,11 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from roster.gateway.admin import check_admin
-from roster.gateway.errors import ApiError
+from roster.gateway.errors import ApiError, AsciiJson
 
 if TYPE_CHECKING:
     from roster.gateway.gateway import Gateway
@@ -63,7 +62,7 @@ class Guard:
             limit = self.gateway.runtime.config.limits.request_bytes
             body = await _body(request, receive, limit)
         except ApiError as error:
-            response = JSONResponse(error.body(), error.status, error.headers | {"connection": "close"})
+            response = AsciiJson(error.body(), error.status, error.headers | {"connection": "close"})
             await response(scope, receive, send)
             return
         if body is None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
+import aiohttp
 from yarl import URL
 
 from roster.gateway.config import Upstream
@@ -24,6 +26,17 @@ def headers(upstream: Upstream) -> dict[str, str]:
         return told
     secret = key.get_secret_value()
     return told | {upstream.key_header: f"Bearer {secret}" if upstream.key_header == "authorization" else secret}
+
+
+def passed_headers(client: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a client that an upstream gets: its trace, and its name for the request."""
+    return {name: client[name] for name in ("traceparent", "tracestate", "x-request-id") if name in client}
+
+
+def told_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+    """The headers of an upstream that a client gets: its name for the request, and how much is left of its limits."""
+    names = {name.lower(): value for name, value in response.headers.items()}
+    return {name: value for name, value in names.items() if name == "x-request-id" or name.startswith("x-ratelimit-")}
 
 
 def proxy(upstream: Upstream) -> str | None:

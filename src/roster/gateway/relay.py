@@ -1,24 +1,28 @@
 """A streamed answer on its way to the client: chunks are renamed, counted and passed on; the last tells what it cost.
 
-The `roster` field is in the usage chunk where the client asked for one, else in the chunk with the finish reason, which
-is held back until the usage has come. An upstream that sends garbage or stops mid-answer ends the stream with an error
-event and without [DONE].
+The `roster` field is in the usage chunk where the client asked for one, else in a chunk of its own with an empty delta,
+since clients look at `choices[0]`; no chunk is held back. While a model is silent, comments keep the connection. An
+upstream that sends garbage or stops mid-answer ends the stream with an error event and without [DONE].
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from roster.gateway.errors import ApiError
 from roster.gateway.prices import Usage, read_usage
 from roster.gateway.session import Answer, Session
 from roster.gateway.sse import DONE, event
 from roster.gateway.upstreams import Failure
+
+_FRAME = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"})
+"""What every chunk has; one without choices that has no more than this tells a client nothing."""
 
 
 class Relay(StreamingResponse):
@@ -35,6 +39,9 @@ class Relay(StreamingResponse):
         self._started: set[int] = set()
         self._finished: set[int] = set()
         self._usage: Usage | None = None
+        self._beside_usage: dict[str, Any] = {}
+        """Further fields of the upstream's chunk of usage."""
+        self._quiet_since, self._open = time.monotonic(), False
         self._produced = session.producing(answer.leg)
         self._created = int(time.time())
         super().__init__(
@@ -43,24 +50,35 @@ class Relay(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends it; whatever ends it, the upstream is let go and the call is paid."""
+        alive = asyncio.create_task(self._keep_alive(send))
+
+        async def noted(message: Message) -> None:
+            # The end is noted before it is sent: nothing may follow it.
+            self._open = message.get("more_body", True)
+            self._quiet_since = time.monotonic()
+            await send(message)
+
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, noted)
         finally:
+            alive.cancel()
             # On its own task: a client that has gone takes this one with it.
             self._session.gateway.spawn(self._end("disconnected"))
 
+    async def _keep_alive(self, send: Send) -> None:
+        every = self._session.runtime.config.listen.keep_alive
+        while True:
+            await asyncio.sleep(max(0.01, self._quiet_since + every - time.monotonic()))
+            if self._open and time.monotonic() >= self._quiet_since + every:
+                self._quiet_since = time.monotonic()
+                await send({"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True})
+
     async def _events(self) -> AsyncIterator[bytes]:
         outcome = "answered"
-        held = None
         try:
             async for chunk in self._chunks():
-                finishes = self._passed(chunk)
-                if not chunk["choices"]:
-                    continue  # usage, which is told at the end
-                if held is not None:
-                    yield event(held)
-                held = chunk if finishes else None
-                if not finishes:
+                self._note(chunk)
+                if chunk["choices"] or chunk.keys() - _FRAME:
                     yield event(chunk)
             self._check_complete()
         except Failure as failure:
@@ -72,8 +90,7 @@ class Relay(StreamingResponse):
             error = ApiError(502, message, "upstream_failed", kind="server_error").body()
             yield event(error | {"roster": self._session.extension(self._leg)})
             return
-        for last in self._last(held):
-            yield event(last)
+        yield event(self._last())
         yield event(DONE)
 
     async def _chunks(self) -> AsyncIterator[dict[str, Any]]:
@@ -82,23 +99,25 @@ class Relay(StreamingResponse):
                 yield chunk
         else:
             assert self._answer.body is not None
-            yield _in_one_piece(self._answer.body)
+            yield in_one_piece(self._answer.body)
 
-    def _passed(self, chunk: dict[str, Any]) -> bool:
-        """Notes what a chunk says and makes it the gateway's own; whether it finishes a choice."""
-        counted = read_usage(chunk.pop("usage", None))
+    def _note(self, chunk: dict[str, Any]) -> None:
+        """Notes what a chunk says and makes it the gateway's own."""
+        counted = read_usage(chunk.get("usage"))
+        if not (chunk["choices"] and self._session.asked.request.wants_each_usage):
+            chunk.pop("usage", None)  # it is told at the end
+        self._leg.upstream_id = chunk.get("id") or self._leg.upstream_id
+        if counted is not None and not chunk["choices"]:
+            self._beside_usage = {key: chunk.pop(key) for key in chunk.keys() - _FRAME}
         chunk.update(self._frame())
-        finishes = False
         for at, choice in enumerate(chunk["choices"]):
             index = choice.get("index", at)
             self._started.add(index)
             self._produced.add(index, choice)
             if choice.get("finish_reason"):
                 self._finished.add(index)
-                finishes = True
         if counted is not None:
             self._usage, self._produced = counted, self._session.producing(self._leg)
-        return finishes
 
     def _frame(self) -> dict[str, Any]:
         kind = "chat.completion.chunk" if self._session.asked.kind == "chat" else "text_completion"
@@ -126,14 +145,13 @@ class Relay(StreamingResponse):
             return self._usage
         return self._session.used(self._leg, self._produced, self._usage)
 
-    def _last(self, held: dict[str, Any] | None) -> list[dict[str, Any]]:
-        """The chunks that tell the end, the usage and the cost."""
-        extension = self._session.extension(self._leg)
-        held = held or self._frame() | {"choices": []}
-        if not self._session.asked.request.wants_usage:
-            return [held | {"roster": extension}]
-        usage = self._frame() | {"choices": [], "usage": self._leg.usage.body(), "roster": extension}
-        return [held, usage] if held["choices"] else [usage]
+    def _last(self) -> dict[str, Any]:
+        """The chunk that tells the usage, if that was asked for, and the cost."""
+        told = self._beside_usage | self._frame() | {"roster": self._session.extension(self._leg)}
+        if self._session.asked.request.wants_usage:
+            return told | {"choices": [], "usage": self._leg.usage.body()}
+        empty: dict[str, Any] = {"delta": {}} if self._session.asked.kind == "chat" else {"text": "", "logprobs": None}
+        return told | {"choices": [{"index": 0, "finish_reason": None} | empty]}
 
     async def _end(self, outcome: str) -> None:
         """Once: the upstream is let go, the breaker told, the call paid."""
@@ -149,10 +167,19 @@ class Relay(StreamingResponse):
         await self._session.finish(leg, outcome)
 
 
-def _in_one_piece(body: dict[str, Any]) -> dict[str, Any]:
+def in_one_piece(body: dict[str, Any]) -> dict[str, Any]:
     """A whole answer as the one chunk of a stream."""
     choices = []
     for choice in body["choices"]:
         rest = {key: value for key, value in choice.items() if key != "message"}
-        choices.append(rest | ({"delta": choice["message"]} if "message" in choice else {}))
-    return {"choices": choices}
+        choices.append(rest | ({"delta": _delta(choice["message"])} if "message" in choice else {}))
+    return {key: value for key, value in body.items() if key != "usage"} | {"choices": choices}
+
+
+def _delta(message: dict[str, Any]) -> dict[str, Any]:
+    """A message as a delta, whose calls of tools are numbered."""
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return message
+    numbered = [{"index": at} | call if isinstance(call, dict) else call for at, call in enumerate(calls)]
+    return message | {"tool_calls": numbered}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -12,6 +12,11 @@ from pydantic.json_schema import SkipJsonSchema
 def _whole(value: Any) -> Any:
     """JSON has one kind of number: 5.0 is a whole one."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def readable(text: str) -> str:
+    """A text without lone surrogates, which JSON can say and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
 
 
 Whole = BeforeValidator(_whole)
@@ -46,6 +51,7 @@ class StreamOptions(Open):
     """Of a streamed answer."""
 
     include_usage: Flag | None = None
+    continuous_usage_stats: Flag | None = None
 
 
 _LIMITS = ("max_completion_tokens", "max_tokens")
@@ -83,6 +89,11 @@ class Generation(Open):
         """Whether a stream ends with a chunk of usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    @property
+    def wants_each_usage(self) -> bool:
+        """Whether each chunk of a stream tells what was used until then."""
+        return bool(self.wants_usage and self.stream_options and self.stream_options.continuous_usage_stats)
+
 
 class ChatRequest(Generation):
     """POST /v1/chat/completions."""
@@ -117,8 +128,8 @@ class Question(BaseModel):
     def text(self) -> str | None:
         """The prompt as policies read it; None when there is none."""
         if self.messages is not None:
-            return "\n".join(message.text() for message in self.messages)
-        return self.prompt
+            return readable("\n".join(message.text() for message in self.messages))
+        return None if self.prompt is None else readable(self.prompt)
 
 
 class RouteRequest(Question):
@@ -157,6 +168,7 @@ class Asked:
         raw: the bytes that it came in.
         prompt: as policies read it.
         request: the checked fields.
+        passed: headers that go to the upstream.
     """
 
     kind: Kind
@@ -164,6 +176,7 @@ class Asked:
     raw: bytes
     prompt: str
     request: ChatRequest | TextRequest
+    passed: dict[str, str] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
@@ -188,7 +201,9 @@ class Asked:
         return wanted
 
 
-def asked(request: ChatRequest | TextRequest, body: dict[str, Any], raw: bytes) -> Asked:
+def asked(
+    request: ChatRequest | TextRequest, body: dict[str, Any], raw: bytes, passed: dict[str, str] | None = None
+) -> Asked:
     """Puts a request together with the body that it was read from."""
     kind: Kind = "chat" if isinstance(request, ChatRequest) else "text"
-    return Asked(kind, body, raw, "\n".join(request.parts()), request)
+    return Asked(kind, body, raw, readable("\n".join(request.parts())), request, passed or {})

@@ -45,6 +45,8 @@ class Leg:
         cost: in billionths.
         usage: its tokens, once known.
         confidence: of its answer, where it was looked at.
+        upstream_id: the upstream's name for the answer.
+        headers: the upstream's, for the client.
     """
 
     target: Target
@@ -55,6 +57,8 @@ class Leg:
     confidence: float | None = None
     begun: float = field(default_factory=time.perf_counter)
     ended: float | None = None
+    upstream_id: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """What the client is told about it."""
@@ -205,8 +209,9 @@ class Session:
             if self.asked.request.stream and leg.decision.escalate_below is None:
                 stream = await client.stream(target, self.asked, self._body(leg))
                 self.gateway.metrics.first_token_seconds.labels(target.name).observe(time.perf_counter() - leg.begun)
+                leg.headers = stream.headers
                 return Answer(leg, stream=stream)
-            body = await client.complete(target, self.asked, self._body(leg))
+            body, leg.headers = await client.complete(target, self.asked, self._body(leg))
         except ApiError:
             target.breaker.succeeded()
             self.end_leg(leg, "refused")
@@ -218,6 +223,7 @@ class Session:
             self.end_leg(leg, "abandoned")
             raise
         target.breaker.succeeded()
+        leg.upstream_id = body.get("id")
         self.charge(leg, prices.read_usage(body.get("usage")) or self._counted(leg, body))
         self.end_leg(leg, "answered")
         return Answer(leg, body=body)
@@ -301,6 +307,7 @@ class Session:
             "usage_estimated": leg.usage.estimated,
             "usage_counted": leg.usage.counted,
             "propensity": decision.propensity,
+            "upstream_id": leg.upstream_id,
             "attempts": [each.record() for each in self.legs],
         }
 

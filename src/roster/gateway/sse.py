@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 LARGEST_EVENT = 8 * 1024 * 1024
 """Bytes; whoever sends more without ending the event does not speak this protocol."""
 DONE = "[DONE]"
+_FIELD = re.compile(r"[A-Za-z][\w-]*(:|$)|:|$")
+"""How a line of the protocol begins; fields that it does not know are ignored, as it demands."""
 
 
 class NotEvents(ValueError):
@@ -21,9 +25,11 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
     Raises:
         NotEvents: a line that is none of the protocol's, not UTF-8, or without end.
     """
-    rest, data, size = b"", [], 0
+    rest, data, size, begun = b"", [], 0, False
     async for chunk in chunks:
         rest += chunk
+        if not begun and len(rest) >= len(codecs.BOM_UTF8):
+            rest, begun = rest.removeprefix(codecs.BOM_UTF8), True
         size += len(chunk)
         if size > LARGEST_EVENT:
             raise NotEvents("an event without end")
@@ -50,9 +56,9 @@ def _text(raw: bytes) -> str:
 
 
 def _data(line: str) -> list[str]:
-    field, _, value = line.partition(":")
-    if field not in ("", "data", "event", "id", "retry"):
+    if not _FIELD.match(line):
         raise NotEvents("not server-sent events")
+    field, _, value = line.partition(":")
     return [value.removeprefix(" ")] if field == "data" else []
 
 

@@ -17,7 +17,7 @@ from roster.gateway import strict_json
 from roster.gateway.breaker import Breaker
 from roster.gateway.config import Model, Upstream
 from roster.gateway.errors import ApiError
-from roster.gateway.outbound import endpoint, proxy
+from roster.gateway.outbound import endpoint, proxy, told_headers
 from roster.gateway.outbound import headers as outbound_headers
 from roster.gateway.outgoing import written
 from roster.gateway.requests import Asked, Kind
@@ -108,8 +108,10 @@ class Client:
         except (aiohttp.ClientError, TimeoutError, ValueError, Failure):
             return None
 
-    async def complete(self, target: Target, asked: Asked, body: dict[str, Any]) -> dict[str, Any]:
-        """A whole answer.
+    async def complete(
+        self, target: Target, asked: Asked, body: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """A whole answer, and the upstream's headers for the client.
 
         Raises:
             Failure: there is none.
@@ -117,14 +119,14 @@ class Client:
         """
         try:
             async with asyncio.timeout(target.upstream.timeouts.total):
-                response = await self.open(target, asked.path, body, raw=asked.raw_of(body))
+                response = await self.open(target, asked.path, body, raw=asked.raw_of(body), passed=asked.passed)
                 async with response:
                     raw = await _read(response)
         except TimeoutError:
             raise Failure("timeout") from None
         except aiohttp.ClientError:
             raise Failure("stopped") from None
-        return _answer(raw, asked.kind)
+        return _answer(raw, asked.kind), told_headers(response)
 
     async def stream(self, target: Target, asked: Asked, body: dict[str, Any]) -> Stream:
         """An answer whose first chunk has come.
@@ -138,8 +140,8 @@ class Client:
         response = None
         try:
             async with asyncio.timeout(min(target.upstream.timeouts.first_token, target.upstream.timeouts.total)):
-                response = await self.open(target, asked.path, body, raw=asked.raw_of(body))
-                stream = Stream(response, deadline)
+                response = await self.open(target, asked.path, body, raw=asked.raw_of(body), passed=asked.passed)
+                stream = Stream(response, deadline, target.upstream.timeouts.gap)
                 await stream.begin()
                 return stream
         except BaseException as error:
@@ -150,7 +152,13 @@ class Client:
             raise
 
     async def open(
-        self, target: Target, path: str, body: dict[str, Any], total: float | None = None, raw: bytes | None = None
+        self,
+        target: Target,
+        path: str,
+        body: dict[str, Any],
+        total: float | None = None,
+        raw: bytes | None = None,
+        passed: dict[str, str] | None = None,
     ) -> aiohttp.ClientResponse:
         """A response that is none of an error, whose body has not been read; whoever has it closes it.
 
@@ -160,6 +168,7 @@ class Client:
             body: of the request, before it is made the upstream's own.
             total: seconds until its end must have come; None: the caller sees to that.
             raw: the bytes that `body` was read from, where it was not changed since.
+            passed: headers of the client that go along.
 
         Raises:
             Failure: there is none.
@@ -169,7 +178,7 @@ class Client:
             response = await self._http.post(
                 endpoint(target.upstream, path),
                 data=target.body(body, raw),
-                headers=outbound_headers(target.upstream),
+                headers=(passed or {}) | outbound_headers(target.upstream),
                 proxy=proxy(target.upstream),
                 timeout=aiohttp.ClientTimeout(total=total, sock_connect=target.upstream.timeouts.connect),
                 allow_redirects=False,
@@ -189,13 +198,15 @@ class Stream:
 
     Attributes:
         said_done: whether the upstream ended with its [DONE].
+        headers: of the upstream, for the client.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, deadline: float) -> None:
-        self._response, self._deadline = response, deadline
-        self._events = read_events(response.content.iter_any())
+    def __init__(self, response: aiohttp.ClientResponse, deadline: float, gap: float) -> None:
+        self._response, self._deadline, self._gap = response, deadline, gap
+        self._events = read_events(self._bytes())
         self._first: dict[str, Any] | None = None
         self.said_done = False
+        self.headers = told_headers(response)
 
     async def begin(self) -> None:
         """Waits for the first chunk."""
@@ -213,12 +224,30 @@ class Stream:
         while chunk is not None:
             yield chunk
             try:
-                async with asyncio.timeout_at(self._deadline):
-                    chunk = await self._next()
+                chunk = await self._next()
             except TimeoutError:
                 raise Failure("timeout") from None
 
+    async def _bytes(self) -> AsyncIterator[bytes]:
+        loop = asyncio.get_running_loop()
+        while loop.time() < self._deadline:
+            # Until the first chunk has come, whoever waits for it has a limit of its own.
+            silent = self._deadline if self._first is None else min(self._deadline, loop.time() + self._gap)
+            async with asyncio.timeout_at(silent):
+                part = await self._response.content.readany()
+            if not part:
+                return
+            yield part
+        raise TimeoutError
+
     async def _next(self) -> dict[str, Any] | None:
+        while (data := await self._event()) is not None:
+            if (chunk := _chunk(data)) is not None:
+                return chunk
+        return None
+
+    async def _event(self) -> str | None:
+        """The next event's data; None at the end."""
         try:
             data = await anext(self._events, None)
         except NotEvents:
@@ -232,9 +261,7 @@ class Stream:
                 async with asyncio.timeout(0.05):
                     await anext(self._events, None)
             return None
-        if data is None:
-            return None
-        return _chunk(data)
+        return data
 
     def close(self) -> None:
         """Ends the call, which makes the upstream stop; a connection whose answer has been read is kept."""
@@ -268,17 +295,25 @@ def _answer(raw: bytes, kind: Kind) -> dict[str, Any]:
     return answer
 
 
-def _chunk(data: str) -> dict[str, Any]:
+def _chunk(data: str) -> dict[str, Any] | None:
+    """A chunk, checked as far as the gateway reads it; None for an event that only shows that the upstream lives."""
+    if not data.strip():
+        return None
     try:
         chunk = strict_json.loads(data)
     except json.JSONDecodeError:
         raise Failure("garbage") from None
-    if isinstance(chunk, dict) and "error" in chunk:
+    if not isinstance(chunk, dict):
+        raise Failure("garbage")
+    if chunk.get("error") is not None:
         raise Failure("reported")
-    choices = chunk.get("choices") if isinstance(chunk, dict) else None
+    if "choices" not in chunk and "usage" not in chunk:
+        return None  # {}, {"type": "ping"} and the like
+    choices = chunk.get("choices") or []
     if not isinstance(choices, list) or not all(isinstance(each, dict) for each in choices):
         raise Failure("garbage")
-    return chunk
+    told = {key: value for key, value in chunk.items() if key != "error"}
+    return told | {"choices": choices}
 
 
 async def _refusal(response: aiohttp.ClientResponse, target: Target) -> Failure | ApiError:
