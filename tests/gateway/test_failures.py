@@ -56,9 +56,9 @@ def test_nobody_answers(start, upstream, http, kind, stream):
     upstream.does |= {"secret-small": FAILS_WHOLE[kind], "secret-large": FAILS_WHOLE[kind]}
     client, _ = start(timeouts=BRIEF if kind == "timeout" else PATIENT)
     response = post(http, client, {"model": "auto", "messages": ASK, "stream": stream})
-    assert response.status_code == (504 if kind == "timeout" else 502)
+    assert response.status_code == {"timeout": 504, "rate_limited": 429}.get(kind, 502)
     told = response.json()
-    assert told["error"]["code"] == "upstream_failed"
+    assert told["error"]["code"] == ("rate_limit_exceeded" if kind == "rate_limited" else "upstream_failed")
     assert [each["outcome"] for each in told["roster"]["attempts"]] == [kind, kind]
     assert not any(secret in response.text + str(response.headers) for secret in SECRETS)
 

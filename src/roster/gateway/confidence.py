@@ -1,10 +1,12 @@
-"""How sure a model was of its answer: the mean probability of the answer's tokens."""
+"""How sure a model was of its answer: the mean probability of the answer's tokens; or whether its calls are valid."""
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
+from roster.gateway import strict_json
 from roster.gateway.requests import Kind
 
 
@@ -39,3 +41,34 @@ def _chat(given: Any) -> list[Any]:
 def _text(given: Any) -> list[Any]:
     tokens = given.get("token_logprobs") if isinstance(given, dict) else None
     return tokens if isinstance(tokens, list) else []
+
+
+def calls_tools(body: dict[str, Any]) -> bool:
+    """Whether every choice of an answer calls tools."""
+    return all(isinstance(calls := _calls(choice), list) and bool(calls) for choice in body["choices"])
+
+
+def calls_are_valid(body: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Whether all calls name a tool that was offered and give its required arguments as a JSON object."""
+    offered = [each.get("function") for each in asked.get("tools") or () if isinstance(each, dict)]
+    tools = {each["name"]: each for each in offered if isinstance(each, dict) and isinstance(each.get("name"), str)}
+    return all(_valid(call, tools) for choice in body["choices"] for call in _calls(choice))
+
+
+def _calls(choice: dict[str, Any]) -> Any:
+    message = choice.get("message")
+    return message.get("tool_calls") if isinstance(message, dict) else None
+
+
+def _valid(call: Any, tools: dict[str, Any]) -> bool:
+    function = call.get("function") if isinstance(call, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(name, str) or name not in tools:
+        return False
+    try:
+        arguments = strict_json.loads(function.get("arguments") or "{}")
+    except (json.JSONDecodeError, TypeError):
+        return False
+    parameters = tools[name].get("parameters")
+    required = parameters.get("required") if isinstance(parameters, dict) else None
+    return isinstance(arguments, dict) and all(each in arguments for each in required or ())

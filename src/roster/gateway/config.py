@@ -7,7 +7,7 @@ Prices are in one currency of the user's choice per million tokens; times are in
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
@@ -17,11 +17,11 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 """Goes into headers and metrics, so it is plain."""
-HeaderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-"""In lower case."""
+HeaderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]  # in lower case
+Modality = Literal["text", "image", "audio", "video", "file"]
 Period = Literal["day", "month", "total"]
 LimitField = Literal["max_tokens", "max_completion_tokens"]
-LIMIT_FIELDS: tuple[LimitField, ...] = ("max_tokens", "max_completion_tokens")
+LIMIT_FIELDS = get_args(LimitField)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -169,6 +169,9 @@ class Model(Strict):
         limit_field: in which it is told the limit of output tokens; by default the upstream's.
         tokenizer: path of its tokenizer.json (relative to the config file): counts where the upstream does not.
         image_tokens: the most tokens of one picture, by the provider's rule; budgets reserve for them.
+        context: tokens that it can read; a policy leaves it out for longer prompts.
+        modalities: what it reads beside text; by default that is not known.
+        tools: whether it can call tools.
     """
 
     upstream: str | Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
@@ -179,6 +182,9 @@ class Model(Strict):
     limit_field: LimitField | None = None
     tokenizer: str | None = None
     image_tokens: Annotated[int, Field(ge=1)] | None = None
+    context: Annotated[int, Field(ge=1)] | None = None
+    modalities: tuple[Modality, ...] | None = Field(default=None, strict=False)
+    tools: bool = True
 
     @property
     def upstreams(self) -> tuple[str, ...]:
@@ -347,30 +353,25 @@ class Config(Strict):
         for name, model in self.models.items():
             for upstream in model.upstreams:
                 if upstream not in self.upstreams:
-                    raise ValueError(
-                        f"models.{name}.upstream: there is no upstream {upstream!r}: "
-                        f"{nearest(upstream, self.upstreams)}"
-                    )
+                    known = nearest(upstream, self.upstreams)
+                    raise ValueError(f"models.{name}.upstream: there is no upstream {upstream!r}: {known}")
             if len(set(model.upstreams)) < len(model.upstreams):
                 raise ValueError(f"models.{name}.upstream: a name is given twice")
-        both = sorted(self.models.keys() & self.policies.keys())
-        if both:
+        if both := sorted(self.models.keys() & self.policies.keys()):
             raise ValueError(f"{both[0]!r} is the name of a model and of a policy")
         if "auto" in self.models:
             raise ValueError("models.auto: the name `auto` is taken by the policy")
-        known = [*self.policies, *self.experiments]
-        if self.auto is not None and self.auto not in known:
-            raise ValueError(f"auto: there is no policy {self.auto!r}: {nearest(self.auto, known)}")
+        named = [*self.policies, *self.experiments]
+        if self.auto is not None and self.auto not in named:
+            raise ValueError(f"auto: there is no policy {self.auto!r}: {nearest(self.auto, named)}")
         if self.auto is not None and "auto" in self.policies and self.auto != "auto":
             raise ValueError("auto: there is a policy called `auto` as well; rename it or leave the key out")
         for name, key in self.keys.items():
             if key.team is not None and key.team not in self.teams:
                 raise ValueError(f"keys.{name}.team: there is no team {key.team!r}: {nearest(key.team, self.teams)}")
         if not self.keys and self.admin is None and not self.allow_anonymous and self.listen.host not in LOOPBACK:
-            raise ValueError(
-                f"listen.host: {self.listen.host!r} can be reached from elsewhere and there are no keys: "
-                "add keys, or say `allow_anonymous: true`"
-            )
+            reached = f"listen.host: {self.listen.host!r} can be reached from elsewhere and there are no keys"
+            raise ValueError(f"{reached}: add keys, or say `allow_anonymous: true`")
         return self
 
     @model_validator(mode="after")

@@ -79,7 +79,7 @@ async def _generate(request: Request, body: ChatRequest | TextRequest) -> Respon
         await session.finish(session.legs[-1] if session.legs else None, error.code)
         if session.legs:
             attempts = [leg.record() for leg in session.legs]
-            error.extra = {"roster": {"id": session.id, "policy": session.policy, "attempts": attempts}}
+            error.extra |= {"roster": {"id": session.id, "policy": session.policy, "attempts": attempts}}
         raise
     except BaseException:
         gateway.spawn(session.finish(session.legs[-1] if session.legs else None, "abandoned"))

@@ -6,6 +6,7 @@ upstreams' addresses or keys.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pydantic import BaseModel
@@ -65,6 +66,8 @@ class ApiError(Exception):
         """How, where the status is 401."""
         self.extra: dict[str, Any] = {}
         """What stands beside `error` in the body: the record of attempts."""
+        self.elsewhere = False
+        """Whether another model may take the same request."""
 
     def body(self) -> dict[str, Any]:
         """The JSON object to send."""
@@ -75,7 +78,13 @@ class ApiError(Exception):
         """What goes beside the body."""
         if self.status == 401:
             return {"www-authenticate": self.authenticate}
-        return {} if self.retry_after is None else {"retry-after": str(max(1, round(self.retry_after)))}
+        return {} if self.retry_after is None else {"retry-after": str(max(1, math.ceil(self.retry_after)))}
+
+
+def rate_limited(wait: float | None) -> ApiError:
+    """Every model that was asked has had enough for now."""
+    message = "The model's rate limit is reached; try again later."
+    return ApiError(429, message, "rate_limit_exceeded", "rate_limit_error", retry_after=1.0 if wait is None else wait)
 
 
 def invalid(message: str, param: str | None = None) -> ApiError:

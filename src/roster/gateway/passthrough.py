@@ -24,7 +24,7 @@ from roster.errors import RosterError
 from roster.gateway import prices, strict_json
 from roster.gateway.calls import Call, Context
 from roster.gateway.counting import TEMPLATE_TOKENS
-from roster.gateway.errors import ApiError
+from roster.gateway.errors import ApiError, rate_limited
 from roster.gateway.keys import NANO, Caller
 from roster.gateway.ledger import Purse
 from roster.gateway.prices import NO_USAGE, Usage
@@ -151,6 +151,7 @@ async def _pass(request: Request, path: str, name: str, prompt: str, output: int
         message = "The budget of this API key does not reach for this request."
         raise ApiError(429, message, "insufficient_quota", kind="insufficient_quota")
     tried: set[str] = set()
+    waits: list[float | None] = []
     while (target := runtime.ways.pick(decision.model, tried)) is not None and len(
         tried
     ) <= runtime.config.limits.retries:
@@ -168,16 +169,18 @@ async def _pass(request: Request, path: str, name: str, prompt: str, output: int
             request.state.size,
             limit if output is None else output,
         )
-        answer = await _ask(passing, body)
+        answer = await _ask(passing, body, waits)
         if answer is not None:
             return answer
     await purse.settle(0, None)
+    if waits:
+        raise rate_limited(min((wait for wait in waits if wait is not None), default=None))
     message = f"The model {decision.model!r} did not answer."
     raise ApiError(502 if tried else 503, message, "upstream_failed", kind="server_error")
 
 
-async def _ask(passing: Passing, body: dict[str, Any]) -> Response | None:
-    """The answer of one way; None where another may be tried."""
+async def _ask(passing: Passing, body: dict[str, Any], waits: list[float | None]) -> Response | None:
+    """The answer of one way; None where another may be tried: one that had enough says in `waits` until when."""
     target, ways = passing.target, passing.gateway.runtime.ways
     target.breaker.begin()
     ways.in_flight[target.way] += 1
@@ -188,6 +191,8 @@ async def _ask(passing: Passing, body: dict[str, Any]) -> Response | None:
         ways.in_flight[target.way] -= 1
         if isinstance(error, (Failure, TimeoutError)):
             target.breaker.failed()
+            if isinstance(error, Failure) and error.kind == "rate_limited":
+                waits.append(error.retry_after)
             return None
         (target.breaker.succeeded if isinstance(error, ApiError) else target.breaker.abandoned)()
         passing.gateway.spawn(passing.end("refused" if isinstance(error, ApiError) else "abandoned"))

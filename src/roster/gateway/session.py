@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from roster.errors import RosterError
 from roster.gateway import prices
 from roster.gateway.calls import Call, Context
-from roster.gateway.confidence import confidence, with_logprobs, without_logprobs
+from roster.gateway.confidence import calls_are_valid, calls_tools, confidence, with_logprobs, without_logprobs
 from roster.gateway.counting import Produced, most_prompt, usage_of
-from roster.gateway.errors import ApiError
+from roster.gateway.errors import ApiError, rate_limited
+from roster.gateway.fitting import unfit
 from roster.gateway.keys import NANO, Caller
 from roster.gateway.ledger import Purse
 from roster.gateway.outgoing import limit_field, limited
@@ -106,6 +107,11 @@ class Session:
         """The client's, for traces."""
         self._purse = Purse(gateway.ledger, caller)
         self._kept: Answer | None = None
+        self._refusal: ApiError | None = None
+        """Of the last model that could not take such a request."""
+        self._waits: list[float | None] = []
+        """After which upstreams that had enough want to be asked again."""
+        self._unfit = {} if self.policy is None else unfit(asked, self.runtime.config.models)
 
     @property
     def cost(self) -> int:
@@ -127,6 +133,11 @@ class Session:
             except Failure as failure:
                 self._failed(leg, failure)
                 continue
+            except ApiError as refusal:
+                if leg.outcome != "unfit":
+                    raise
+                self._refusal = refusal
+                continue
             if answer.body is None or self._good_enough(leg, answer.body):
                 return answer
             leg.outcome = "escalated"
@@ -142,7 +153,7 @@ class Session:
         return None
 
     def _failures(self) -> list[Leg]:
-        return [leg for leg in self.legs if leg.outcome not in ("escalated", "over_budget")]
+        return [leg for leg in self.legs if leg.outcome not in ("escalated", "over_budget", "unfit")]
 
     def _sibling(self) -> Leg | None:
         """Another way to the model that has just failed, up to as many as there are retries."""
@@ -165,7 +176,7 @@ class Session:
         return None if decision is None or target is None else Leg(target, decision)
 
     async def _decide(self) -> Decision | None:
-        excluded = frozenset(self.runtime.ways.resting | {leg.target.name for leg in self.legs})
+        excluded = frozenset(self.runtime.ways.resting | self._unfit.keys() | {leg.target.name for leg in self.legs})
         if self.policy is None:
             name = self.asked.request.model
             return None if name in excluded else Decision(name, "asked for by name")
@@ -212,9 +223,9 @@ class Session:
                 leg.headers = stream.headers
                 return Answer(leg, stream=stream)
             body, leg.headers = await client.complete(target, self.asked, self._body(leg))
-        except ApiError:
+        except ApiError as refusal:
             target.breaker.succeeded()
-            self.end_leg(leg, "refused")
+            self.end_leg(leg, "unfit" if refusal.elsewhere and self.policy is not None else "refused")
             raise
         except Failure:
             raise
@@ -261,6 +272,8 @@ class Session:
     def _failed(self, leg: Leg, failure: Failure) -> None:
         leg.target.breaker.failed()
         self.end_leg(leg, failure.kind)
+        if failure.kind == "rate_limited":
+            self._waits.append(failure.retry_after)
         log.warning("%s: model %s failed: %s", self.id, leg.target.name, failure.kind)
 
     def _good_enough(self, leg: Leg, body: dict[str, Any]) -> bool:
@@ -271,6 +284,10 @@ class Session:
         asked_for = self.asked.request.logprobs
         if asked_for is None or asked_for is False:  # 0 is a wish, for text
             without_logprobs(body)
+        if leg.confidence is None and calls_tools(body):
+            assert self.policy is not None
+            rule = getattr(self.runtime.learners[self.policy].policy, "tool_calls", "valid")
+            return bool(rule == "accept" or (rule == "valid" and calls_are_valid(body, self.asked.body)))
         # An answer that shows no confidence has none.
         return leg.confidence is not None and leg.confidence >= wanted
 
@@ -280,6 +297,8 @@ class Session:
             self._kept.leg.outcome = "answered"
             return self._kept
         outcomes = [leg.outcome for leg in self.legs]
+        if self._refusal is not None and not self._failures():
+            raise self._refusal
         if "over_budget" in outcomes:
             self.gateway.metrics.over_budget.inc()
             raise ApiError(
@@ -287,11 +306,21 @@ class Session:
                 kind="insufficient_quota",
             )  # fmt: skip
         waits = [target.breaker.wait for target in self.runtime.ways if target.breaker.wait > 0]
+        if self._waits:
+            raise rate_limited(min((wait for wait in self._waits if wait is not None), default=None))
+        if not outcomes and self.policy is not None:
+            self._check_fits(self.policy)
         if not outcomes:
             wait = math.ceil(min(waits, default=1.0))
             raise ApiError(503, "No model is available at the moment.", "unavailable", "server_error", None, wait)
         status = 504 if outcomes[-1] == "timeout" else 502
         raise ApiError(status, f"No model answered ({', '.join(outcomes)}).", "upstream_failed", kind="server_error")
+
+    def _check_fits(self, policy: str) -> None:
+        """Raises: ApiError: no model of the policy can take the request."""
+        codes = [self._unfit.get(model) for model in self.runtime.learners[policy].policy.models]
+        if codes and codes[0] is not None and all(codes):
+            raise ApiError(400, f"No model of {policy!r} can take this request ({codes[0]}).", codes[0])
 
     def extension(self, leg: Leg) -> dict[str, Any]:
         """The `roster` field of an answer."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -16,16 +17,15 @@ from yarl import URL
 from roster.gateway import strict_json
 from roster.gateway.breaker import Breaker
 from roster.gateway.config import Model, Upstream
-from roster.gateway.errors import ApiError
 from roster.gateway.outbound import endpoint, proxy, told_headers
 from roster.gateway.outbound import headers as outbound_headers
 from roster.gateway.outgoing import written
+from roster.gateway.refusals import CLIENTS_FAULT, refusal, wait_of
 from roster.gateway.requests import Asked, Kind
 from roster.gateway.sse import DONE, NotEvents, read_events
 
 LARGEST_ANSWER = 64 * 1024 * 1024
 """Bytes."""
-_CLIENTS_FAULT = (400, 413, 422)
 _PLAIN_KINDS = {401: "credentials", 403: "credentials", 404: "unknown_model", 429: "rate_limited", 408: "timeout"}
 
 
@@ -35,11 +35,12 @@ class Failure(Exception):
     Args:
         kind: a fixed word: connect, timeout, status, credentials, unknown_model, rate_limited, garbage, stopped or
             reported.
+        retry_after: seconds after which the upstream wants to be asked again, where it says so.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, retry_after: float | None = None) -> None:
         super().__init__(kind)
-        self.kind = kind
+        self.kind, self.retry_after = kind, retry_after
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,13 @@ class Client:
             raise Failure("stopped") from None
         if response.status != 200:
             async with response:
-                raise await _refusal(response, target)
+                status, words = response.status, b""
+                if status in CLIENTS_FAULT:
+                    with suppress(aiohttp.ClientError, Failure, TimeoutError):
+                        async with asyncio.timeout(target.upstream.timeouts.connect):
+                            words = await _read(response)
+                    raise refusal(target.name, status, words, partial(_redacted, target))
+                raise Failure(_PLAIN_KINDS.get(status, "status"), wait_of(response.headers))
         return response
 
 
@@ -288,7 +295,7 @@ def _answer(raw: bytes, kind: Kind) -> dict[str, Any]:
         raise Failure("garbage") from None
     choices = answer.get("choices") if isinstance(answer, dict) else None
     wanted = ("message", dict) if kind == "chat" else ("text", str)
-    if not isinstance(choices, list) or not choices:
+    if not isinstance(answer, dict) or not isinstance(choices, list) or not choices:
         raise Failure("garbage")
     if not all(isinstance(each, dict) and isinstance(each.get(wanted[0]), wanted[1]) for each in choices):
         raise Failure("garbage")
@@ -316,27 +323,12 @@ def _chunk(data: str) -> dict[str, Any] | None:
     return told | {"choices": choices}
 
 
-async def _refusal(response: aiohttp.ClientResponse, target: Target) -> Failure | ApiError:
-    """What a status other than 200 means."""
-    status = response.status
-    if status not in _CLIENTS_FAULT:
-        return Failure(_PLAIN_KINDS.get(status, "status"))
-    message = ""
-    with suppress(aiohttp.ClientError, json.JSONDecodeError, Failure, TimeoutError):
-        async with asyncio.timeout(target.upstream.timeouts.connect):
-            told = strict_json.loads(await _read(response))
-        inner = told.get("error", told) if isinstance(told, dict) else {}
-        found = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
-        message = _redacted(found, target) if isinstance(found, str) else ""
-    return ApiError(status, f"The model {target.name!r} refused the request. {message}".strip(), "refused_by_model")
-
-
-def _redacted(message: str, target: Target) -> str:
-    """An upstream's words without its address, its key, its name for the model, or anything that looks like them."""
+def _redacted(target: Target, message: str) -> str:
+    """An upstream's words without its address, its keys, its name for the model, or anything that looks like them."""
     url = URL(target.upstream.url)
     secrets = [target.upstream.url, url.authority, url.host]
-    if target.upstream.api_key is not None:
-        secrets.append(target.upstream.api_key.get_secret_value())
+    hidden = [*target.upstream.headers.values(), target.upstream.api_key]
+    secrets += [each.get_secret_value() for each in hidden if each is not None]
     for secret in filter(None, secrets):
         message = message.replace(secret, "***")
     if target.model.name:

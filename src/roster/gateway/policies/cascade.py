@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -26,17 +26,20 @@ class Cascade(Untrained):
         name: what clients call it.
         steps: whom to ask, in this order.
         escalate_below: the confidence in [0, 1] under which the next is asked.
+        tool_calls: how an answer is judged that calls tools and has no log-probabilities: valid (its calls must name a
+            tool that was offered and give its required arguments), accept or escalate.
     """
 
     class Options(Strict):
-        """`steps` and `escalate_below`."""
+        """`steps`, `escalate_below` and `tool_calls`."""
 
         steps: Annotated[tuple[str, ...], Field(min_length=2, strict=False)]
         escalate_below: Annotated[float, Field(ge=0, le=1)]
+        tool_calls: Literal["valid", "accept", "escalate"] = "valid"
 
-    def __init__(self, name: str, steps: tuple[str, ...], escalate_below: float) -> None:
+    def __init__(self, name: str, steps: tuple[str, ...], escalate_below: float, tool_calls: str = "valid") -> None:
         super().__init__(name, steps)
-        self.escalate_below = escalate_below
+        self.escalate_below, self.tool_calls = escalate_below, tool_calls
 
     @classmethod
     def build(cls, name: str, options: Any, known: Mapping[str, Model], base: Path) -> Self:
@@ -48,7 +51,7 @@ class Cascade(Untrained):
         for model in options.steps[:-1]:
             if model in known and not known[model].logprobs:
                 raise RosterError(f"{model!r} returns no log-probabilities, which only the last step can do without")
-        return cls(name, options.steps, options.escalate_below)
+        return cls(name, options.steps, options.escalate_below, options.tool_calls)
 
     def decide(
         self,
