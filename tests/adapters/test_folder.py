@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import roster
+import roster.routed.base
 import tiny
 from roster.adapters import writing
 from roster.adapters.attach import attach
@@ -335,3 +336,13 @@ def test_a_given_state_is_written_instead(tmp_path):
     ours = [tensor for name, tensor in again.state_dict().items() if name.startswith("roster") or ".roster." in name]
     assert ours
     assert not any(bool(tensor.any()) for tensor in ours)
+
+
+def test_the_tokenizer_is_found_in_the_mixture(tmp_path):
+    import transformers
+
+    model = routed(names=["one", "two"])
+    model.roster.tokenizer = roster.routed.base.load_tokenizer("pocket")
+    model.save_pretrained(tmp_path / "saved", include_base=False)
+    found = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert found("reverse: abc")["input_ids"] == model.roster.tokenizer("reverse: abc")["input_ids"]

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 import roster
+import roster.routed.base
 import tiny
 from roster.adapters.attach import attach
 from roster.adapters.site import routed_linears
@@ -360,3 +361,16 @@ def test_one_task_and_one_mask_per_row():
     with pytest.raises(roster.RosterError, match=r"prompt_mask is \[2, 5\], the prompts are \[4, 5\]"):
         model.generate(ids, tasks=[None] * 4, prompt_mask=torch.ones(2, 5, dtype=torch.bool), max_new_tokens=2)
     assert model.generate(ids, tasks=["expert 0"] * 4, num_beams=2, max_new_tokens=2, pad_token_id=0).shape == (4, 7)
+
+
+def test_a_pipeline_takes_it_for_what_it_is(caplog):
+    """transformers looks the class up by its name, and lists two hundred others when it does not know it."""
+    model = attach(tiny.base(), tiny.library(tiny.base()), RECIPES["uniform"](), recipe="uniform").eval()
+    tokenizer = roster.routed.base.load_tokenizer("pocket")
+    transformers.utils.logging.enable_propagation()
+    try:
+        pipeline = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
+    finally:
+        transformers.utils.logging.disable_propagation()
+    assert "not supported" not in caplog.text
+    assert pipeline.model is model

@@ -36,12 +36,16 @@ class Merged:
     exact: bool
     model: nn.Module
 
-    def save(self, folder: str | Path) -> Path:
-        """Writes the adapter in PEFT's format, in a new folder of this name."""
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes the adapter in PEFT's format.
+
+        Args:
+            folder: where to; its name becomes the adapter's.
+            overwrite: replace an adapter that is there.
+        """
         folder = Path(folder)
-        return write_adapter(
-            folder.parent, make_adapter(folder.name, self.adapter.modules, self.adapter.card.base or "")
-        )
+        adapter = make_adapter(folder.name, self.adapter.modules, self.adapter.card.base or "")
+        return write_adapter(folder.parent, adapter, overwrite=overwrite)
 
     def plain_model(self) -> nn.Module:
         """A copy of the base with the merged update added to its weights, and no trace of roster."""

@@ -380,7 +380,8 @@ def routed_class(base: type) -> type:
     forward.__signature__ = signature.replace(parameters=kept + [own[name] for name in _OWN_INPUTS] + rest)
     forward.__doc__ = RoutedModel.forward.__doc__
     members = {"forward": forward, "input_names": tuple(names), "__module__": __name__, "base_class": base}
-    return type(f"Routed{base.__name__}", (RoutedModel, base), members)
+    # Called as the base is: transformers knows by the name what a model can do (pipelines), and writes it into configs.
+    return type(base.__name__, (RoutedModel, base), {**members, "__qualname__": f"Routed{base.__name__}"})
 
 
 def routers(model: nn.Module) -> Iterator[tuple[str, Router]]:

@@ -31,11 +31,6 @@ def write_base(
     plain = {name: tensor for name, tensor in own.items() if not is_added(name)}
     base = type(model).base_class  # whatever stands before it in the model's class (ours, FSDP's) writes otherwise
     base.save_pretrained(model, folder, state_dict=plain, max_shard_size=max_shard_size)
-    config = folder / "config.json"
-    text = config.read_text(encoding="utf-8")
-    for name in (type(model).__name__, f"Routed{base.__name__}"):
-        text = text.replace(name, base.__name__)
-    config.write_text(text, encoding="utf-8")
     write_tokenizer(model, folder)
 
 

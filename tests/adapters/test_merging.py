@@ -198,6 +198,9 @@ def test_merging_again_over_one_folder_is_refused(tmp_path):
     merged.save(tmp_path / "m")
     with pytest.raises(roster.RosterError, match="already there"):
         merged.save(tmp_path / "m")
+    other = routed("uniform", weights=[1.0, 0.0, 0.0]).merge()
+    other.save(tmp_path / "m", overwrite=True)
+    assert read_adapter(tmp_path / "m").weights_hash == other.adapter.weights_hash
 
 
 def test_half_precision_weights_are_added_in_full():
