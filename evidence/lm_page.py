@@ -52,6 +52,7 @@ def _section(section: dict[str, Any], currency: str) -> list[str]:
         f"call. Cost: what it takes to reach the best single model ({section['single']}, "
         f"{section['single_quality']:.4f}), relative to it. Router cost: of a decision, relative to a call.",
         "",
+        *_EARLIER * ("best" not in section["rows"][0]),
         "| router | quality | best on the test | over the look-up | AIQ | cost "
         "| ECE | Brier | AUROC | ms | router cost |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -62,7 +63,7 @@ def _section(section: dict[str, Any], currency: str) -> list[str]:
         cells = [
             f"{row['router']}{kind}",
             _figure(row["quality"]),
-            number(row["best"]["value"]),
+            number(row["best"]["value"]) if "best" in row else "–",
             _figure(row["over_lookup"], "+"),
             _figure(row["aiq"]),
             _figure(row["cost"]),
@@ -72,6 +73,15 @@ def _section(section: dict[str, Any], currency: str) -> list[str]:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+_EARLIER = (
+    "These figures are of an earlier report, which chose settings on the test, left out resamples that do not reach the "
+    "single model's quality, judged every router by an interval of its own, and called the hull through the cheapest "
+    "model, a random one and the dearest `lm-random`.",
+    "",
+)
+"""What a reader must know of results that were stored before `Row.best` was."""
 
 
 def _figure(figure: dict[str, Any], sign: str = "") -> str:

@@ -101,8 +101,8 @@ def test_the_three_forms(report, tmp_path):
     assert found["sections"][0]["rows"][0]["router"] == SINGLE
     html = paths[1].read_text()
     assert html == page(report)
-    assert html.count("<svg") == 2
-    assert html.count("<polyline") == 2 * 7
+    assert html.count("<svg viewBox") == 2 * 2  # around the routers, and the whole
+    assert html.count("<polyline") == 2 * 2 * 7
     assert not re.search(r"https?://", html), "the page must not need a network"
     for sentence in report.verdict:
         assert sentence.split("[")[0][:40].replace("'", "&#39;") in html

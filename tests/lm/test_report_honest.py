@@ -11,6 +11,7 @@ from roster.lm.curve import Played, resamples
 from roster.lm.decide import Weights
 from roster.lm.estimate import KNN
 from roster.lm.evaluate import evaluate
+from roster.lm.picture import around_routers, whole
 from roster.lm.records import Records
 from roster.lm.report import figure, page, tables
 from roster.lm.results import LOOKUP, RANDOM, SINGLE, Figure
@@ -175,3 +176,45 @@ def test_a_saving_is_claimed_only_where_its_whole_interval_is_one(cost, said):
     first = verdict(report)[0]
     assert said in first
     assert first.count("saved [") == (cost.high < 1)
+
+
+def test_the_page_tells_curves_apart_and_shows_where_quality_is_read():
+    report, rows = rows_of(MADE)
+    section = report.sections[0]
+    zoomed, all_of_it = around_routers(section), whole(section)
+    for drawn in (zoomed, all_of_it):
+        looks = [(line.kind, line.dash, line.hue if line.kind == "router" else 0) for line in drawn.lines]
+        assert len(set(looks)) == len(looks)
+    # The line is at the cost of random: check with the axis' own ends.
+    (x0, low), (x1, high) = all_of_it.x_ticks[0], all_of_it.x_ticks[-1]
+    share = (section.cost_of_random - float(low)) / (float(high) - float(low))
+    assert all_of_it.read_x == pytest.approx(x0 + share * (x1 - x0), abs=3)
+    heights = {}
+    for name, drawn in (("zoomed", zoomed), ("whole", all_of_it)):
+        knn_line = next(line for line in drawn.lines if line.router == "lm-knn")
+        assert knn_line.dot[0] == drawn.read_x
+        heights[name] = float(drawn.y_ticks[-1][1]) - float(drawn.y_ticks[0][1])
+    assert heights["zoomed"] < heights["whole"]
+    html = page(report)
+    assert html.count('class="read"') == 2
+    for column in (
+        "Quality",
+        "Best on the test",
+        "Over the look-up",
+        "AIQ",
+        "Cost",
+        "ECE",
+        "Brier",
+        "AUROC",
+        "Router cost",
+    ):
+        assert f">{column}</th>" in html
+    assert rows["lm-knn"].auroc is not None
+
+
+def test_many_routers_still_look_different():
+    report, rows = rows_of(MADE)
+    section = report.sections[0]
+    section.rows.extend(dataclasses.replace(rows["lm-knn"], router=f"router-{n}") for n in range(19))
+    looks = {(line.hue, line.dash) for line in whole(section).lines if line.kind == "router"}
+    assert len(looks) == 20
