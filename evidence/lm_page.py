@@ -76,7 +76,7 @@ def _section(section: dict[str, Any], currency: str) -> list[str]:
 
 
 _EARLIER = (
-    "These figures are of an earlier report, which chose settings on the test, left out resamples that do not reach the "
+    "These figures are of an earlier report: it chose settings on the test, left out resamples that do not reach the "
     "single model's quality, judged every router by an interval of its own, and called the hull through the cheapest "
     "model, a random one and the dearest `lm-random`.",
     "",
