@@ -11,6 +11,7 @@ import numpy as np
 
 from roster.errors import RosterError
 from roster.files import write_whole
+from roster.lm import data
 from roster.lm.records import Records
 
 FORMAT = "roster-lm-records/1"
@@ -88,8 +89,6 @@ def load_records(folder: Path | str) -> Records:
 
 def find_records(name: str) -> Records:
     """A folder of records, or the recorded data of that name that come with roster."""
-    from roster.lm import data
-
     if (Path(name) / "records.json").is_file():
         return load_records(name)
     if Path(name).exists():
