@@ -49,8 +49,8 @@ def _saving(section: Section, row: Row) -> str:
     if row.cost.value >= 1:
         return f"nothing is saved: {spent}."
     if row.cost.high >= 1:
-        doubt = "does not reach it in some resamples" if math.isinf(row.cost.high) else "includes no saving"
-        return f"a saving of {1 - row.cost.value:.0%} was measured and is not shown: {spent}; the interval {doubt}."
+        doubt = "some resamples do not reach it" if math.isinf(row.cost.high) else "the interval includes no saving"
+        return f"a saving of {1 - row.cost.value:.0%} was measured and is not shown: {spent}; {doubt}."
     span = f"[{1 - row.cost.high:.0%}, {1 - row.cost.low:.0%}]"
     return f"{1 - row.cost.value:.0%} saved {span} at equal quality: {spent}."
 
