@@ -82,6 +82,11 @@ def test_a_bound_is_never_more_than_was_reserved(start, upstream):
     upstream.does["secret-small"] = "without usage"
     client, _ = start()
     assert client.chat.completions.create(model="small", messages=ASK, max_tokens=3).usage.completion_tokens == 3
+    models = settings("")["models"]
+    models["small"]["max_output"] = 5
+    client, _ = start(models=models)
+    told = client.chat.completions.create(model="small", messages=ASK)
+    assert told.usage.completion_tokens == 14, "no limit was sent"
 
 
 def test_a_tokenizer_counts_where_there_is_one(start, upstream, tmp_path):

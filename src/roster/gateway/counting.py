@@ -92,12 +92,11 @@ def usage_of(
         produced: what came.
         before: what the upstream had counted when that began to come.
     """
-    limit = (asked.request.limit or model.max_output) * asked.answers
     completion = produced.tokens() + (0 if before is None else before.completion)
     if before is not None:
         return replace(before, completion=completion, counted="tokenizer" if tokenizer else "bound", told=None)
     if tokenizer is None:
-        return Usage(most_prompt(asked, model), min(completion, limit), "bound")
+        return Usage(most_prompt(asked, model), completion, "bound")
     images, _ = _images(asked.body)
     prompt = sum(_count(tokenizer, text) for text in _prompt_texts(asked.body)) + images * (model.image_tokens or 0)
     return Usage(prompt + TYPICAL_TEMPLATE * (len(asked.request.parts()) + 1), completion, "tokenizer")

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from roster.errors import RosterError
@@ -252,7 +252,11 @@ class Session:
     def used(self, leg: Leg, produced: Produced, before: Usage | None = None) -> Usage:
         """What a leg used, by what went through since the upstream's last count."""
         name = leg.target.name
-        return usage_of(self.asked, leg.target.model, self.runtime.tokenizers.get(name), produced, before)
+        usage = usage_of(self.asked, leg.target.model, self.runtime.tokenizers.get(name), produced, before)
+        limit = self.asked.request.limit or (leg.target.model.max_output if self.caller.limited else None)
+        if limit is None:  # none was sent, so that there may be more
+            return usage
+        return replace(usage, completion=min(usage.completion, limit * self.asked.answers))
 
     def charge(self, leg: Leg, usage: Usage) -> None:
         """Notes what a leg used."""
