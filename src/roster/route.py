@@ -296,7 +296,7 @@ class SoftRoute:
 AnyRoute = Route | SoftRoute
 
 
-# Routes cross activation checkpoints as explicit tensors (see mixture/checkpoint.py), hence pytrees.
+# Routes cross activation checkpoints as explicit tensors (see routed/checkpoint.py), hence pytrees.
 pytree.register_pytree_node(
     Route,
     lambda r: ([r.token_R, r.expert_R, r.weight_R, r.scores_TE], (r.num_tokens, r.num_experts)),
