@@ -64,7 +64,7 @@ def corners(cost_L: Matrix, quality_L: Matrix, mixes: bool = True) -> NDArray[np
     best = np.maximum.accumulate(quality_L[order])
     rising = order[np.concatenate([[True], quality_L[order][1:] > best[:-1]])]
     if not mixes:
-        return rising
+        return np.asarray(rising)
     hull: list[int] = []
     for setting in rising.tolist():
         while len(hull) > 1 and _below(cost_L, quality_L, hull[-2], hull[-1], setting):

@@ -33,7 +33,7 @@ class Setting:
 
     def of(self, value_LN: Matrix) -> Matrix:
         """What it gives per prompt, in expectation over the coin, from what every setting gave."""
-        return (1 - self.share) * value_LN[self.first] + self.share * value_LN[self.second]
+        return np.asarray((1 - self.share) * value_LN[self.first] + self.share * value_LN[self.second])
 
     def rule(self, rules: Sequence[Rule]) -> Rule:
         """As a decision rule, from those of the dial."""

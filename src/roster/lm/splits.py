@@ -57,7 +57,7 @@ def _nearest_to_test(records: Records, rows: list[int]) -> list[int]:
 
 def _merged(matrix: NDArray[Any], rows: list[int], splits: Sequence[str]) -> NDArray[Any]:
     """One row for several, from test to train: each cell of the first split that has it."""
-    cell_M = matrix[rows[0]].copy()
+    cell_M: NDArray[Any] = matrix[rows[0]].copy()
     for m in range(len(cell_M)):
         known = [n for n in rows if not _missing(matrix[n, m])]
         alike = [matrix[n, m] for n in known if splits[n] == splits[known[0]]]
