@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -73,7 +73,7 @@ def load(
         model, name = load_base(base, **kwargs)
         tokenizer = load_tokenizer(base, **finding(kwargs)) if tokenizer is None else tokenizer
     attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=tokenizer)
-    model.roster.base_name = name
+    cast(Any, model.roster).base_name = name
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from roster.errors import RosterError, nearest
 from roster.moe import reading as moe
 from roster.saving import MANIFEST, recover
 
-_READERS = {"mixture": adapters.load, "moe": moe.load}
+_READERS: dict[str, Callable[..., Any]] = {"mixture": adapters.load, "moe": moe.load}
 
 
 def kind_of(folder: Path) -> str:

@@ -8,10 +8,15 @@ of pairs, a `SoftRoute` has dense dispatch and combine weights.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+
+from roster.errors import RosterError
 
 
 class Route:
@@ -296,16 +301,43 @@ class SoftRoute:
 AnyRoute = Route | SoftRoute
 
 
+def scores_of(route: AnyRoute) -> Tensor:
+    """The scores that led to a route, [T, E], for the losses that read them; every router keeps them.
+
+    Raises:
+        RosterError: a route that was made by hand, without scores.
+    """
+    if route.scores_TE is None:
+        raise RosterError("this loss reads the scores that led to a route, and this route has none: pass scores_TE=")
+    return route.scores_TE
+
+
+def _route(leaves: Iterable[Any], sizes: Any) -> Route:
+    token_R, expert_R, weight_R, scores_TE = leaves
+    num_tokens, num_experts = sizes
+    return Route(token_R, expert_R, weight_R, num_tokens, num_experts, scores_TE)
+
+
+def _slot_route(leaves: Iterable[Any], rest: Any) -> _SlotRoute:
+    expert_TK, weight_TK, scores_TE = leaves
+    return _SlotRoute(expert_TK, weight_TK, rest[0], scores_TE, rest[1])
+
+
+def _soft_route(leaves: Iterable[Any], num_experts: Any) -> SoftRoute:
+    dispatch_TR, combine_TR, scores_TE = leaves
+    return SoftRoute(dispatch_TR, combine_TR, num_experts, scores_TE)
+
+
 # Routes cross activation checkpoints as explicit tensors (see routed/checkpoint.py), hence pytrees.
 pytree.register_pytree_node(
     Route,
     lambda r: ([r.token_R, r.expert_R, r.weight_R, r.scores_TE], (r.num_tokens, r.num_experts)),
-    lambda leaves, sizes: Route(leaves[0], leaves[1], leaves[2], *sizes, leaves[3]),
+    _route,
 )
 pytree.register_pytree_node(
     _SlotRoute,
     lambda r: ([r.expert_TK, r.weight_TK, r.scores_TE], (r.num_experts, r.full)),
-    lambda leaves, rest: _SlotRoute(leaves[0], leaves[1], rest[0], leaves[2], rest[1]),
+    _slot_route,
 )
 pytree.register_pytree_node(
     _GateRoute,
@@ -315,5 +347,5 @@ pytree.register_pytree_node(
 pytree.register_pytree_node(
     SoftRoute,
     lambda r: ([r.dispatch_TR, r.combine_TR, r.scores_TE], r.num_experts),
-    lambda leaves, E: SoftRoute(leaves[0], leaves[1], E, leaves[2]),
+    _soft_route,
 )

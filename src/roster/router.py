@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from roster.context import Context
+from roster.context import Context, Recorder
 from roster.errors import RosterError
 from roster.route import AnyRoute
 
@@ -86,7 +86,7 @@ class Router(nn.Module):
             moved = fn(tensor)
             return tensor.to(moved.device) if moved.dtype in HALF and tensor.dtype == torch.float32 else moved
 
-        super()._apply(keep, recurse)
+        super()._apply(keep, recurse)  # type: ignore[no-untyped-call]  # of torch, without annotations
         return self
 
     def _refuse_nan(self, scores_TE: Tensor, x_TD: Tensor, context: Context) -> None:
@@ -110,10 +110,10 @@ class Router(nn.Module):
         """Hands a route to whoever records the call."""
         if context.recorder is not None:
             # Not a decorator: that would load the compiler whenever roster is imported.
-            torch.compiler.disable(self._record)(route, context)
+            torch.compiler.disable(self._record)(route, context, context.recorder)
 
-    def _record(self, route: AnyRoute, context: Context) -> None:
+    def _record(self, route: AnyRoute, context: Context, recorder: Recorder) -> None:
         gates_BSE = route.dense().detach().view(context.batch, context.length, -1)
         dropped_E = getattr(route, "dropped_E", None)
         known = {} if dropped_E is None else {"dropped_E": dropped_E}
-        context.recorder.record(self.site, gates_BSE, context.mask_BS, context.input_ids_BS, **known)
+        recorder.record(self.site, gates_BSE, context.mask_BS, context.input_ids_BS, **known)

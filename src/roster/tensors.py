@@ -93,7 +93,7 @@ class StoredTensors(Mapping[str, Tensor]):
         if end > begin:
             with file.open("rb") as stream:
                 stream.seek(start + begin)
-                got = stream.readinto(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))  # type: ignore[attr-defined]
+                got = stream.readinto(tensor.reshape(-1).view(torch.uint8).numpy().data)
             if got != end - begin:
                 raise RosterError(f"{str(file)!r} cannot be read: it ends within tensor {key!r}")
         return tensor

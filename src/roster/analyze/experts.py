@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +98,7 @@ def _watching(model: nn.Module) -> Iterator[list[tuple[MoE, Tensor, Tensor]]]:
 
 
 def _look(mixture: MoE, x_TD: Tensor, scores_TE: Tensor) -> Layer:
-    T, E = len(x_TD), mixture.experts.num_experts
+    T, E = len(x_TD), cast(int, mixture.experts.num_experts)
     counts_E = torch.full((E,), T, device=x_TD.device)
     answers_ETD = mixture.experts(x_TD.repeat(E, 1), counts_E).view(E, T, -1).float()
     norm_TE = answers_ETD.norm(dim=2).T

@@ -144,7 +144,7 @@ class Trace:
             raise RosterError(f"trace: site {site!r} gave a weight that is not finite")
         step.gates[site] = kept_BSE
         if dropped_E is not None:
-            step.dropped[site] = to_cpu(dropped_E)
+            step.dropped[site] = dropped_E.detach().to("cpu", copy=True)  # the caller may reuse its buffer
         self._sites.setdefault(site)
 
     def _place(self, step: Step, shape: tuple[int, int]) -> None:

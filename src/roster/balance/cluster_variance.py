@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from roster.balance.mean import over_tokens
 from roster.context import Context
-from roster.route import AnyRoute
+from roster.route import AnyRoute, scores_of
 
 
 class ClusterVariance(nn.Module):
@@ -39,7 +39,7 @@ class ClusterVariance(nn.Module):
 
     def forward(self, route: AnyRoute, context: Context) -> Tensor:
         """A scalar."""
-        prob_TE = route.scores_TE.float().softmax(1)
+        prob_TE = scores_of(route).float().softmax(1)
         within_T, between_T = self.parts(prob_TE)
         share_T = within_T / (within_T + between_T).clamp_min(1e-12)
         return self.coefficient * over_tokens(share_T, context)

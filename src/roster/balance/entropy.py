@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from roster.balance.mean import over_tokens
 from roster.context import Context
-from roster.route import AnyRoute
+from roster.route import AnyRoute, scores_of
 
 
 class Entropy(nn.Module):
@@ -27,5 +27,5 @@ class Entropy(nn.Module):
 
     def forward(self, route: AnyRoute, context: Context) -> Tensor:
         """A scalar."""
-        prob_TE = route.scores_TE.float().softmax(1)
+        prob_TE = scores_of(route).float().softmax(1)
         return self.coefficient * over_tokens(torch.special.entr(prob_TE.clamp_min(1e-20)).sum(1), context)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from roster.context import Context
 from roster.errors import RosterError
-from roster.route import AnyRoute
+from roster.route import AnyRoute, scores_of
 
 
 class ExpectedCost(nn.Module):
@@ -34,7 +34,7 @@ class ExpectedCost(nn.Module):
 
     def forward(self, route: AnyRoute, context: Context) -> Tensor:
         """A scalar."""
-        cost_T = route.scores_TE.float().softmax(1) @ self.cost_E
+        cost_T = scores_of(route).float().softmax(1) @ self.cost_E
         mask_T = context.mask_T
         if mask_T is None:
             return self.coefficient * cost_T.mean()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from roster.context import Context
-from roster.route import AnyRoute
+from roster.route import AnyRoute, scores_of
 
 
 class LoadBalancing(nn.Module):
@@ -27,11 +27,12 @@ class LoadBalancing(nn.Module):
 
     def forward(self, route: AnyRoute, context: Context) -> Tensor:
         """A scalar."""
-        prob_TE = route.scores_TE.float().softmax(1)
+        prob_TE = scores_of(route).float().softmax(1)
         E = prob_TE.shape[1]
         mask_T = context.mask_T
         if mask_T is None:
-            tokens, prob_E = prob_TE.shape[0], prob_TE.mean(0)
+            tokens: int | Tensor = prob_TE.shape[0]
+            prob_E = prob_TE.mean(0)
         else:
             weight_T1 = mask_T[:, None].to(prob_TE)
             tokens = weight_T1.sum().clamp_min(1.0)

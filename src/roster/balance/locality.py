@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from roster.balance.mean import over_tokens
 from roster.context import Context
 from roster.errors import RosterError
-from roster.route import AnyRoute
+from roster.route import AnyRoute, scores_of
 
 
 class Locality(nn.Module):
@@ -44,6 +44,6 @@ class Locality(nn.Module):
 
     def forward(self, route: AnyRoute, context: Context) -> Tensor:
         """A scalar."""
-        log_TE = route.scores_TE.float().log_softmax(1)
+        log_TE = scores_of(route).float().log_softmax(1)
         local_T = torch.logsumexp(log_TE.masked_fill(~self.local_TE(context), -torch.inf), dim=1)
         return -self.coefficient * over_tokens(local_T, context)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from roster.balance.mean import over_tokens
 from roster.context import Context
-from roster.route import AnyRoute
+from roster.route import AnyRoute, scores_of
 from roster.score.noisy import Noisy
 
 
@@ -51,7 +51,7 @@ class NoisyLoad(nn.Module):
         if not self.training:
             return None
         clean_TE, std_TE = (context.memory[f"{self.key}/{part}"] for part in Noisy.PARTS)
-        chance_TE = chosen_chance(route.scores_TE.float(), clean_TE.float(), std_TE.float(), self.k)
+        chance_TE = chosen_chance(scores_of(route).float(), clean_TE.float(), std_TE.float(), self.k)
         return self.coefficient * variation(over_tokens(chance_TE, context))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from roster.balance.mean import over_tokens
 from roster.context import Context
 from roster.errors import RosterError
-from roster.route import AnyRoute
+from roster.route import AnyRoute, scores_of
 
 
 class NullLoadBalancing(nn.Module):
@@ -34,7 +34,7 @@ class NullLoadBalancing(nn.Module):
 
     def forward(self, route: AnyRoute, context: Context) -> Tensor:
         """A scalar."""
-        prob_E = over_tokens(route.scores_TE.float().softmax(1), context)
+        prob_E = over_tokens(scores_of(route).float().softmax(1), context)
         served_E = over_tokens(route.chosen().to(prob_E), context)
         real = len(served_E) - self.null
         if self.null:

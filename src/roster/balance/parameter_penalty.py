@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from roster.balance.mean import over_tokens
 from roster.context import Context
 from roster.errors import RosterError
-from roster.route import AnyRoute
+from roster.route import AnyRoute, scores_of
 
 
 class ParameterPenalty(nn.Module):
@@ -39,6 +39,6 @@ class ParameterPenalty(nn.Module):
 
     def forward(self, route: AnyRoute, context: Context) -> Tensor:
         """A scalar."""
-        prob_E = over_tokens(route.scores_TE.float().softmax(1), context)
+        prob_E = over_tokens(scores_of(route).float().softmax(1), context)
         served_E = over_tokens(route.chosen().to(prob_E), context)
         return self.coefficient * len(prob_E) * (self.size_E * served_E * prob_E).sum()

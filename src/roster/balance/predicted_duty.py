@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from roster.balance.mean import over_tokens
 from roster.context import Context
-from roster.route import AnyRoute
+from roster.route import AnyRoute, scores_of
 
 
 class PredictedDuty(nn.Module):
@@ -27,7 +27,7 @@ class PredictedDuty(nn.Module):
 
     def forward(self, route: AnyRoute, context: Context) -> Tensor:
         """A scalar."""
-        scores_TE = route.scores_TE.float()
+        scores_TE = scores_of(route).float()
         wanted_TE = route.chosen().to(scores_TE)
         loss_TE = F.binary_cross_entropy_with_logits(scores_TE, wanted_TE, reduction="none")
         return self.coefficient * over_tokens(loss_TE.mean(1), context)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from roster.balance.mean import over_tokens
 from roster.context import Context
-from roster.route import AnyRoute
+from roster.route import AnyRoute, scores_of
 
 
 class Quantization(nn.Module):
@@ -27,4 +27,4 @@ class Quantization(nn.Module):
 
     def forward(self, route: AnyRoute, context: Context) -> Tensor:
         """A scalar."""
-        return self.coefficient * over_tokens(-route.scores_TE.amax(1), context)
+        return self.coefficient * over_tokens(-scores_of(route).amax(1), context)

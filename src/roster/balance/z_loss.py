@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from roster.context import Context
-from roster.route import AnyRoute
+from roster.route import AnyRoute, scores_of
 
 
 class ZLoss(nn.Module):
@@ -25,7 +25,7 @@ class ZLoss(nn.Module):
 
     def forward(self, route: AnyRoute, context: Context) -> Tensor:
         """A scalar."""
-        z_T = torch.logsumexp(route.scores_TE.float(), dim=1).square()
+        z_T = torch.logsumexp(scores_of(route).float(), dim=1).square()
         mask_T = context.mask_T
         if mask_T is None:
             return self.coefficient * z_T.mean()

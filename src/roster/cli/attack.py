@@ -46,7 +46,7 @@ def attack(
     if option and recipe is None:
         raise RosterError("--option is of use with --recipe only")
     attacked = _model(model, recipe, parse_options(option or []), base, seed)
-    chosen = {"mates": mates, "attempts": attempts, "seed": seed}
+    chosen: dict[str, Any] = {"mates": mates, "attempts": attempts, "seed": seed}
     if victim:
         results = [try_to_change(attacked, _ids(attacked, model, base, text), **chosen) for text in victim]
         found = Attacked(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -26,7 +26,7 @@ def replace(
         list[int] | None, typer.Option(help="A block to replace, from 0; repeatable. Default: all.")
     ] = None,
     start: Annotated[
-        str, typer.Option(help="How experts begin: fresh, or dense (as the block's own units).")
+        Literal["fresh", "dense"], typer.Option(help="How experts begin: fresh, or dense (as the block's own units).")
     ] = "dense",
     seed: Annotated[int, typer.Option(min=0, help="Of routers and fresh experts.")] = 0,
 ) -> None:

@@ -8,6 +8,8 @@ Shape legend: R rows grouped by expert, E experts, D and F widths.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -17,18 +19,18 @@ from roster.dispatch import memory
 
 def matmul(rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor) -> Tensor:
     """Each group of rows times its own expert's matrix, [R, F]; undefined for rows of nobody."""
-    return _Matmul.apply(rows_RD, weight_EDF, counts_E)
+    return _Matmul.apply(rows_RD, weight_EDF, counts_E)  # type: ignore[no-untyped-call]  # torch's has no annotations
 
 
 class _Matmul(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, rows_RD, weight_EDF, counts_E):
+    def forward(ctx: Any, rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor) -> Any:
         ctx.save_for_backward(rows_RD, weight_EDF, counts_E)
         return torch.ops.roster.grouped_matmul(rows_RD, weight_EDF, counts_E)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_RF):
+    def backward(ctx: Any, grad_RF: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         rows_RD, weight_EDF, counts_E = ctx.saved_tensors
         need_rows, need_weight, _ = ctx.needs_input_grad
         grad_rows, grad_weight = torch.ops.roster.grouped_matmul_backward(
@@ -51,7 +53,7 @@ def _forward(rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor) -> Tensor:
 
 
 @_forward.register_fake
-def _(rows_RD, weight_EDF, counts_E):
+def _(rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor) -> Tensor:
     return rows_RD.new_empty(rows_RD.shape[0], weight_EDF.shape[2])
 
 
@@ -78,7 +80,9 @@ def _backward(
 
 
 @_backward.register_fake
-def _(grad_RF, rows_RD, weight_EDF, counts_E, need_rows, need_weight):
+def _(
+    grad_RF: Tensor, rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor, need_rows: bool, need_weight: bool
+) -> tuple[Tensor, Tensor]:
     return (
         rows_RD.new_empty(rows_RD.shape if need_rows else 0),
         weight_EDF.new_empty(weight_EDF.shape if need_weight else 0),

@@ -10,6 +10,7 @@ The arithmetic runs inside two custom operations, so that a compiler sees one op
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,14 +46,25 @@ def feed_forward(
     given = (x, *weights.matrices) if weight_R is None else (x, weight_R, *weights.matrices)
     save = torch.is_grad_enabled() and any(each.requires_grad for each in given)
     save_y = save and weight_R is not None and weight_R.requires_grad
-    return _FeedForward.apply(
+    return _FeedForward.apply(  # type: ignore[no-untyped-call]  # torch's has no annotations
         save, save_y, x, token_R, weight_R, counts_E, weights.activation, weights.widths, *weights.matrices
     )
 
 
 class _FeedForward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, save, save_y, x, token_R, weight_R, counts_E, activation, widths, *matrices):
+    def forward(
+        ctx: Any,
+        save: bool,
+        save_y: bool,
+        x: Tensor,
+        token_R: Tensor | None,
+        weight_R: Tensor | None,
+        counts_E: Tensor,
+        activation: str,
+        widths: Sequence[int],
+        *matrices: Tensor,
+    ) -> Any:
         out, *kept = torch.ops.roster.feed_forward(
             x, token_R, weight_R, counts_E, list(matrices), list(widths), activation, save, save_y
         )
@@ -63,7 +75,7 @@ class _FeedForward(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, token_R, weight_R, counts_E, middle0, middle1, y_RD, *matrices = ctx.saved_tensors
         _, _, need_x, _, need_weight, _, _, _, *need = ctx.needs_input_grad
         grad_x, grad_weight, *grads = torch.ops.roster.feed_forward_backward(
@@ -110,16 +122,29 @@ def _forward(
         hidden_NF = activate(activation, inputs, inplace=not save)
         _affine(hidden_NF, expert.last, expert.last_bias, y_ND)
     served = sum(sizes)
-    out = y_RD if token_R is None else _sum_by_token(y_RD, token_R[:served], weight_R[:served], len(x))
-    return out, *kept, y_RD if save_y else x.new_empty(0)
+    if token_R is None or weight_R is None:
+        out = y_RD
+    else:
+        out = _sum_by_token(y_RD, token_R[:served], weight_R[:served], len(x))
+    return out, kept[0], kept[1], y_RD if save_y else x.new_empty(0)
 
 
 @_forward.register_fake
-def _(x, token_R, weight_R, counts_E, matrices, widths, activation, save, save_y):
+def _(
+    x: Tensor,
+    token_R: Tensor | None,
+    weight_R: Tensor | None,
+    counts_E: Tensor,
+    matrices: list[Tensor],
+    widths: list[int],
+    activation: str,
+    save: bool,
+    save_y: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     weights = Weights(tuple(matrices), activation, tuple(widths))
     rows = len(x if token_R is None else token_R)
     kept = [x.new_empty(rows if save and n < weights.firsts else 0, weights.widest) for n in (0, 1)]
-    return x.new_empty(x.shape), *kept, x.new_empty((rows, x.shape[1]) if save_y else 0)
+    return x.new_empty(x.shape), kept[0], kept[1], x.new_empty((rows, x.shape[1]) if save_y else 0)
 
 
 @torch.library.custom_op("roster::feed_forward_backward", mutates_args=())
@@ -147,11 +172,11 @@ def _backward(
     into_experts = weights.of_gradients(grads)
     rows = len(x if token_R is None else token_R)
     grad_rows = memory.empty(x, rows if need_x else 0, x.shape[1])
-    grad_weight = weight_R.new_zeros(weight_R.shape) if need_weight else x.new_empty(0)
+    grad_weight = weight_R.new_zeros(weight_R.shape) if need_weight and weight_R is not None else x.new_empty(0)
     sizes = counts_E.tolist()
     served = sum(sizes)
     x_RD = _gather(x, token_R, served, grad_rows if need_x else None)
-    if token_R is not None:
+    if token_R is not None and weight_R is not None:
         grad = _back_from_sums(grad, token_R[:served], weight_R[:served], y_RD, grad_weight)
     along_R = (_groups(each, sizes) for each in (x_RD, grad, grad_rows))
     groups = zip(*along_R, *(_groups(each, sizes, weights.widths) for each in middles[: weights.firsts]), strict=True)
@@ -174,7 +199,18 @@ def _backward(
 
 
 @_backward.register_fake
-def _(grad, x, token_R, weight_R, counts_E, matrices, widths, activation, kept, need):
+def _(
+    grad: Tensor,
+    x: Tensor,
+    token_R: Tensor | None,
+    weight_R: Tensor | None,
+    counts_E: Tensor,
+    matrices: list[Tensor],
+    widths: list[int],
+    activation: str,
+    kept: list[Tensor],
+    need: list[bool],
+) -> list[Tensor]:
     like = [x, x if weight_R is None else weight_R, *matrices]
     return [each.new_empty(each.shape if needed else 0) for each, needed in zip(like, need, strict=True)]
 

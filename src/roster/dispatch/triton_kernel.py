@@ -8,6 +8,8 @@ Shape legend: R rows grouped by expert, E experts, D and F widths, M row blocks.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -19,18 +21,18 @@ ROWS, COLUMNS, DEPTH = 64, 64, 32  # of one block
 
 def matmul(rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor) -> Tensor:
     """Each group of rows times its own expert's matrix, [R, F]; undefined for rows of nobody."""
-    return _Matmul.apply(rows_RD, weight_EDF, counts_E)
+    return _Matmul.apply(rows_RD, weight_EDF, counts_E)  # type: ignore[no-untyped-call]  # torch's has no annotations
 
 
 class _Matmul(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, rows_RD, weight_EDF, counts_E):
+    def forward(ctx: Any, rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor) -> Tensor:
         ctx.save_for_backward(rows_RD, weight_EDF, counts_E)
         return _rows_times_matrices(rows_RD, weight_EDF, counts_E)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_RF):
+    def backward(ctx: Any, grad_RF: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         rows_RD, weight_EDF, counts_E = ctx.saved_tensors
         need_rows, need_weight, _ = ctx.needs_input_grad
         grad_RF = grad_RF.contiguous()
@@ -75,8 +77,8 @@ def _precision(rows_RD: Tensor) -> str:
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 and rows_RD.is_cuda else "ieee"
 
 
-@triton.jit
-def _matmul_kernel(
+@triton.jit  # type: ignore[untyped-decorator]  # neither have a kernel's arguments Python types
+def _matmul_kernel(  # type: ignore[no-untyped-def]
     rows, weight, out, of_M, start_M, end_M, D, F, row_r, row_d, weight_e, weight_d, weight_f, out_r, out_f,
     PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -101,8 +103,8 @@ def _matmul_kernel(
     tl.store(at, total.to(out.dtype.element_ty), mask=(r[:, None] < end) & (f[None, :] < F))
 
 
-@triton.jit
-def _gradient_kernel(
+@triton.jit  # type: ignore[untyped-decorator]
+def _gradient_kernel(  # type: ignore[no-untyped-def]
     rows, grad, out, start_E, end_E, D, F, row_r, row_d, grad_r, grad_f, out_e, out_d, out_f,
     PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip

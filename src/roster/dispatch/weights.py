@@ -6,7 +6,7 @@ Shape legend: N rows of one expert, E experts, D model width, F expert width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,7 +40,9 @@ class Weights(NamedTuple):
 
     def per_expert(self) -> list[Expert]:
         """Views of each expert's own matrices; every stack is taken apart once."""
-        return [self._expert(parts) for parts in zip(*map(self._parts, self.matrices, self._axes), strict=True)]
+        return [
+            Expert(*self._expert(parts)) for parts in zip(*map(self._parts, self.matrices, self._axes), strict=True)
+        ]
 
     def of_gradients(self, grads: Sequence[Tensor]) -> list[Gradients]:
         """Views of each expert's own part of the gradients; an empty tensor stands for a gradient nobody needs."""
@@ -55,7 +57,7 @@ class Weights(NamedTuple):
             return self
         stacks = []
         for index, (each, along_F) in enumerate(zip(self.matrices, self._axes, strict=True)):
-            stack = pad_sequence(self._parts(each, along_F), batch_first=True) if along_F else each
+            stack = pad_sequence(list(self._parts(each, along_F)), batch_first=True) if along_F else each
             stacks.append(stack.transpose(1, 2).contiguous() if index < self.firsts else stack)
         return Weights(tuple(stacks), self.activation)
 
@@ -67,11 +69,12 @@ class Weights(NamedTuple):
     def _parts(self, stack: Tensor, along_F: bool) -> tuple[Tensor, ...]:
         return stack.split(list(self.widths)) if along_F else stack.unbind()
 
-    def _expert(self, parts: Sequence[Tensor | None]) -> Expert:
+    def _expert(self, parts: Sequence[Any]) -> tuple[list[Any], Any, list[Any], Any]:
+        """First matrices, last one, their biases."""
         n = self.firsts
         turned = [each if each is None or not self.widths else each.T for each in parts[:n]]
         biases = list(parts[n + 1 :]) or [None] * (n + 1)
-        return Expert(turned, parts[n], biases[:n], biases[n])
+        return turned, parts[n], biases[:n], biases[n]
 
 
 class Expert(NamedTuple):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from roster.dispatch import fits_grouped_mm
 from roster.errors import RosterError
-from roster.route import AnyRoute
+from roster.route import AnyRoute, Route
 
 # Below this many ranks in all, multiplying every one of them costs less than sorting (measured on CPU:
 # benchmarks/mixture.py).
@@ -94,25 +94,24 @@ class LowRankExperts(nn.Module):
         Returns:
             [T, O]
         """
-        if self.may_group and self._pays_to_group(x_TI, route):
-            return self._grouped(x_TI, y_TO, route)
+        rank = self.rank
+        if self.may_group and rank is not None and isinstance(route, Route) and self._pays_to_group(x_TI, route, rank):
+            return self._grouped(x_TI, y_TO, route, rank)
         return self._dense(x_TI, y_TO, route.dense())
 
-    def _pays_to_group(self, x_TI: Tensor, route: AnyRoute) -> bool:
+    def _pays_to_group(self, x_TI: Tensor, route: Route, rank: int) -> bool:
         chosen_TK = getattr(route, "expert_TK", None)
         few = chosen_TK is not None and 4 * chosen_TK.shape[1] <= self.num_experts
-        return few and fits_grouped_mm(x_TI, self.B_RO.view(self.num_experts, self.rank, -1))
+        return few and fits_grouped_mm(x_TI, self.B_RO.view(self.num_experts, rank, -1))
 
     def _dense(self, x_TI: Tensor, y_TO: Tensor, gate_TE: Tensor) -> Tensor:
         """Multiplies all ranks and lets the gate silence those off duty."""
         dtype, T = self._computes_in(x_TI), x_TI.shape[0]
-        A_RI, B_RO = self.A_RI, self.B_RO
-        if A_RI.dtype != dtype:
-            A_RI, B_RO = A_RI.to(dtype), B_RO.to(dtype)
+        A_RI, B_RO = self.A_RI.to(dtype), self.B_RO.to(dtype)
         x_TI = x_TI.to(dtype)
         middle_TR = F.linear(x_TI, A_RI)
         gate_TE = gate_TE.to(device=x_TI.device, dtype=dtype)
-        if self.average == "factors":
+        if self.average == "factors" and self.rank is not None:
             middle_TEr = middle_TR.view(T, -1, self.rank)
             middle_TR = (middle_TEr * gate_TE.unsqueeze(-1)).sum(1, keepdim=True).expand_as(middle_TEr).reshape(T, -1)
         scale = self.scale
@@ -131,9 +130,9 @@ class LowRankExperts(nn.Module):
         """The wider of the two types: float32 factors are not rounded to a half-precision input's type."""
         return torch.promote_types(x_TI.dtype, self.A_RI.dtype)
 
-    def _grouped(self, x_TI: Tensor, y_TO: Tensor, route: AnyRoute) -> Tensor:
+    def _grouped(self, x_TI: Tensor, y_TO: Tensor, route: Route, rank: int) -> Tensor:
         """Sorts the (token, expert) pairs by expert; each group meets one expert's factors."""
-        dtype, E, r = self._computes_in(x_TI), self.num_experts, self.rank
+        dtype, E, r = self._computes_in(x_TI), self.num_experts, rank
         x_TI = x_TI.to(dtype)
         token_P, expert_P, weight_P = route.triples()
         ends_E = route.counts_E.cumsum(0).to(torch.int32)

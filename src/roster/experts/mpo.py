@@ -125,7 +125,8 @@ def decompose(weight_IO: Tensor, shapes: list[tuple[int, int, int, int]]) -> lis
     N = len(shapes)
     order = [axis for n in range(N) for axis in (n, N + n)]
     rest = weight_IO.reshape(*inputs, *outputs).permute(order).reshape(-1)
-    left, right = [], []
+    left: list[Tensor] = []
+    right: list[Tensor] = []
     for p, i, o, q in shapes[:SIDE]:
         u, s, v = torch.linalg.svd(rest.reshape(p * i * o, -1), full_matrices=False)
         left.append(u[:, :q].reshape(p, i, o, q))

@@ -7,7 +7,7 @@ D model width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ class WithNull(nn.Module):
             if kind not in get_args(Kind):
                 raise RosterError(f"there is no null expert {kind!r}; {nearest(kind, get_args(Kind))}")
         self.inner, self.kinds = inner, tuple(kinds)
-        self.num_experts = inner.num_experts + len(self.kinds)
+        self.num_experts = cast(int, inner.num_experts) + len(self.kinds)
         constants = [index for index, kind in enumerate(self.kinds) if kind == "constant"]
         if constants and width < 1:
             raise RosterError("constant experts need the model's width")
@@ -58,7 +58,7 @@ class WithNull(nn.Module):
         """
         if isinstance(counts_E, Route):
             return self.serve(rows_RD, counts_E)
-        E, Z = self.inner.num_experts, len(self.kinds)
+        E, Z = (self.num_experts - len(self.kinds)), len(self.kinds)
         out_RD = self.inner(rows_RD, counts_E[:E])
         row_R = torch.arange(len(rows_RD), device=rows_RD.device)
         null_R = torch.searchsorted(counts_E.cumsum(0), row_R, right=True) - E
@@ -70,7 +70,7 @@ class WithNull(nn.Module):
 
     def serve(self, x_TD: Tensor, route: Route) -> Tensor:
         """What all experts make of the tokens; null experts need no rows of their own."""
-        E = self.inner.num_experts
+        E = self.num_experts - len(self.kinds)
         out_TD = route.first(E).through(self.inner, x_TD)
         return out_TD + self._null(x_TD, route.dense()[:, E:].to(x_TD.dtype))
 

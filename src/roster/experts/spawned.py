@@ -6,6 +6,8 @@ Shape legend: T tokens, R rows grouped by expert, E experts, D model width.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,7 +35,7 @@ class Spawned(nn.Module):
         if not 0.0 <= drop < 1.0:
             raise RosterError(f"spawned experts need 0 <= drop < 1, not {drop}")
         self.inner, self.at, self.drop = inner, at, drop
-        self.num_experts = inner.num_experts
+        self.num_experts = cast(int, inner.num_experts)
         self.register_buffer("expert_seed", torch.tensor(0))
         self.register_buffer("spawned", torch.tensor(at == 0.0))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any, cast
 
 import peft
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -42,7 +43,7 @@ def check_vocabulary(adapter: Adapter, model: nn.Module) -> None:
     them there, while its own tensors say nothing of it.
     """
     path = None if adapter.path is None else adapter.path / "tokenizer_config.json"
-    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    embeddings = cast(Any, model).get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
     if path is None or embeddings is None or not path.is_file():
         return
     try:
@@ -70,9 +71,9 @@ def linear_size(module: nn.Module) -> tuple[int, int] | None:
     if isinstance(module, NonDynamicallyQuantizableLinear):
         return None
     for names in (("in_features", "out_features"), ("infeatures", "outfeatures")):  # the latter: older GPTQ layers
-        in_features, out_features = (getattr(module, name, None) for name in names)
-        if isinstance(in_features, int) and isinstance(out_features, int):
-            return in_features, out_features
+        inputs, outputs = (getattr(module, name, None) for name in names)
+        if isinstance(inputs, int) and isinstance(outputs, int):
+            return inputs, outputs
     return None
 
 

@@ -42,7 +42,10 @@ class Library(Mapping[str, Adapter]):
         adapters = (read_adapter(path) for path in adapter_folders(folder))
         root = Path(folder).resolve()
         # PEFT writes the adapter called "default" into the folder itself, and the others below it.
-        named = (replace(each, name=DEFAULT) if each.path.resolve() == root else each for each in adapters)
+        named = (
+            replace(each, name=DEFAULT) if each.path is not None and each.path.resolve() == root else each
+            for each in adapters
+        )
         return cls({adapter.name: adapter for adapter in named})
 
     @property

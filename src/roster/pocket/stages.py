@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from roster.library import Library, refresh_cards
 from roster.library.gates import GATES
-from roster.pocket import ROUTERS, base, experts, routers
+from roster.pocket import BASE_NAME, ROUTERS, base, experts, routers
 from roster.pocket.measure import accuracy, relay_accuracy
 from roster.pocket.record import Record
 from roster.pocket.skills import COMPOSED, HELD_IN, SKILLS
@@ -138,7 +138,7 @@ class Workshop:
         adapted = get_peft_model(model, experts.lora_config(shape))
         # PEFT puts in the folder that the base came from; an adapter that travels must not know it.
         config = adapted.peft_config["default"]
-        config.base_model_name_or_path = experts.BASE_NAME
+        config.base_model_name_or_path = BASE_NAME
         config.target_modules = sorted(config.target_modules)  # a set's order changes from run to run
         how = {"learning_rate": shape.learning_rate, "seed": base.SEED, "batch": shape.batch}
         self._train(name, adapted, tokenizer, pairs, **how)

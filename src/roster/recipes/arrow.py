@@ -17,7 +17,10 @@ Claim: not shown here. On planted tasks whose inputs differ it beats uniform mix
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
+from torch import Tensor
 
 from roster.adapters.mixing import Mixing, Site, Surroundings
 from roster.recipes.recipe import Recipe
@@ -39,7 +42,7 @@ def arrow(top_k: int = 3, temperature: float = 1.0) -> Mixing:
         return Router(Prototype(torch.zeros(site.num_experts, site.width)), TopK(top_k, temperature=temperature))
 
     def prepare(router: Router, site: Site, surroundings: Surroundings) -> None:
-        for row_D, update in zip(router.score.vectors_ED, site.updates, strict=True):
+        for row_D, update in zip(cast(Tensor, router.score.vectors_ED), site.updates, strict=True):
             if update is not None:
                 row_D.copy_(top_input_direction(update.A_RD, update.B_OR))
 

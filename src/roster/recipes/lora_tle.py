@@ -18,7 +18,7 @@ Claim: not shown here. On prompts of two skills the weights do not follow the sw
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,8 @@ class PrefixMean(nn.Module):
         """Sums over each token's prefix (or its window of it)."""
         S = row_BSN.shape[1]
         if context.history is None:
-            all_BLN, before = row_BSN, 0
+            all_BLN: Tensor = row_BSN
+            before: int | Tensor = 0
         else:
             before = context.history.length
             all_BLN = context.history.append("lora-tle", row_BSN)
@@ -94,14 +95,14 @@ def lora_tle(scale: float = 10.0, window: int | None = None, embed: Literal["tok
     def router(site: Site) -> Router:
         return Router(Cosine(torch.zeros(site.num_experts, site.width), scale=scale), All())
 
-    def prepare(part: nn.Module, site: Site, surroundings: Surroundings) -> None:
+    def prepare(part: Any, site: Site, surroundings: Surroundings) -> None:
         vectors_ED = _example_means(surroundings, embed)
         if isinstance(part, PrefixMean):
             part.center_D.copy_(vectors_ED.mean(0))
         else:
             part.score.vectors_ED.copy_(vectors_ED - vectors_ED.mean(0))
 
-    reads = "first pass" if embed == "hidden" else "embeddings"
+    reads: Literal["embeddings", "first pass"] = "first pass" if embed == "hidden" else "embeddings"
     return Mixing(router, at="model", head=head, head_reads=reads, prepare=prepare, remembers=True)
 
 
@@ -121,7 +122,7 @@ def _example_means(surroundings: Surroundings, embed: str) -> Tensor:
 
 def _embed(surroundings: Surroundings, text: str, embed: str) -> Tensor:
     """What the running mean will average over this text, [S, D]."""
-    model = surroundings.model
+    model: Any = surroundings.model
     ids = torch.tensor([surroundings.tokenizer(text)["input_ids"]], device=model.device)
     if embed == "tokens":
         return model.get_input_embeddings()(ids)[0].float()

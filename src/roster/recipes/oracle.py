@@ -7,7 +7,10 @@ Trains: nothing.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
+from torch import Tensor
 
 from roster.adapters.mixing import Mixing, Site, Surroundings
 from roster.recipes.recipe import Recipe
@@ -25,7 +28,7 @@ def oracle() -> Mixing:
 
     def prepare(router: Router, site: Site, surroundings: Surroundings) -> None:
         cards = [surroundings.library[name].card for name in site.experts]
-        for row_E, task in zip(router.score.table_NE, site.tasks, strict=True):
+        for row_E, task in zip(cast(Tensor, router.score.table_NE), site.tasks, strict=True):
             able_E = torch.tensor([card.task == task for card in cards], dtype=torch.float32)
             row_E.copy_(able_E / able_E.sum())
 

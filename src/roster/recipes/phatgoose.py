@@ -17,8 +17,10 @@ Claim: shown on planted tasks whose inputs differ, by a check written after the 
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
+from torch import Tensor
 
 from roster.adapters.mixing import Mixing, Site, Surroundings
 from roster.recipes.recipe import Recipe
@@ -41,7 +43,7 @@ def phatgoose(top_k: int = 2) -> Mixing:
     def prepare(router: Router, site: Site, surroundings: Surroundings) -> None:
         from roster.library.gates import read_gates
 
-        for row_D, name, update in zip(router.score.vectors_ED, site.experts, site.updates, strict=True):
+        for row_D, name, update in zip(cast(Tensor, router.score.vectors_ED), site.experts, site.updates, strict=True):
             if update is not None:
                 row_D.copy_(read_gates(surroundings.library[name])[site.name])
 

@@ -5,6 +5,8 @@ Shape legend: T tokens, D width, E experts.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -24,7 +26,7 @@ def project(x_TD: Tensor, vectors_ED: Tensor) -> Tensor:
     wants_gradient = x_TD.requires_grad and torch.is_grad_enabled()
     # A compiler plans memory by itself, and autocast would change the types.
     if wants_gradient and not torch.compiler.is_compiling() and not torch.is_autocast_enabled(x_TD.device.type):
-        return _Project.apply(x_TD, vectors_ED)
+        return _Project.apply(x_TD, vectors_ED)  # type: ignore[no-untyped-call]  # torch's has no annotations
     return _product(x_TD, vectors_ED)
 
 
@@ -38,13 +40,13 @@ class _Project(torch.autograd.Function):
     """Puts the tokens' gradient, the one large tensor here, into kept memory: 1 % of a top-1 layer's training step."""
 
     @staticmethod
-    def forward(ctx, x_TD, vectors_ED):
+    def forward(ctx: Any, x_TD: Tensor, vectors_ED: Tensor) -> Tensor:
         ctx.save_for_backward(x_TD, vectors_ED)
         return _product(x_TD, vectors_ED)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_TE):
+    def backward(ctx: Any, grad_TE: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x_TD, vectors_ED = ctx.saved_tensors
         need_x, need_vectors = ctx.needs_input_grad
         grad_TD = torch.mm(grad_TE, vectors_ED, out=memory.empty(x_TD, *x_TD.shape)) if need_x else None

@@ -43,20 +43,24 @@ class TaskTable(nn.Module):
     def check(self, task_ids_B: Tensor | None) -> None:
         """Raises RosterError when ids are missing or out of range; called once per batch, before any layer."""
         if task_ids_B is None:
-            raise RosterError(f"{self.needed_by} needs to know the task of every row: pass task_ids= or tasks=")
+            raise self._no_tasks()
         lowest = 0 if self.unknown_E is None else -1
         outside = (task_ids_B < lowest) | (task_ids_B >= len(self.table_NE))
         if bool(outside.any()):
             bad = int(task_ids_B[outside][0])
             raise RosterError(f"{self.needed_by}: task id {bad} is outside {lowest}..{len(self.table_NE) - 1}")
 
+    def _no_tasks(self) -> RosterError:
+        return RosterError(f"{self.needed_by} needs to know the task of every row: pass task_ids= or tasks=")
+
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E]."""
-        if context.task_ids_B is None:
-            self.check(None)
+        task_ids_B = context.task_ids_B
+        if task_ids_B is None:
+            raise self._no_tasks()
         table_NE = self.table_NE
         if self.unknown_E is not None:
             # The unknown row stands last, where index -1 finds it.
             table_NE = torch.cat([table_NE, self.unknown_E[None]])
-        row_B = context.task_ids_B.to(table_NE.device) % len(table_NE)
+        row_B = task_ids_B.to(table_NE.device) % len(table_NE)
         return context.per_token(table_NE[row_B])

@@ -12,7 +12,8 @@ Shape legend: T tokens, E experts, R routed pairs.
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from collections.abc import Iterable
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -45,10 +46,16 @@ class CappedRoute(Route):
         return CappedRoute(*parts, dropped_E=self.dropped_E)
 
 
+def _capped_route(leaves: Iterable[Any], sizes: Any) -> CappedRoute:
+    token_R, expert_R, weight_R, scores_TE, dropped_E = leaves
+    num_tokens, num_experts = sizes
+    return CappedRoute(token_R, expert_R, weight_R, num_tokens, num_experts, scores_TE, dropped_E=dropped_E)
+
+
 pytree.register_pytree_node(
     CappedRoute,
     lambda r: ([r.token_R, r.expert_R, r.weight_R, r.scores_TE, r.dropped_E], (r.num_tokens, r.num_experts)),
-    lambda leaves, sizes: CappedRoute(*leaves[:3], *sizes, leaves[3], dropped_E=leaves[4]),
+    _capped_route,
 )
 
 

@@ -6,6 +6,8 @@ Shape legend: T tokens, E experts.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -36,20 +38,20 @@ def entmax(scores_TE: Tensor) -> Tensor:
         threshold_TE = mean_TE - ((1 - spread_TE) / count_E).clamp_min(0).sqrt()
         support_T1 = (threshold_TE <= sorted_TE).sum(1, keepdim=True)
         threshold_T1 = threshold_TE.gather(1, support_T1 - 1)
-    return _Entmax.apply(half_TE, threshold_T1)
+    return _Entmax.apply(half_TE, threshold_T1)  # type: ignore[no-untyped-call]  # torch's has no annotations
 
 
 class _Entmax(torch.autograd.Function):
     """The weights for a known threshold, with the gradient through the threshold."""
 
     @staticmethod
-    def forward(ctx, half_TE: Tensor, threshold_T1: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, half_TE: Tensor, threshold_T1: Tensor) -> Tensor:
         root_TE = (half_TE - threshold_T1).clamp_min(0)
         ctx.save_for_backward(root_TE)
         return root_TE.square()
 
     @staticmethod
-    def backward(ctx, grad_TE: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_TE: Tensor) -> tuple[Tensor, None]:
         (root_TE,) = ctx.saved_tensors
         # d weight_i / d half_j = 2 r_i (1[i = j] - r_j / sum r)
         mean_T1 = (grad_TE * root_TE).sum(1, keepdim=True) / root_TE.sum(1, keepdim=True)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -74,12 +74,12 @@ def build(
         raise RosterError(f"there is no tokenizer beside {str(base)!r}, which training needs")
     torch.manual_seed(settings.seed)
     plan = plan_of(recipe.slug, options or {}, model, library, rows or (), settings) if trains else {}
-    record: dict = {}
+    record: dict[str, Any] = {}
     with scratch_folder(out.with_name(out.name + ".training"), plan) if trains else nullcontext(out) as scratch:
         if "gates" in recipe.needs and rows is not None:
             record = train_gates(model, library, rows, tokenizer, scratch, settings)
         attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=tokenizer)
-        model.roster.base_name = name
+        cast(Any, model.roster).base_name = name
         if mixing.trains:
             record = fit(model, rows or (), tokenizer, scratch, settings)
         save(model, out, Wanted(include_base))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def two_draws(model: Any, weight: float, **inputs: Tensor) -> Tensor:
+def two_draws(model: Any, weight: float, **inputs: Any) -> Tensor:
     """`(loss_1 + loss_2) / 2 + weight * symmetric KL of the two predictions`, from two forward calls.
 
     Args:
@@ -31,7 +31,7 @@ def two_draws(model: Any, weight: float, **inputs: Tensor) -> Tensor:
     return (first.loss + second.loss) / 2 + weight * disagreement
 
 
-def training_loss(model: Any, **inputs: Tensor) -> Tensor:
+def training_loss(model: Any, **inputs: Any) -> Tensor:
     """The loss of one batch as the model's layout wants it: of one forward call, or of two draws that must agree.
 
     Args:

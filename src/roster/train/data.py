@@ -74,7 +74,7 @@ def _row(line: str, where: str) -> Row:
         raise RosterError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-class Encoded(torch.utils.data.Dataset):
+class Encoded(torch.utils.data.Dataset[dict[str, Any]]):
     """Rows as tokens: the prompt is read, the answer and the end of the sequence are learned.
 
     Args:
@@ -97,7 +97,7 @@ class Encoded(torch.utils.data.Dataset):
                 )
             item = {"input_ids": asked + told, "labels": [IGNORED] * len(asked) + told}
             if task_ids is not None:
-                item["task_ids"] = task_ids.get(row.task, -1)
+                item["task_ids"] = -1 if row.task is None else task_ids.get(row.task, -1)
             self.items.append(item)
 
     def __len__(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -21,7 +21,7 @@ from roster.train.fit import Settings, fit
 
 def train_gates(
     base: nn.Module, library: Library, rows: Sequence[Row], tokenizer: Any, scratch: Path, settings: Settings
-) -> dict[str, dict]:
+) -> dict[str, dict[str, Any]]:
     """Trains and writes the gates of every expert that has none yet, beside its adapter.
 
     Args:
@@ -45,24 +45,30 @@ def train_gates(
     records = {}
     for name, share in shares.items():
         gates, records[name] = _gates_of(base, library, name, share, tokenizer, scratch / name, settings)
-        write_gates(library[name].path, gates)
+        write_gates(_path(library, name), gates)
     return records
 
 
 def _has_gates(library: Library, name: str) -> bool:
+    return (_path(library, name) / GATES).is_file()
+
+
+def _path(library: Library, name: str) -> Path:
     path = library[name].path
     if path is None:
         raise RosterError(f"expert {name!r} is not on disk: gates are written beside its adapter")
-    return (path / GATES).is_file()
+    return path
 
 
 def _gates_of(
     base: nn.Module, library: Library, name: str, rows: Sequence[Row], tokenizer: Any, scratch: Path, settings: Settings
-) -> tuple[dict[str, Tensor], dict]:
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     alone = Library({name: library[name]})
     model = attach(base, alone, gate_training(), recipe="phatgoose", tokenizer=tokenizer)
     try:
         record = fit(model, rows, tokenizer, scratch, settings)
-        return {site: child.router.score.weight_ED[0].detach().clone() for site, child in routed_linears(model)}, record
+        return {
+            site: cast(Any, child.router).score.weight_ED[0].detach().clone() for site, child in routed_linears(model)
+        }, record
     finally:
         detach(model)

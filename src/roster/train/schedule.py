@@ -8,11 +8,14 @@ stopped.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 
 def advance(model: nn.Module, progress: float) -> None:
     """Calls `advance(progress)` on every part that has it."""
     for module in model.modules():
-        if hasattr(module, "advance"):
-            module.advance(progress)
+        step: Callable[[float], None] | None = getattr(module, "advance", None)
+        if step is not None:
+            step(progress)

@@ -17,8 +17,8 @@ _STATE = "trainer_state.json"
 class RoutedTrainer(Trainer):
     """Saves and reloads routers and experts; the frozen base stays where it is."""
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        save(self.model, Path(output_dir or self.args.output_dir), Wanted(False, state_dict))
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        save(self.model, Path(output_dir or self.args.output_dir or "."), Wanted(False, state_dict))
 
 
 class Advance(TrainerCallback):

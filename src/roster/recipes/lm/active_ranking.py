@@ -16,6 +16,7 @@ Differences: inserting by binary search and the champion are the source's; how t
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from roster.lm.online.ranking import Evaluate, Ranking, rank
 from roster.recipes.recipe import Recipe
@@ -29,7 +30,7 @@ def active_ranking(delta: float = 0.1, noise: float = 0.5) -> Callable[..., tupl
         noise: deviation of an evaluation; 0.5 covers every score between 0 and 1.
     """
 
-    def run(evaluate: Evaluate, experts: int, tasks: int, **more: int) -> tuple[tuple[int, ...], Ranking]:
+    def run(evaluate: Evaluate, experts: int, tasks: int, **more: Any) -> tuple[tuple[int, ...], Ranking]:
         ranking = Ranking(evaluate, tasks, noise, **more)
         return rank(ranking, experts, delta), ranking
 

@@ -13,6 +13,7 @@ Differences: the posterior is drawn by importance resampling instead of Bayesian
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from roster.lm.online.informed import InformedThompson
 from roster.recipes.recipe import Recipe
@@ -26,7 +27,7 @@ def informed_thompson_sampling(competence: float = 10.0, seed: int = 0) -> Calla
         seed: of the draws.
     """
 
-    def build(models: tuple[str, ...], demonstrations: tuple[str, ...], **more: object) -> InformedThompson:
+    def build(models: tuple[str, ...], demonstrations: tuple[str, ...], **more: Any) -> InformedThompson:
         return InformedThompson(models, demonstrations, competence, seed=seed, **more)
 
     return build

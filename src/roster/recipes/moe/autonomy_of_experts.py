@@ -13,6 +13,8 @@ as much as in a dense block, the choice included; experts are SwiGLU whatever th
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -43,7 +45,7 @@ def autonomy_of_experts(num_experts: int = 8, k: int = 2, rank: int | None = Non
         if P < 1:
             raise RosterError(f"recipe {place.recipe!r}: the experts' gates need a rank of at least 1, not {P}")
         score = ActivationNorm(torch.randn(num_experts, P, place.width) * place.width**-0.5, trains=True)
-        experts = FactoredSwiGLU(score.projection_ERD, place.share(k))
+        experts = FactoredSwiGLU(cast(nn.Parameter, score.projection_ERD), place.share(k))
         return MoE(Router(score, TopK(k), [LoadBalancing(balance)]), experts)
 
     return Layout(block)

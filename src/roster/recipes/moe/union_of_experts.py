@@ -40,10 +40,11 @@ def union_of_experts(num_experts: int = 8, k: int = 2, patch: int = 4, balance: 
         score = Patched(Linear(place.width, num_experts), patch, place.name)
         router = Router(score, Unit(TopK(k, "all")), [LoadBalancing(balance)])
         experts = place.make_experts(num_experts, place.share(k))
-        if hasattr(experts, "down_EFD"):  # not those of a model, which begin as they are
+        down_EFD = getattr(experts, "down_EFD", None)
+        if isinstance(down_EFD, nn.Parameter):  # not those of a model, which begin as they are
             # Each slice begins as a block of its own width; the sum of k of them is to begin as one dense block.
             with torch.no_grad():
-                experts.down_EFD.mul_(k**-0.5)
+                down_EFD.mul_(k**-0.5)
         return MoE(router, experts)
 
     return Layout(block, remembers=patch > 1)
