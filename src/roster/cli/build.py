@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -69,7 +69,7 @@ def build(
     typer.echo(f"wrote {out}")
 
 
-def _losses(record: dict) -> list[str]:
+def _losses(record: dict[str, Any]) -> list[str]:
     """One line per training: there is one, or one per expert."""
     runs = {"": record} if "losses" in record else {f"{name}: ": each for name, each in record.items()}
     return [

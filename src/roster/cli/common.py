@@ -49,14 +49,14 @@ def quiet() -> None:
     """Keeps transformers and torch from talking between our lines; downloads still show their progress."""
     import warnings
 
-    import huggingface_hub
     import transformers
+    from huggingface_hub.utils.tqdm import enable_progress_bars
 
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    huggingface_hub.utils.enable_progress_bars()
+    enable_progress_bars()
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def collate(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair]) -> dict[s
     return {"input_ids": ids_BS, "attention_mask": mask_BS, "labels": labels_BS}
 
 
-class Batches(Dataset):
+class Batches(Dataset[Any]):
     """Ready batches as the items of a data set, so that ``Trainer`` takes one per step."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair], batch: int, rng: Random) -> None:
@@ -71,7 +71,7 @@ class Batches(Dataset):
 class _InOrder(Trainer):
     """Takes the batches in their order: a curriculum has one, and random examples need no second shuffle."""
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
         return SequentialSampler(cast(Batches, train_dataset or self.train_dataset))
 
 

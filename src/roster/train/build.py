@@ -33,7 +33,7 @@ def build(
     options: Mapping[str, Any] | None = None,
     settings: Settings = Settings(),  # noqa: B008
     include_base: bool | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Builds, trains where needed, and saves a mixture.
 
     Args:

@@ -46,7 +46,9 @@ class Settings:
             raise RosterError(f"learning_rate must be above 0, not {self.learning_rate}")
 
 
-def fit(model: Any, rows: Sequence[Row], tokenizer: Any, folder: Path, settings: Settings = Settings()) -> dict:
+def fit(
+    model: Any, rows: Sequence[Row], tokenizer: Any, folder: Path, settings: Settings = Settings()
+) -> dict[str, Any]:
     """Trains what the recipe says is trained; the base stays as it is.
 
     Args:

@@ -42,7 +42,7 @@ def contenders(names: Iterable[str] = ()) -> list[str]:
 
 
 def compare(
-    recipes: Sequence[str], terms: Terms, seeds: int, folder: Path, options: Mapping[str, dict] | None = None
+    recipes: Sequence[str], terms: Terms, seeds: int, folder: Path, options: Mapping[str, dict[str, Any]] | None = None
 ) -> dict[str, Any]:
     """Trains and measures whatever the folder does not yet hold, and returns the summary of all.
 
