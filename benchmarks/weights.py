@@ -10,7 +10,7 @@ floor reads every byte of the inputs and writes an output of the same size with 
 shares the machine and the memory's speed swings, so the figure to look at is the ratio within one round, of which the
 median is given. roster syncs its files to the disk before it swaps them in, the others do not.
 
-mergekit has its own environment: set ROSTER_MERGEKIT to it. Inputs are random Llama-like models, a base and two
+mergekit has its own environment, .venv-mergekit or what ROSTER_MERGEKIT names. Inputs are random Llama-like models, a base and two
 variants whose differences vary in scale from tensor to tensor; they are made once, in the folder of --work.
 Results go to benchmarks/results/weights.json with versions, machine and load.
 """
@@ -32,7 +32,7 @@ import torch
 from safetensors.torch import save_file
 
 HERE = Path(__file__).parent
-MERGEKIT = Path(os.environ.get("ROSTER_MERGEKIT", "/opt/venvs/mergekit")) / "bin" / "python"
+MERGEKIT = Path(os.environ.get("ROSTER_MERGEKIT", ".venv-mergekit")) / "bin" / "python"
 SIZES = {50: (512, 1408, 10, 16000), 300: (1024, 2816, 20, 32000)}  # width, feed-forward, layers, vocabulary
 # method: (settings, settings of roster alone)
 METHODS = {

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from roster.merge import merge_tensors
 
-PYTHON = Path(os.environ.get("ROSTER_MERGEKIT", "/opt/venvs/mergekit")) / "bin" / "python"
+PYTHON = Path(os.environ.get("ROSTER_MERGEKIT", ".venv-mergekit")) / "bin" / "python"
 # name: (method, whether there is a base, how many models, settings of both, settings of ours alone)
 CASES = {
     "linear": ("linear", False, 3, {"weight": [1, 2, 0.5]}, {}),
