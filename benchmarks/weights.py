@@ -10,8 +10,8 @@ floor reads every byte of the inputs and writes an output of the same size with 
 shares the machine and the memory's speed swings, so the figure to look at is the ratio within one round, of which the
 median is given. roster syncs its files to the disk before it swaps them in, the others do not.
 
-mergekit has its own environment, .venv-mergekit or what ROSTER_MERGEKIT names. Inputs are random Llama-like models, a base and two
-variants whose differences vary in scale from tensor to tensor; they are made once, in the folder of --work.
+mergekit has its own environment, .venv-mergekit or what ROSTER_MERGEKIT names. Inputs are random Llama-like models, a
+base and two variants whose differences vary in scale from tensor to tensor; they are made once, in --work's folder.
 Results go to benchmarks/results/weights.json with versions, machine and load.
 """
 
