@@ -172,9 +172,9 @@ def test_padding_gets_nobody(models, slug, options):
     seen = []
     original = roster.Router._record
 
-    def spy(self, route, context):
+    def spy(self, route, context, recorder):
         seen.append((route, context.mask_T))
-        return original(self, route, context)
+        return original(self, route, context, recorder)
 
     with pytest.MonkeyPatch.context() as patch, roster.trace(model):
         patch.setattr(roster.Router, "_record", spy)
