@@ -1,7 +1,7 @@
 """The set-up of a clean checkout says what it does; the commands themselves are stood in for by `true` and `false`."""
 
-import re
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
