@@ -27,7 +27,7 @@ Refused before any weight is read: shards missing or truncated, names twice, sha
 Threads: one. Never a pickle.
 """
 
-from roster.weights.header import Spec
+from roster.header import Spec
 from roster.weights.plan import MAX_SHARD, Plan, make_plan, parse_size, same_specs
 from roster.weights.rule import BLOCK, Copy, Gram, Kernel, Operand, Output, blocks
 from roster.weights.run import apply, run

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from roster.errors import RosterError, nearest
+from roster.header import Spec
 from roster.library import LowRank, read_adapter
-from roster.weights.header import Spec
 from roster.weights.source import Checkpoint
 
 ROWS = 64

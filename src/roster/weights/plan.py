@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from roster.errors import RosterError
-from roster.weights.header import Spec
+from roster.header import Spec
 from roster.weights.rule import Operand, Output
 from roster.weights.source import Source
 from roster.weights.views import Views

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from roster.weights.header import Spec
+from roster.header import Spec
 from roster.weights.source import Source
 
 BLOCK = 1 << 16

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from roster.errors import RosterError
-from roster.weights.header import Place, Spec, read_header
+from roster.header import Place, Spec, read_header
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from roster.errors import RosterError
-from roster.weights.header import Spec
+from roster.header import Spec
 from roster.weights.rule import Operand
 from roster.weights.source import Source
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from roster.errors import RosterError
-from roster.weights.header import CODES
+from roster.header import CODES
 from roster.weights.plan import Plan, shard_name
 from roster.weights.source import INDEX
 

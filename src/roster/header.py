@@ -29,6 +29,7 @@ DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    "C64": torch.complex64,
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 _LONGEST = 100_000_000  # what safetensors itself accepts
@@ -79,17 +80,19 @@ def read_header(file: Path) -> tuple[dict[str, Place], dict[str, str]]:
     except OSError as error:
         raise RosterError(f"{str(file)!r} cannot be read: {error.strerror}") from None
     if len(text) != length:
-        raise RosterError(f"{str(file)!r} is no safetensors file, or is truncated in its header")
+        raise RosterError(f"{str(file)!r} cannot be read: it is no safetensors file, or is truncated in its header")
     try:
         entries: dict[str, Any] = json.loads(text, object_pairs_hook=_no_name_twice)
     except (ValueError, UnicodeDecodeError) as error:
-        raise RosterError(f"{str(file)!r}: its header is damaged: {error}") from None
+        raise RosterError(f"{str(file)!r} cannot be read: its header is damaged: {error}") from None
     metadata = entries.pop("__metadata__", {})
     tensors = {name: _place(file, name, entry, 8 + length) for name, entry in entries.items()}
     needed = max((place.offset + place.spec.nbytes for place in tensors.values()), default=8 + length)
     if needed != size:
         kind = "truncated" if size < needed else "longer than its header says"
-        raise RosterError(f"{str(file)!r} is {kind}: {size:,} bytes, its header describes {needed:,}; fetch it again")
+        raise RosterError(
+            f"{str(file)!r} cannot be read: it is {kind}: {size:,} bytes, its header describes {needed:,}; fetch it again"
+        )
     return tensors, metadata
 
 
