@@ -91,7 +91,7 @@ def read_header(file: Path) -> tuple[dict[str, Place], dict[str, str]]:
     if needed != size:
         kind = "truncated" if size < needed else "longer than its header says"
         raise RosterError(
-            f"{str(file)!r} cannot be read: it is {kind}: {size:,} bytes, its header describes {needed:,}; fetch it again"
+            f"{str(file)!r} cannot be read: it is {kind}: {size:,} bytes, its header says {needed:,}; fetch it again"
         )
     return tensors, metadata
 
