@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from roster.adapters.siblings import Siblings
 from roster.context import ContextSlot
 from roster.errors import RosterError
-from roster.routed.placement import device_of
+from roster.routed.placement import beside
 from roster.routed.running import CHILD, running
 from roster.routed.streams import Side, check_rows, context_here
 from roster.router import Router
@@ -88,7 +88,7 @@ class BlockRouter(nn.Module):
         context = running(self.slot)
         if not context.off:
             # The block's own hook, which would bring its input to its device, runs later.
-            hidden_TD = hidden_BSD.reshape(-1, hidden_BSD.shape[-1]).to(device_of(self.router, hidden_BSD.device))
+            hidden_TD = beside(hidden_BSD.reshape(-1, hidden_BSD.shape[-1]), self.router)
             context.memory[self.route_key] = self.router(hidden_TD, context)
 
 

@@ -147,11 +147,8 @@ class LowRankExperts(nn.Module):
         middle_Pr = _without(middle_Pr * weight_P[:, None].to(dtype), nobody_P1)
         update_PO = _without(F.grouped_mm(middle_Pr, B_ErO, offs=ends_E), nobody_P1)
         if y_TO.dtype != update_PO.dtype:
-            return (
-                y_TO.to(torch.promote_types(y_TO.dtype, update_PO.dtype))
-                .index_add(0, token_P, update_PO.to(torch.promote_types(y_TO.dtype, update_PO.dtype)))
-                .to(y_TO.dtype)
-            )
+            wide = torch.promote_types(y_TO.dtype, update_PO.dtype)
+            return y_TO.to(wide).index_add(0, token_P, update_PO.to(wide)).to(y_TO.dtype)
         if torch.is_grad_enabled():
             return y_TO.index_add(0, token_P, update_PO)
         return y_TO.index_add_(0, token_P, update_PO)

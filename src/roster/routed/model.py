@@ -28,7 +28,7 @@ from roster.routed.checkpoint import CarryContext
 from roster.routed.generation import Generation
 from roster.routed.history import history_of, new_cache
 from roster.routed.inputs import context_of, contexts_of
-from roster.routed.placement import device_of
+from roster.routed.placement import beside
 from roster.routed.plan import Plan
 from roster.routed.sharded import gathered
 from roster.routed.streams import around_calls
@@ -164,8 +164,7 @@ class RoutedModel:
             x = self._nothing(context)
         else:
             reads = self._first_pass if mixture.plan.two_passes else self._embed
-            read_BSD = reads(context, kwargs)
-            x_BSD = mixture.head(read_BSD.to(device_of(mixture.head, read_BSD.device)), context)
+            x_BSD = mixture.head(beside(reads(context, kwargs), mixture.head), context)
             x = x_BSD.reshape(-1, x_BSD.shape[-1])
         if mixture.router is not None:
             context.memory["route/model"] = mixture.router(x, context)

@@ -33,7 +33,7 @@ def experts_in(computes: torch.dtype, stored: Iterable[torch.dtype]) -> torch.dt
     return torch.float32 if half and torch.float32 in stored else computes
 
 
-def device_of(module: nn.Module, otherwise: torch.device | None = None) -> torch.device:
+def device_of(module: nn.Module) -> torch.device:
     """Where a module computes: offloaded weights rest elsewhere, and accelerate's hooks know where they are wanted."""
     for part in module.modules():
         hook = getattr(part, "_hf_hook", None)
@@ -41,9 +41,16 @@ def device_of(module: nn.Module, otherwise: torch.device | None = None) -> torch
             if getattr(each, "execution_device", None) is not None:
                 return torch.device(each.execution_device)
     tensor = next(chain(module.parameters(), module.buffers()), None)
-    if tensor is not None:
-        return tensor.device
-    return torch.device("cpu") if otherwise is None else otherwise
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def beside(x: Tensor, part: nn.Module) -> Tensor:
+    """x where a part's tensors are, for parts that run ahead of the hooks which bring their neighbours' inputs along.
+
+    Tensors that are not in memory say nothing: what fetches them brings the input along, too.
+    """
+    tensor = next(chain(part.parameters(), part.buffers()), None)
+    return x if tensor is None or tensor.is_meta or tensor.device == x.device else x.to(tensor.device)
 
 
 def place_like(part: nn.Module, neighbour: nn.Module) -> None:
