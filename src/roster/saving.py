@@ -10,9 +10,9 @@ What a folder of some kind contains is the business of that kind's own `writing`
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,17 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import pydantic
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from roster.errors import RosterError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-try:
-    import fcntl
-except ImportError:  # no such locks on this system: two writers are then not told of each other
-    fcntl = None  # type: ignore[assignment]
 
 MANIFEST = "roster.json"
 FORMAT = 1
@@ -203,25 +199,16 @@ def _link(source: str | Path, target: str | Path) -> None:
 @contextmanager
 def _lock(target: Path, wait: float = 0.0) -> Iterator[None]:
     """Held by whoever writes a folder; a process that dies lets go of it."""
-    path, until = _beside(target, "lock"), time.monotonic() + wait
-    if fcntl is None:
-        yield
-        return
-    while True:
-        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            if time.monotonic() >= until:
-                raise RosterError(f"another process is writing {str(target)!r}: wait until it is done") from None
-            time.sleep(0.05)
-            continue
-        if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-            break
-        os.close(handle)  # its last holder removed it between our opening and our locking it
+    path = _beside(target, "lock")
+    lock = FileLock(path, timeout=wait)
+    try:
+        lock.acquire()
+    except Timeout:
+        if not path.exists():  # nobody holds it: it cannot be made
+            raise PermissionError(errno.EACCES, "no file can be made in the folder above", str(target.parent)) from None
+        raise RosterError(f"another process is writing {str(target)!r}: wait until it is done") from None
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
+        path.unlink(missing_ok=True)  # while it is held: who opened it before sees that it is gone, and opens it anew
+        lock.release()
