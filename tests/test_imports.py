@@ -22,7 +22,6 @@ LATE = {
     "roster.recipes.studies.contrast": "recipes are listed without transformers",
     "roster.recipes.studies.early_exit": "recipes are listed without transformers",
     "roster.recipes.studies.look": "recipes are listed without transformers",
-    "roster.lm.evaluate": "recipes are needed for the yardsticks alone",
 }
 # A room may import those of lower floors; rooms of one floor may import each other (modules never in a circle).
 FLOORS = [

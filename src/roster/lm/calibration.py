@@ -25,11 +25,11 @@ def ece(expected: Matrix, score: Matrix, bins: int = 15) -> float:
 
 def auroc(expected: Matrix, right: Matrix) -> float:
     """Chance that a right answer was expected to be better than a wrong one, ties as half; NaN with one kind only."""
-    right = np.asarray(right) > 0.5
-    good, bad = int(right.sum()), int((~right).sum())
+    is_right = np.asarray(right) > 0.5
+    good, bad = int(is_right.sum()), int((~is_right).sum())
     if not good or not bad:
         return float("nan")
     values, at = np.unique(expected, return_inverse=True)
     upto = np.cumsum(np.bincount(at, minlength=len(values)))
     rank = upto[at] - (np.bincount(at, minlength=len(values))[at] - 1) / 2
-    return float((rank[right].sum() - good * (good + 1) / 2) / (good * bad))
+    return float((rank[is_right].sum() - good * (good + 1) / 2) / (good * bad))

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roster.lm.encode import Encoder, TfIdf
 from roster.lm.estimate.logistic import fit_logistic, sigmoid
@@ -49,7 +51,7 @@ class AnswerJudge(Part):
         """Probability that each answer is right, [N]."""
         return sigmoid(self._features(prompts, answers) @ self.weight_F + self.bias)
 
-    def _features(self, prompts: Sequence[str], answers: Sequence[str] | None) -> Matrix:
+    def _features(self, prompts: Sequence[str], answers: Sequence[str] | None) -> NDArray[Any]:
         question_ND = self.question.encode(prompts)
         if answers is None:
             return question_ND
@@ -92,9 +94,11 @@ def cross_fitted(
     for fold in range(folds):
         learn, apply = np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)
 
-        def pick(texts: Sequence[str] | None, at: np.ndarray) -> list[str] | None:
-            return None if texts is None else [texts[n] for n in at]
+        def pick(texts: Sequence[str], at: NDArray[np.int64]) -> list[str]:
+            return [texts[n] for n in at]
 
-        judge = AnswerJudge().fit(pick(prompts, learn), pick(answers, learn), score_N[learn])
-        found_N[apply] = judge.confidence(pick(prompts, apply), pick(answers, apply))
+        judge = AnswerJudge().fit(
+            pick(prompts, learn), None if answers is None else pick(answers, learn), score_N[learn]
+        )
+        found_N[apply] = judge.confidence(pick(prompts, apply), None if answers is None else pick(answers, apply))
     return found_N

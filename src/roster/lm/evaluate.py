@@ -23,6 +23,7 @@ from roster.lm.routing import Routing
 from roster.lm.ruler import chosen_quality, explore, kind_of, section
 from roster.lm.splits import carve_validation, hold_out, training
 from roster.lm.verdict import verdict
+from roster.recipes import RECIPES
 
 Make = Callable[[], Routing]
 
@@ -75,8 +76,6 @@ def evaluate(
 
 def with_yardsticks(routers: Mapping[str, Make]) -> dict[str, Make]:
     """The routers, with the fitted yardsticks among them."""
-    from roster.recipes import RECIPES
-
     return {**{slug: RECIPES[slug] for slug in (SINGLE, MIX, LOOKUP)}, **routers}
 
 

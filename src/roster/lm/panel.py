@@ -161,8 +161,9 @@ class Panel:
                     answer_NK[n, plan.chosen_NK[n] == plan.models.index(turn.model)] = answer
             if turn.joins:
                 heard = [answer_NK[n].tolist() for n in turn.joins]
-                said = aggregate(turn.model, [prompts[n] for n in turn.joins], heard)
-                joined[list(turn.joins)] = _as_many(turn.model, said, len(turn.joins))
+                assert aggregate is not None  # only aggregators join
+                merged = aggregate(turn.model, [prompts[n] for n in turn.joins], heard)
+                joined[list(turn.joins)] = _as_many(turn.model, merged, len(turn.joins))
         if self.aggregators is None:
             winner_N = vote(answer_NK, plan.weight_NK)
             joined = answer_NK[np.arange(len(prompts)), winner_N]

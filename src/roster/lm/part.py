@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from roster.errors import RosterError, nearest
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, NDArray[Any]]
 
 
 class Part:
@@ -34,7 +34,8 @@ class Part:
 
 def pack(part: Part, prefix: str = "") -> tuple[dict[str, Any], Arrays]:
     """A part as (JSON tree, arrays by dotted name)."""
-    options, arrays = {}, {}
+    options: dict[str, Any] = {}
+    arrays: Arrays = {}
     for name, value in part.options().items():
         if isinstance(value, Part):
             tree, inner = pack(value, f"{prefix}{name}.")
@@ -49,7 +50,9 @@ def pack(part: Part, prefix: str = "") -> tuple[dict[str, Any], Arrays]:
     return {"class": type(part).__name__, "options": options, "facts": facts}, arrays
 
 
-def unpack(tree: Mapping[str, Any], arrays: Mapping[str, NDArray], known: Mapping[str, type], prefix: str = "") -> Any:
+def unpack(
+    tree: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], known: Mapping[str, type], prefix: str = ""
+) -> Any:
     """The part that `pack` took apart.
 
     Args:

@@ -46,7 +46,7 @@ def complete(records: Records, part: str = "test") -> Records:
     Raises:
         RosterError: there are none.
     """
-    whole_N = np.isfinite(records.score_NM).all(1) & np.isfinite(records.cost_NM).all(1)
+    whole_N = np.asarray(np.isfinite([records.score_NM, records.cost_NM]).all((0, 2)))
     if not whole_N.any():
         raise RosterError(
             f"records {records.name!r}: no prompt of the {part} has the score and the cost of every model; "

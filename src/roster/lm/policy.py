@@ -42,7 +42,11 @@ class Policy(Protocol):
     """Anything that routes prompts among named models."""
 
     name: str
-    models: tuple[str, ...]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Whom it chooses among."""
+        ...
 
     def decide(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,16 +66,19 @@ class Records:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def matrices(self) -> dict[str, NDArray]:
+    def matrices(self) -> dict[str, NDArray[Any]]:
         """Whatever was measured, by the attribute's name."""
         named = ("score_NM", "cost_NM", "delay_NM", "answer_NM", "logprob_NM")
         return {name: getattr(self, name) for name in named if getattr(self, name) is not None}
 
-    def rows(self, index: NDArray) -> Records:
+    def rows(self, index: NDArray[Any]) -> Records:
         """The records of some prompts, in the order of `index` (positions or a mask)."""
         at = np.flatnonzero(index) if np.asarray(index).dtype == bool else np.asarray(index, dtype=int)
-        pick = {name: tuple(getattr(self, name)[n] for n in at) for name in ("prompts", "datasets", "splits")}
-        return replace(self, **pick, **{name: matrix[at] for name, matrix in self.matrices().items()})
+        changed: dict[str, Any] = {
+            name: tuple(getattr(self, name)[n] for n in at) for name in ("prompts", "datasets", "splits")
+        }
+        changed |= {name: matrix[at] for name, matrix in self.matrices().items()}
+        return replace(self, **changed)
 
     def split(self, name: str) -> Records:
         """The records of one split."""
@@ -87,7 +91,7 @@ class Records:
             RosterError: a model that the records do not have.
         """
         at = [self.column(model) for model in models]
-        columns = {name: matrix[:, at] for name, matrix in self.matrices().items()}
+        columns: dict[str, Any] = {name: matrix[:, at] for name, matrix in self.matrices().items()}
         return replace(self, models=tuple(models), **columns)
 
     def column(self, model: str) -> int:

@@ -36,7 +36,7 @@ def deduplicate(records: Records) -> Records:
     leaked = len(records) - len(groups) - repeated
     if not repeated + leaked:
         return left
-    merged = {name: matrix.copy() for name, matrix in left.matrices().items()}
+    merged: dict[str, Any] = {name: matrix.copy() for name, matrix in left.matrices().items()}
     for at, g in enumerate(order):
         if len(everywhere[g]) > 1:
             for name, matrix in records.matrices().items():

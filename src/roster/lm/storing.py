@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def save_records(records: Records, folder: Path | str) -> Path:
     folder = Path(folder)
     lines = []
     for n, prompt in enumerate(records.prompts):
-        row = {"prompt": prompt, "dataset": records.datasets[n], "split": records.splits[n]}
+        row: dict[str, Any] = {"prompt": prompt, "dataset": records.datasets[n], "split": records.splits[n]}
         if records.answer_NM is not None:
             row["answers"] = list(records.answer_NM[n])
         lines.append(json.dumps(row, ensure_ascii=False))

@@ -6,10 +6,14 @@ Shape legend: N prompts.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from roster.errors import RosterError
 from roster.lm.curve import corners, interval, resamples
-from roster.lm.dial import above, within
+from roster.lm.dial import Setting, above, within
 from roster.lm.play import complete, dial, ordered, play, play_setting
 from roster.lm.records import Matrix, Records
 from roster.lm.results import Figure
@@ -23,6 +27,39 @@ class Outcome:
 
     quality: Figure
     cost: Figure
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be kept: a mean cost per call, at most, or a mean quality, at least."""
+
+    kind: Literal["budget", "floor"]
+    value: float
+
+    @classmethod
+    def of(cls, budget: float | None, floor: float | None) -> Target:
+        """The one that was given; RosterError unless it is just one."""
+        if budget is not None and floor is None:
+            return cls("budget", budget)
+        if floor is not None and budget is None:
+            return cls("floor", floor)
+        raise RosterError("give either a budget or a quality floor")
+
+    def setting(self, corner_P: NDArray[np.int64], cost_L: Matrix, quality_L: Matrix, mixes: bool) -> Setting:
+        """The best setting that keeps it; RosterError where none does."""
+        if self.kind == "budget":
+            found = within(corner_P, cost_L, self.value, mixes)
+            lacking = f"costs at most {self.value:g} per call on validation; the cheapest {cost_L.min():.3g}"
+        else:
+            found = above(corner_P, quality_L, self.value, mixes)
+            lacking = f"reaches quality {self.value:g} on validation; the best {quality_L.max():.4f}"
+        if found is None:
+            raise RosterError(f"no setting {lacking}")
+        return found
+
+    def kept_by(self, outcome: Outcome) -> bool:
+        """Whether an outcome keeps it."""
+        return outcome.cost.value <= self.value if self.kind == "budget" else outcome.quality.value >= self.value
 
 
 @dataclass(frozen=True)
@@ -60,8 +97,7 @@ def tune(
     Raises:
         RosterError: not exactly one target, or one that no setting reaches on the validation prompts.
     """
-    if (budget is None) == (floor is None):
-        raise RosterError("give either a budget or a quality floor")
+    target = Target.of(budget, floor)
     records = carve_validation(records, seed=seed)
     validation = complete(records.split("validation"))
     routing.fit(records.split("train"))
@@ -69,26 +105,14 @@ def tune(
     played = play(routing, validation, timed=False, rules=rules).played
     cost_L, quality_L = played.cost_LN.mean(1), played.score_LN.mean(1)
     corner_P = corners(cost_L, quality_L, routing.mixes)
-    if budget is not None:
-        setting = within(corner_P, cost_L, budget, routing.mixes)
-    else:
-        setting = above(corner_P, quality_L, floor, routing.mixes)
-    if setting is None:
-        raise RosterError(_out_of_reach(cost_L, quality_L, budget, floor))
+    setting = target.setting(corner_P, cost_L, quality_L, routing.mixes)
     rule = setting.rule(rules)
     chosen = _outcome(setting.of(played.score_LN), setting.of(played.cost_LN), seed)
     tuned = Routing(routing.estimator, rule, routing.sees_dataset, routing.mixes).fit(training(records))
     if "test" not in records.splits:
         return Tuned(tuned, chosen, None, None)
     tested = _test(tuned, complete(records.split("test")), seed)
-    kept = tested.cost.value <= budget if budget is not None else tested.quality.value >= floor
-    return Tuned(tuned, chosen, tested, bool(kept))
-
-
-def _out_of_reach(cost_L: Matrix, quality_L: Matrix, budget: float | None, floor: float | None) -> str:
-    if budget is not None:
-        return f"no setting costs at most {budget:g} per call on validation; the cheapest {cost_L.min():.3g}"
-    return f"no setting reaches quality {floor:g} on validation; the best {quality_L.max():.4f}"
+    return Tuned(tuned, chosen, tested, target.kept_by(tested))
 
 
 def _test(routing: Routing, test: Records, seed: int) -> Outcome:

@@ -45,7 +45,8 @@ class CascadeRule(Rule):
         kept_N = np.empty(len(confidence_NM), dtype=int)
         paid_N = np.zeros(len(confidence_NM))
         for n in range(len(confidence_NM)):
-            one, asked = estimates.rows(np.array([n])), []
+            one = estimates.rows(np.array([n]))
+            asked: list[int] = []
             while True:
                 allowed_M = ~np.isin(np.arange(len(estimates.models)), asked)
                 choice = int(self.choose(one, allowed_M)[0])

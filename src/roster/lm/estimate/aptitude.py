@@ -7,6 +7,8 @@ name, so a model that was never seen in training is routed from its aptitudes al
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,7 +46,7 @@ class Aptitude(Embedding):
         super().__init__(encoder, expense)
         self.tasks, self.prior, self.sharpness, self.seed = tasks, prior, sharpness, seed
 
-    def fit_quality(self, x_ND: NDArray, records: Records) -> None:
+    def fit_quality(self, x_ND: NDArray[np.float32], records: Records) -> None:
         """Finds the core tasks, takes every model's test, and trains the scorer that all models share."""
         from sklearn.cluster import KMeans
 
@@ -55,16 +57,16 @@ class Aptitude(Embedding):
         rows = np.concatenate([self._features(x_ND, m) for m in range(len(records.models))])
         self.weight_F, self.bias = fit_logistic(rows, records.score_NM.T.reshape(-1), 1.0)
 
-    def _member(self, x_ND: NDArray) -> Matrix:
+    def _member(self, x_ND: NDArray[np.float32]) -> Matrix:
         sim_NG = self.sharpness * (x_ND @ self.centre_GD.T - (self.centre_GD**2).sum(1) / 2).astype(float)
         share_NG = np.exp(sim_NG - sim_NG.max(1, keepdims=True))
         return share_NG / share_NG.sum(1, keepdims=True)
 
-    def _features(self, x_ND: NDArray, m: int) -> NDArray:
+    def _features(self, x_ND: NDArray[np.float32], m: int) -> NDArray[Any]:
         expected_N1 = _logit(self._member(x_ND) @ self.aptitude_GM[:, m : m + 1])
         return np.hstack([expected_N1, x_ND]).astype(np.float32)
 
-    def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
+    def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """See `Embedding.quality`."""
         member_NG = self._member(x_ND)
         expected_NM = _logit(member_NG @ self.aptitude_GM)

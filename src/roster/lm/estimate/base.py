@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class Estimates:
     cost_NM: Matrix
     delay_NM: Matrix
 
-    def rows(self, at: NDArray) -> Estimates:
+    def rows(self, at: NDArray[Any]) -> Estimates:
         """The estimates for some of the prompts."""
         names = ("quality_NM", "std_NM", "cost_NM", "delay_NM")
         return replace(self, **{name: getattr(self, name)[at] for name in names})
@@ -76,8 +77,8 @@ class Embedding(Estimator):
     what is expected of the others on the same prompts. So any estimator can take up a new model.
     """
 
-    fitted = ("blend_AM", "level_A")
-    facts = ("models", "first_models")
+    fitted: ClassVar[tuple[str, ...]] = ("blend_AM", "level_A")
+    facts: ClassVar[tuple[str, ...]] = ("models", "first_models")
 
     def __init__(self, encoder: Encoder | None = None, expense: Expense | None = None):
         self.encoder = encoder or TfIdf()
@@ -85,11 +86,11 @@ class Embedding(Estimator):
         self.blend_AM: Matrix | None = None
         self.level_A: Matrix | None = None
 
-    def fit_quality(self, x_ND: NDArray, records: Records) -> None:
+    def fit_quality(self, x_ND: NDArray[np.float32], records: Records) -> None:
         """Learns how scores follow from the vectors; missing scores are NaN."""
         raise NotImplementedError
 
-    def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
+    def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """(quality, standard deviation) of the models that were there at training."""
         raise NotImplementedError
 
@@ -107,7 +108,7 @@ class Embedding(Estimator):
         """What is expected, from the text alone."""
         x_ND = self.encoder.encode(prompts)
         quality_NM, std_NM = self.quality(x_ND)
-        if self.blend_AM is not None:
+        if self.blend_AM is not None and self.level_A is not None:
             added_NA = quality_NM @ self.blend_AM.T + self.level_A
             std_NA = np.repeat(std_NM.mean(1, keepdims=True), added_NA.shape[1], axis=1)
             quality_NM, std_NM = np.hstack([quality_NM, added_NA]), np.hstack([std_NM, std_NA])
@@ -119,8 +120,10 @@ class Embedding(Estimator):
         score_K = probe_scores(self, name, probes)
         known_KM, _ = self.quality(self.encoder.encode(probes.prompts))
         weight_M, level = blend(known_KM, score_K)
-        old = (np.empty((0, len(weight_M))), np.empty(0)) if self.blend_AM is None else (self.blend_AM, self.level_A)
-        self.blend_AM, self.level_A = np.vstack([old[0], weight_M]), np.append(old[1], level)
+        if self.blend_AM is None or self.level_A is None:
+            self.blend_AM, self.level_A = weight_M[None], np.array([level])
+        else:
+            self.blend_AM, self.level_A = np.vstack([self.blend_AM, weight_M]), np.append(self.level_A, level)
         self.expense.add_model(probes.only([name]))
         self.models = (*self.models, name)
 

@@ -6,6 +6,8 @@ policy needs no pickle. The tests hold the arrays' predictions against scikit-le
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,7 +43,7 @@ class Boosted(Embedding):
         super().__init__(encoder, expense)
         self.trees, self.depth, self.rate, self.dimensions, self.seed = trees, depth, rate, dimensions, seed
 
-    def fit_quality(self, x_ND: NDArray, records: Records) -> None:
+    def fit_quality(self, x_ND: NDArray[np.float32], records: Records) -> None:
         """One ensemble per model, on the prompts that have its score."""
         from sklearn.ensemble import GradientBoostingRegressor
 
@@ -67,7 +69,7 @@ class Boosted(Embedding):
                 self._keep(m, t, regressor.tree_)
         self.count_M = np.isfinite(records.score_NM).sum(0)
 
-    def _keep(self, m: int, t: int, tree) -> None:
+    def _keep(self, m: int, t: int, tree: Any) -> None:
         count = tree.node_count
         leaf = tree.children_left < 0
         own = np.arange(count)  # a leaf is its own child, so that every prompt can walk `depth` steps
@@ -77,7 +79,7 @@ class Boosted(Embedding):
         self.child_MTV2[m, t, :count, 1] = np.where(leaf, own, tree.children_right)
         self.value_MTV[m, t, :count] = tree.value[:, 0, 0]
 
-    def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
+    def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """See `Embedding.quality`; the deviation is that of a leaf's share of the answers."""
         models, trees, _ = self.feature_MTV.shape
         m_M1, t_1T = np.arange(models)[:, None], np.arange(trees)[None, :]

@@ -7,6 +7,8 @@ a line per model, fitted on the training prompts, turns it into an expected scor
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,9 @@ from roster.lm.estimate.expense import Expense
 from roster.lm.estimate.logistic import fit_logistic, sigmoid
 from roster.lm.estimate.table import share_deviation
 from roster.lm.records import Matrix, Records
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Contrastive(Embedding):
@@ -52,7 +57,7 @@ class Contrastive(Embedding):
         self.width, self.best, self.worst, self.pull = width, best, worst, pull
         self.clusters, self.temperature, self.epochs, self.seed = clusters, temperature, epochs, seed
 
-    def fit_quality(self, x_ND: NDArray, records: Records) -> None:
+    def fit_quality(self, x_ND: NDArray[np.float32], records: Records) -> None:
         """Trains map and keys, then fits each model's expected score on the similarities."""
         import torch
         from sklearn.cluster import KMeans
@@ -82,7 +87,7 @@ class Contrastive(Embedding):
         self.bias_M = np.array([bias for _, bias in fits])
         self.count_M = np.isfinite(records.score_NM).sum(0)
 
-    def _to_models(self, sim_BM, score_BM):
+    def _to_models(self, sim_BM: Tensor, score_BM: Tensor) -> Tensor:
         """For every good model of a prompt: -log of its share against itself and the bad models."""
         import torch
 
@@ -97,7 +102,7 @@ class Contrastive(Embedding):
         loss_BP = against_BPN.logsumexp(2) - good_sim_BP
         return (loss_BP * good_BP).sum() / good_BP.sum().clamp_min(1)
 
-    def _to_kin(self, row_BW, kind_B):
+    def _to_kin(self, row_BW: Tensor, kind_B: Tensor) -> Tensor:
         """For every prompt: -log of its kin's share among the other prompts of the batch."""
         import torch
 
@@ -112,10 +117,10 @@ class Contrastive(Embedding):
         mean_B = log_share_BB.masked_fill(~kin_BB, 0).sum(1) / kin_BB.sum(1).clamp_min(1)
         return -mean_B[has_kin_B].mean()
 
-    def _similar(self, x_ND: NDArray) -> Matrix:
+    def _similar(self, x_ND: NDArray[np.float32]) -> Matrix:
         return (normalised(x_ND @ self.map_DW) @ self.key_WM).astype(float) / self.temperature
 
-    def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
+    def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """See `Embedding.quality`."""
         mean_NM = sigmoid(self._similar(x_ND) @ self.slope_MM + self.bias_M)
         return mean_NM, share_deviation(mean_NM, np.maximum(self.count_M / self.width, 1))

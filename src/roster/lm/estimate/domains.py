@@ -34,7 +34,7 @@ class Domains(Embedding):
         super().__init__(encoder, expense)
         self.soft, self.strength = soft, strength
 
-    def fit_quality(self, x_ND: NDArray, records: Records) -> None:
+    def fit_quality(self, x_ND: NDArray[np.float32], records: Records) -> None:
         """Learns to tell the data sets apart; with one only, there is nothing to tell."""
         from sklearn.linear_model import LogisticRegression
 
@@ -50,13 +50,13 @@ class Domains(Embedding):
             self.weight_DG[:] = np.vstack([-model.coef_, model.coef_]).T / 2 if two else model.coef_.T
             self.bias_G[:] = np.concatenate([-model.intercept_, model.intercept_]) / 2 if two else model.intercept_
 
-    def domain(self, x_ND: NDArray) -> Matrix:
+    def domain(self, x_ND: NDArray[np.float32]) -> Matrix:
         """Probability of each domain, [N, G]."""
         logit_NG = (x_ND @ self.weight_DG).astype(float) + self.bias_G
         share_NG = np.exp(logit_NG - logit_NG.max(1, keepdims=True))
         return share_NG / share_NG.sum(1, keepdims=True)
 
-    def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
+    def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """See `Embedding.quality`."""
         share_NG = self.domain(x_ND)
         if self.soft:

@@ -46,7 +46,7 @@ class Factors(Embedding):
         super().__init__(encoder, expense)
         self.rank, self.ridge, self.strength = rank, ridge, strength
 
-    def fit_quality(self, x_ND: NDArray, records: Records) -> None:
+    def fit_quality(self, x_ND: NDArray[np.float32], records: Records) -> None:
         """Factors of the prompts, the map from text to factors, and the models' vectors."""
         self.asked = tuple(map(same, records.prompts))
         self.factor_NR = prompt_factors(records.score_NM, self.rank)
@@ -60,10 +60,10 @@ class Factors(Embedding):
         self.bias_M = np.array([bias for _, bias in fits])
         self.count_M = np.isfinite(records.score_NM).sum(0)
 
-    def _from_text(self, x_ND: NDArray) -> Matrix:
+    def _from_text(self, x_ND: NDArray[np.float32]) -> Matrix:
         return self.middle_R + x_ND @ self.text_DR
 
-    def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
+    def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """See `Embedding.quality`."""
         mean_NM = sigmoid(self._from_text(x_ND) @ self.weight_RM + self.bias_M)
         return mean_NM, share_deviation(mean_NM, np.maximum(self.count_M / self.rank / 10, 1))

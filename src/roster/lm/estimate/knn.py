@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roster.lm.encode import Encoder
-from roster.lm.estimate.base import Embedding, column_means
+from roster.lm.estimate.base import Embedding, Estimates, column_means
 from roster.lm.estimate.expense import Expense
 from roster.lm.records import Matrix, Records
 
@@ -23,7 +25,7 @@ class KNN(Embedding):
         encoder, expense: parts.
     """
 
-    fitted = (*Embedding.fitted, "x_ND", "score_NM", "cost_NM", "mean_M")
+    fitted: ClassVar[tuple[str, ...]] = (*Embedding.fitted, "x_ND", "score_NM", "cost_NM", "mean_M")
 
     cost_NM: Matrix | None = None
 
@@ -39,13 +41,13 @@ class KNN(Embedding):
         self.neighbours, self.prior, self.costs_too = neighbours, prior, costs_too
         self._turn_N: Matrix | None = None
 
-    def fit_quality(self, x_ND: NDArray, records: Records) -> None:
+    def fit_quality(self, x_ND: NDArray[np.float32], records: Records) -> None:
         """Remembers the training prompts."""
         self.x_ND, self.score_NM = x_ND, records.score_NM
         self.cost_NM = records.cost_NM if self.costs_too else None
         self.mean_M = column_means(records.score_NM)
 
-    def nearest(self, x_ND: NDArray) -> NDArray[np.int64]:
+    def nearest(self, x_ND: NDArray[np.float32]) -> NDArray[np.int64]:
         """The positions of the k nearest training prompts, [N, k], in no particular order."""
         count = len(self.x_ND)
         if self._turn_N is None or len(self._turn_N) != count:
@@ -59,7 +61,7 @@ class KNN(Embedding):
         k = min(self.neighbours, count)
         return np.argpartition(far_NN, k - 1, axis=1)[:, :k]
 
-    def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
+    def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """See `Embedding.quality`; the deviation is that of a share of so many votes."""
         score_NkM = self.score_NM[self.nearest(x_ND)]
         seen_NkM = np.isfinite(score_NkM)
@@ -68,7 +70,7 @@ class KNN(Embedding):
         spread_NM = np.sqrt((mean_NM * (1 - mean_NM)).clip(0.01) / np.maximum(votes_NM, 1))
         return mean_NM, spread_NM
 
-    def estimate(self, prompts, datasets=None):
+    def estimate(self, prompts: Sequence[str], datasets: Sequence[str] | None = None) -> Estimates:
         """See `Embedding.estimate`; with `costs_too`, costs come from the neighbours where they have any."""
         found = super().estimate(prompts, datasets)
         if self.cost_NM is None:

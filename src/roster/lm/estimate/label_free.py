@@ -79,7 +79,7 @@ class Smoothie(KNN):
         self.expense.fit(records)
         return self
 
-    def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
+    def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """See `Embedding.quality`."""
         if self.neighbours == 0:
             quality_M = 1 - noise(self.distance_NMM.mean(0, dtype=float))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,20 +28,20 @@ class Logistic(Embedding):
         super().__init__(encoder, expense)
         self.strength = strength
 
-    def fit_quality(self, x_ND: NDArray, records: Records) -> None:
+    def fit_quality(self, x_ND: NDArray[np.float32], records: Records) -> None:
         """One fit per model, on the prompts that have its score."""
         fits = [fit_logistic(x_ND, column, self.strength) for column in records.score_NM.T]
         self.weight_DM = np.stack([weight_D for weight_D, _ in fits], axis=1).astype(np.float32)
         self.bias_M = np.array([bias for _, bias in fits])
         self.count_M = np.isfinite(records.score_NM).sum(0)
 
-    def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
+    def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """See `Embedding.quality`; the deviation takes D parameters off the number of answers."""
         mean_NM = sigmoid((x_ND @ self.weight_DM).astype(float) + self.bias_M)
         return mean_NM, share_deviation(mean_NM, np.maximum(self.count_M / x_ND.shape[1], 1))
 
 
-def fit_logistic(x_ND: NDArray, score_N: Matrix, strength: float) -> tuple[NDArray, float]:
+def fit_logistic(x_ND: NDArray[Any], score_N: Matrix, strength: float) -> tuple[NDArray[Any], float]:
     """(weights, bias) of one model; a constant where all scores are the same."""
     from sklearn.linear_model import LogisticRegression
 

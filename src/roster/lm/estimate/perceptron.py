@@ -40,19 +40,15 @@ class Perceptron(Embedding):
         super().__init__(encoder, expense)
         self.hidden, self.epochs, self.rate, self.decay, self.seed = hidden, epochs, rate, decay, seed
 
-    def fit_quality(self, x_ND: NDArray, records: Records) -> None:
+    def fit_quality(self, x_ND: NDArray[np.float32], records: Records) -> None:
         """Trains the network."""
         import torch
         from torch import nn
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            net = nn.Sequential(
-                nn.Linear(x_ND.shape[1], self.hidden),
-                nn.ReLU(),
-                nn.Dropout(0.2),
-                nn.Linear(self.hidden, len(self.models)),
-            )
+            first, last = nn.Linear(x_ND.shape[1], self.hidden), nn.Linear(self.hidden, len(self.models))
+            net = nn.Sequential(first, nn.ReLU(), nn.Dropout(0.2), last)
             x = torch.from_numpy(x_ND * np.sqrt(x_ND.shape[1], dtype=np.float32))
             seen = torch.from_numpy(np.isfinite(records.score_NM))
             target = torch.from_numpy(np.nan_to_num(records.score_NM).astype(np.float32))
@@ -76,13 +72,12 @@ class Perceptron(Embedding):
                 if now < best or not len(held):
                     best, kept = now, {name: value.clone() for name, value in net.state_dict().items()}
             net.load_state_dict(kept)
-        first, last = net[0], net[3]
         self.in_DH = first.weight.detach().numpy().T.copy() * np.sqrt(x_ND.shape[1], dtype=np.float32)
         self.in_H, self.out_M = first.bias.detach().numpy(), last.bias.detach().numpy()
         self.out_HM = last.weight.detach().numpy().T.copy()
         self.count_M = np.isfinite(records.score_NM).sum(0)
 
-    def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
+    def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """See `Embedding.quality`."""
         hidden_NH = np.maximum(x_ND @ self.in_DH + self.in_H, 0)
         mean_NM = sigmoid((hidden_NH @ self.out_HM + self.out_M).astype(float))

@@ -10,7 +10,6 @@ from roster.errors import RosterError
 from roster.lm.estimate.base import Estimates, Estimator, check, column_means, probe_scores
 from roster.lm.estimate.expense import Expense
 from roster.lm.estimate.table import share_deviation
-from roster.lm.part import Part
 from roster.lm.records import Matrix, Records
 
 
@@ -118,7 +117,7 @@ class Dice(Constant):
         return Estimates(self.models, quality_NM, np.ones_like(quality_NM), *self.expense.estimate(prompts))
 
 
-class Truth(Part):
+class Truth(Estimator):
     """The per-query oracle: the recorded scores and costs of the very prompts in question. A bound, never a router.
 
     Args:

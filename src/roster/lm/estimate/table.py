@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from roster.lm.estimate.expense import Expense
 from roster.lm.records import Matrix, Records
 
 
-def group_means(group_N: NDArray, score_NM: Matrix, groups: int, prior: float = 0.0) -> tuple[Matrix, Matrix]:
+def group_means(group_N: NDArray[Any], score_NM: Matrix, groups: int, prior: float = 0.0) -> tuple[Matrix, Matrix]:
     """(mean score, number of scores), each [G, M]; `prior` votes for the overall mean, which empty cells take."""
     overall_M = column_means(score_NM)
     one_hot_NG = np.eye(groups)[group_N]
@@ -53,7 +54,7 @@ class KMeansTable(Embedding):
         super().__init__(encoder, expense)
         self.clusters, self.prior, self.seed = clusters, prior, seed
 
-    def fit_quality(self, x_ND: NDArray, records: Records) -> None:
+    def fit_quality(self, x_ND: NDArray[np.float32], records: Records) -> None:
         """Clusters the prompts and averages the scores."""
         from sklearn.cluster import KMeans
 
@@ -63,12 +64,12 @@ class KMeansTable(Embedding):
         self.mean_GM, count_GM = group_means(model.labels_, records.score_NM, groups, self.prior)
         self.std_GM = share_deviation(self.mean_GM, count_GM + self.prior)
 
-    def group(self, x_ND: NDArray) -> NDArray[np.int64]:
+    def group(self, x_ND: NDArray[np.float32]) -> NDArray[np.int64]:
         """The nearest cluster of each prompt."""
         half_G = (self.centre_GD**2).sum(1) / 2
         return (x_ND @ self.centre_GD.T - half_G).argmax(1)
 
-    def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
+    def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """See `Embedding.quality`."""
         group_N = self.group(x_ND)
         return self.mean_GM[group_N], self.std_GM[group_N]

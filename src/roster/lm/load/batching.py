@@ -132,8 +132,8 @@ Router = Callable[[int, float, Sequence[Instance]], int]
 
 def serve(
     arrival_N: Matrix,
-    prompt_N: NDArray[np.int64],
-    answer_N: NDArray[np.int64],
+    prompt_N: NDArray[np.int64] | Matrix,
+    answer_N: NDArray[np.int64] | Matrix,
     router: Router,
     instances: int = 4,
     machine: Machine | None = None,

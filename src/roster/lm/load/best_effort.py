@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roster.errors import RosterError
 from roster.lm.load.arrivals import poisson
@@ -44,7 +45,7 @@ class Expected:
     seconds_NM: Matrix
     spread_M: Matrix
 
-    def rows(self, at: Matrix) -> Expected:
+    def rows(self, at: NDArray[np.int64]) -> Expected:
         """The expectations for some of the requests."""
         return Expected(self.quality_NM[at], self.seconds_NM[at], self.spread_M)
 
@@ -87,9 +88,9 @@ class BestEffort:
             rounds, points: of the search.
             seed: of traces and search.
         """
-        drawn: dict[int, list[tuple[Matrix, Matrix]]] = {}
+        drawn: dict[int, list[tuple[NDArray[np.int64], Matrix]]] = {}
 
-        def traces(n: int) -> list[tuple[Matrix, Matrix]]:
+        def traces(n: int) -> list[tuple[NDArray[np.int64], Matrix]]:
             if n not in drawn:
                 rng = np.random.default_rng([seed, n])
                 drawn[n] = [

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -163,7 +164,7 @@ class Cascaded(nn.Module):
         mode_B, log_B, entropy_B = self._pick(state_BH, "mode", self.mode_MH, greedy)
         state_BH = state_BH + self.mode_MH[mode_B]
         seats_B = self.seats_M[mode_B]
-        taken: list[NDArray] = []
+        taken: list[NDArray[Any]] = []
         for seat in range(int(seats_B.max())):
             # Rows whose mode has fewer seats decide along, and what they decide counts nothing.
             on_B = (seat < seats_B).float()

@@ -120,7 +120,8 @@ class LowRank(Uniform):
         """What E rank-1 factorisations, each of a bootstrap of the seen cells, say of every cell, [E, M, N]."""
         value_MN = np.where(seen_MN, score_MN, 0.0)
         guesses = [
-            _rank_one(value_MN, seen_MN * rng.poisson(1.0, seen_MN.shape), self.rounds) for _ in range(self.members)
+            _rank_one(value_MN, seen_MN * rng.poisson(1.0, seen_MN.shape).astype(float), self.rounds)
+            for _ in range(self.members)
         ]
         return np.stack(guesses)
 

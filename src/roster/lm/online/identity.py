@@ -12,6 +12,8 @@ Shape legend: N prompts, M models, D width of the prompts' vectors, Z = D + 1, R
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,7 +57,7 @@ class IdentityBandit(Embedding):
         self.width, self.rank, self.probes = width, rank, probes
         self.exploration, self.ridge, self.seed = exploration, ridge, seed
 
-    def fit_quality(self, x_ND: NDArray, records: Records) -> None:
+    def fit_quality(self, x_ND: NDArray[np.float32], records: Records) -> None:
         """Identities from the probes, then one pass over the other prompts with partial feedback."""
         rng = np.random.default_rng(self.seed)
         order_N = rng.permutation(len(records))
@@ -65,8 +67,8 @@ class IdentityBandit(Embedding):
         self.identity_MR = np.stack([self._identity(z_NZ[probe_K], column) for column in score_NM[probe_K].T])
         self._keep(Belief(self._size(z_NZ.shape[1]), self.ridge, self.prior))
         for k in probe_K:
-            for m in np.flatnonzero(np.isfinite(score_NM[k])):
-                self._learn(z_NZ[k], int(m), float(score_NM[k, m]))
+            for m in np.flatnonzero(np.isfinite(score_NM[k])).tolist():
+                self._learn(z_NZ[k], m, float(score_NM[k, m]))
         cost_NM = np.nan_to_num(self.expense.estimate(records.prompts)[0])
         span = float(np.ptp(cost_NM.mean(0))) or 1.0
         self.asked = 0
@@ -92,14 +94,14 @@ class IdentityBandit(Embedding):
         z_Z = self._vectors(self.encoder.encode([prompt]))[0]
         self._learn(z_Z, self.models.index(model), score)
 
-    def quality(self, x_ND: NDArray) -> tuple[Matrix, Matrix]:
+    def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """(mean, standard deviation) of every model, those added later too."""
         belief = self._belief()
         f_NMG = [self._features(z_Z) for z_Z in self._vectors(x_ND)]
         mean_NM = np.stack([belief.mean(f_MG) for f_MG in f_NMG])
         return mean_NM, 0.5 * np.stack([belief.width(f_MG) for f_MG in f_NMG])
 
-    def estimate(self, prompts: list[str], datasets: list[str] | None = None) -> Estimates:
+    def estimate(self, prompts: Sequence[str], datasets: Sequence[str] | None = None) -> Estimates:
         """What is expected, from the text alone."""
         quality_NM, std_NM = self.quality(self.encoder.encode(prompts))
         return Estimates(self.models, quality_NM.clip(0, 1), std_NM, *self.expense.estimate(prompts))
@@ -119,7 +121,7 @@ class IdentityBandit(Embedding):
                 self._learn(z_Z, len(self.models) - 1, float(score))
         self.expense.add_model(probes.only([name]))
 
-    def _vectors(self, x_ND: NDArray) -> Matrix:
+    def _vectors(self, x_ND: NDArray[np.float32]) -> Matrix:
         x_ND = normalised(x_ND[:, : self.width]).astype(float)
         return np.hstack([np.ones((len(x_ND), 1)), x_ND])
 

@@ -14,6 +14,8 @@ Source: Hao, Jain, Lattimore, Van Roy, Wen, 2023, arXiv:2302.03319. Shape legend
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,11 +61,11 @@ class InformedThompson:
         self.precision_M = np.full(len(models), prior[1] ** -2)
         self.weighted_M = self.precision_M * prior[0]
 
-    def choose(self, x_D: NDArray | None = None) -> int:
+    def choose(self, x_D: NDArray[Any] | None = None) -> int:
         """The best arm of one draw from the posterior."""
         return int(self.draw().argmax())
 
-    def learn(self, x_D: NDArray | None, arm: int, gain: float) -> None:
+    def learn(self, x_D: NDArray[Any] | None, arm: int, gain: float) -> None:
         """Updates the arm's normal belief."""
         self.precision_M[arm] += self._noise
         self.weighted_M[arm] += self._noise * gain

@@ -7,7 +7,7 @@ none but the chosen one's is shown to the learner. Shape legend: N prompts, M ar
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,11 @@ from roster.lm.records import Matrix
 class Learner(Protocol):
     """Whatever chooses an arm and learns from what the choice gained."""
 
-    def choose(self, x_D: NDArray) -> int:
+    def choose(self, x_D: NDArray[Any]) -> int:
         """The arm for a prompt's features."""
         ...
 
-    def learn(self, x_D: NDArray, arm: int, gain: float) -> None:
+    def learn(self, x_D: NDArray[Any], arm: int, gain: float) -> None:
         """The gain of the arm that was chosen; what the others would have gained stays unknown."""
         ...
 
@@ -45,7 +45,7 @@ class Replayed:
         return float((best_N - self.gain_N).sum())
 
 
-def replay(learner: Learner, x_ND: NDArray, gain_NM: Matrix) -> Replayed:
+def replay(learner: Learner, x_ND: NDArray[Any], gain_NM: Matrix) -> Replayed:
     """Steps through the rows in their order.
 
     Raises:

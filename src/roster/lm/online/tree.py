@@ -13,6 +13,7 @@ Shape legend: N contexts of a leaf, M models, D features, H thresholds.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +33,13 @@ class Leaf:
     """
 
     models: int
-    seen: list[tuple[NDArray, int, float]] = field(default_factory=list)
+    seen: list[tuple[NDArray[Any], int, float]] = field(default_factory=list)
     looked: int = 0
 
     def __post_init__(self) -> None:
         self.count_M, self.total_M = np.zeros(self.models), np.zeros(self.models)
 
-    def add(self, x_D: NDArray, arm: int, gain: float) -> None:
+    def add(self, x_D: NDArray[Any], arm: int, gain: float) -> None:
         """One more gain."""
         self.seen.append((x_D, arm, gain))
         self.count_M[arm] += 1
@@ -90,14 +91,14 @@ class ExpertiseTree:
         self.root: Split | Leaf = Leaf(models)
         self._rng = np.random.default_rng(seed)
 
-    def choose(self, x_D: NDArray) -> int:
+    def choose(self, x_D: NDArray[Any]) -> int:
         """The best model of one draw from what the context's leaf believes."""
         leaf, _ = self._find(x_D)
         weight_M = leaf.count_M + self.prior[1]
         mean_M = (leaf.total_M + self.prior[0] * self.prior[1]) / weight_M
         return int(self._rng.normal(mean_M, self.noise * weight_M**-0.5).argmax())
 
-    def learn(self, x_D: NDArray, arm: int, gain: float) -> None:
+    def learn(self, x_D: NDArray[Any], arm: int, gain: float) -> None:
         """Adds the gain to the context's leaf, and splits it where that has become worth it."""
         leaf, path = self._find(x_D)
         leaf.add(np.asarray(x_D, dtype=float), arm, float(gain))
@@ -118,7 +119,7 @@ class ExpertiseTree:
                 todo += [node.left, node.right]
         return found
 
-    def _find(self, x_D: NDArray) -> tuple[Leaf, list[tuple[Split, bool]]]:
+    def _find(self, x_D: NDArray[Any]) -> tuple[Leaf, list[tuple[Split, bool]]]:
         node, path = self.root, []
         while isinstance(node, Split):
             left = bool(x_D[node.feature] <= node.threshold)
@@ -160,7 +161,7 @@ class ExpertiseTree:
                 best, found = float(sure_H.max()), (feature, float(at_H[sure_H.argmax()]))
         return found
 
-    def _errors(self, side_HN: NDArray[np.bool_], arm_N: NDArray, gain_N: Matrix) -> Matrix:
+    def _errors(self, side_HN: NDArray[np.bool_], arm_N: NDArray[Any], gain_N: Matrix) -> Matrix:
         """Each gain less the mean of its model's other gains on its side; of no meaning for the other side, [H, N]."""
         one_MN = arm_N == np.arange(self.models)[:, None]
         count_HN = (side_HN @ one_MN.T.astype(float))[:, arm_N]
