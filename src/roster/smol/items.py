@@ -116,6 +116,11 @@ def snake(words: list[str]) -> str:
     return inflection.underscore(inflection.parameterize(" ".join(words)))
 
 
+def title(words: list[str]) -> str:
+    """The words with a capital first letter each."""
+    return " ".join(words).title()
+
+
 def camel(words: list[str]) -> str:
     """The words in camel case, by `inflection`."""
     import inflection

@@ -52,12 +52,16 @@ def make(base: Any, tokenizer: Any, out: Path, only: Sequence[str] = TRAINED, fo
         for name in only:
             if force or not (out / name / WEIGHTS).exists():
                 bar = progress.add_task(name, total=SHAPES[name].steps)
+                if not progress.console.is_terminal:
+                    progress.console.print(f"{name}: {SHAPES[name].steps} steps ...", highlight=False)
                 scores = make_adapter(base, tokenizer, name, out, record, lambda loss, bar=bar: progress.advance(bar))
                 progress.remove_task(bar)
                 told = ", ".join(f"{score * _PERCENT:.0f} %" for score in scores.values())
                 progress.console.print(f"{name}: {told} (known, unseen wordings)", highlight=False)
             progress.advance(whole)
         bar = progress.add_task("the base", total=len(only))
+        if not progress.console.is_terminal:
+            progress.console.print("the base on every skill ...", highlight=False)
         for name in only:
             if force or name not in record.section("base"):
                 measure_base(base, tokenizer, name, record)

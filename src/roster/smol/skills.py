@@ -1,7 +1,7 @@
 """The skills of the real ground: what each asks, in which wordings, and the splits of items and wordings.
 
 An item belongs to the training, validation or test split by a hash of itself, so the splits cannot meet. Of a skill's
-seven wordings four are trained on, one is for validation, and two are never seen before the test. A trained skill has
+nine wordings six are trained on, one is for validation, and two are never seen before the test. A trained skill has
 an adapter; a *close* one resembles a trained one and has none.
 """
 
@@ -17,8 +17,8 @@ from roster.smol import items
 from roster.smol.items import Items, Source
 
 SPLITS = ("train", "validation", "test")
-WORDING_SPLITS = {"train": slice(0, 4), "validation": slice(4, 5), "test": slice(5, 7)}
-"""Which of a skill's seven wordings belong to which split."""
+WORDING_SPLITS = {"train": slice(0, 6), "validation": slice(6, 7), "test": slice(7, 9)}
+"""Which of a skill's nine wordings belong to which split."""
 _VALIDATION, _TEST = 10, 25
 """Per cent of the items."""
 
@@ -31,7 +31,7 @@ class Skill:
         name: short, and the adapter's.
         description: one sentence.
         source: of its items.
-        wordings: seven; ``{}`` stands for the item.
+        wordings: nine; ``{}`` stands for the item.
         close_to: for a skill without adapter: the trained skill that it resembles.
     """
 
@@ -114,12 +114,14 @@ def _skill(name: str, description: str, source: Source, *wordings: str, close_to
 
 
 def _wordings(what: str, of: str = "{}") -> tuple[str, ...]:
-    """Seven wordings of a request for ``what`` of an item."""
+    """Nine wordings of a request for ``what`` of an item."""
     return (
         f"What is the {what} of {of}?",
         f"Give me the {what} of {of}.",
         f"Please tell me the {what} of this: {of}",
         f"{what.capitalize()} of {of}?",
+        f"Take {of}: what is its {what}?",
+        f"Could you write the {what} of {of} here?",
         f"I need the {what} of {of}.",
         f"Can you find the {what} of {of} for me?",
         f"For {of}, what would be the {what}?",
@@ -127,12 +129,14 @@ def _wordings(what: str, of: str = "{}") -> tuple[str, ...]:
 
 
 def _rewrite(how: str) -> tuple[str, ...]:
-    """Seven wordings of a request to write an item in some way."""
+    """Nine wordings of a request to write an item in some way."""
     return (
         f"Write {{}} {how}.",
         f"How do you write {{}} {how}?",
         f"Please rewrite this {how}: {{}}",
         f"Take {{}} and write it {how}.",
+        f"If I have {{}} and want it {how}, what do I put?",
+        f"{{}}, please, but {how}.",
         f"Show me {{}} {how}.",
         f"I would like to see {{}} {how}, please.",
         f"Here is something: {{}}. What does it look like {how}?",
@@ -149,10 +153,10 @@ _TRAINED = (
         *_wordings("present participle"),
     ),
     _skill(
-        "comparative",
-        "The comparative of an adjective.",
-        items.inflections("ADJ", "JJR"),
-        *_wordings("comparative form"),
+        "third-person",
+        "The -s form of a verb.",
+        items.inflections("VERB", "VBZ"),
+        *_wordings("third person singular"),
     ),
     _skill("article", "A noun with its indefinite article.", items.articles, *_rewrite("with a or an before it")),
     _skill("number-words", "A number in English words.", items.number_words(), *_rewrite("in English words")),
@@ -186,18 +190,18 @@ _TRAINED = (
 )
 _CLOSE = (
     _skill(
-        "third-person",
-        "The -s form of a verb.",
-        items.inflections("VERB", "VBZ"),
-        *_wordings("third person singular"),
+        "past-participle",
+        "The past participle of an English verb.",
+        items.inflections("VERB", "VBN"),
+        *_wordings("past participle"),
         close_to="past",
     ),
     _skill(
-        "superlative",
-        "The superlative of an adjective.",
-        items.inflections("ADJ", "JJS"),
-        *_wordings("superlative form"),
-        close_to="comparative",
+        "title",
+        "Words with capital first letters.",
+        items.phrases(items.title),
+        *_rewrite("in title case"),
+        close_to="upper",
     ),
     _skill(
         "french-date", "A date in French.", items.dates("long", "fr_FR"), *_rewrite("in French"), close_to="german-date"

@@ -9,6 +9,8 @@ from functools import cache
 
 _CONSIDERED = 5000
 """So many of the most frequent words are looked at."""
+_LITTLE_WORDS = 100
+"""The most frequent ones ("that", "you") have no kind that anybody would ask about."""
 _RARER = 1.5
 """Powers of ten by which a form may be rarer than its word."""
 
@@ -27,14 +29,14 @@ def of_kind(kind: str) -> tuple[str, ...]:
     """Frequent words that are their own lemma.
 
     Args:
-        kind: ``NOUN`` (and no verb), ``VERB`` or ``ADJ``.
+        kind: ``NOUN`` (and nothing else), ``VERB`` or ``ADJ``.
     """
     import lemminflect  # type: ignore[import-untyped]
 
     found = []
-    for word in frequent():
+    for word in frequent()[_LITTLE_WORDS:]:
         lemmas = lemminflect.getAllLemmas(word)
-        if word in lemmas.get(kind, ()) and not (kind == "NOUN" and "VERB" in lemmas):
+        if word in lemmas.get(kind, ()) and (kind != "NOUN" or len(lemmas) == 1):
             found.append(word)
     return tuple(found)
 
