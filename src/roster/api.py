@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from roster.adapters.attach import attach
 from roster.analyze.trace import Trace
@@ -20,7 +21,7 @@ from roster.saving import MANIFEST
 
 
 def load(
-    base: str | Path | nn.Module,
+    base: str | Path | PreTrainedModel,
     *,
     experts: str | Path | Library | None = None,
     router: str | None = None,
@@ -72,9 +73,9 @@ def load(
     else:
         model, name = load_base(base, **kwargs)
         tokenizer = load_tokenizer(base, **finding(kwargs)) if tokenizer is None else tokenizer
-    attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=tokenizer)
-    cast(Any, model.roster).base_name = name
-    return model
+    routed = attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=tokenizer)
+    routed.roster.base_name = name
+    return routed
 
 
 @contextmanager

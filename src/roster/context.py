@@ -18,7 +18,13 @@ from torch import Tensor
 
 
 class History(Protocol):
-    """Per-token values that outlive one forward call: they follow the KV cache through decode steps."""
+    """Per-token values that outlive one forward call: they follow the KV cache through decode steps.
+
+    Attributes:
+        first_pass: the KV cache of a pass of the base alone; None where there is no such pass.
+    """
+
+    first_pass: Any
 
     @property
     def length(self) -> int | Tensor:

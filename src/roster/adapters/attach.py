@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from roster.adapters.mixing import Mixing, Site, Surroundings
 from roster.adapters.mixture import AdapterMixture
@@ -29,7 +30,7 @@ from roster.select import Present
 
 
 def attach(
-    model: nn.Module,
+    model: PreTrainedModel,
     library: Library,
     mixing: Mixing,
     *,
@@ -62,7 +63,7 @@ def attach(
     library.check(model)
     output_layer = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if tasks is None:
-        tasks = mixing.tasks(library) if mixing.tasks is not None else ()
+        tasks = mixing.tasks(library) if callable(mixing.tasks) else ()
     sites = linear_sites(model, library, tuple(tasks))
     for site in sites:
         if output_layer is not None and model.get_submodule(site.name) is output_layer:
@@ -87,7 +88,8 @@ def attach(
     for name, routed_linear in linears.items():
         model.get_submodule(name).add_module(CHILD, routed_linear)
         model.get_submodule(name).register_forward_hook(routed_linear.after)
-    become(model, routed_class(type(model)), mixture)
+    base: type = type(model)
+    become(model, routed_class(base), mixture)
     mixture.tokenizer = tokenizer
     keeps = mixing.experts is not None
     mixture.adapters = {name: library[name] if keeps else replace(library[name], modules={}) for name in library.names}
@@ -132,7 +134,11 @@ def _routed_linear(
 
 
 def _block_routers(
-    model: nn.Module, sites: list[Site], mixing: Mixing, mixture: AdapterMixture, surroundings: Surroundings | None
+    model: PreTrainedModel,
+    sites: list[Site],
+    mixing: Mixing,
+    mixture: AdapterMixture,
+    surroundings: Surroundings | None,
 ) -> dict[str, BlockRouter]:
     names = list(dict.fromkeys(block_of(site.name) for site in sites))
     width = model.config.get_text_config().hidden_size
@@ -145,7 +151,11 @@ def _block_routers(
 
 
 def _fill_whole(
-    model: nn.Module, sites: list[Site], mixing: Mixing, mixture: AdapterMixture, surroundings: Surroundings | None
+    model: PreTrainedModel,
+    sites: list[Site],
+    mixing: Mixing,
+    mixture: AdapterMixture,
+    surroundings: Surroundings | None,
 ) -> None:
     width = model.config.get_text_config().hidden_size
     whole = Site("model", 0, width, 0, sites[0].experts, (), len(sites), sites[0].tasks)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from roster.adapters.attach import attach
 from roster.adapters.manifest import BASE, EXPERTS, ROUTER, MixtureManifest
@@ -21,7 +22,7 @@ from roster.saving import MANIFEST, inside, read_manifest
 from roster.tensors import StoredTensors
 
 
-def load(folder: Path, base: Any = None, **kwargs: Any) -> Any:
+def load(folder: Path, base: str | Path | PreTrainedModel | None = None, **kwargs: Any) -> Any:
     """Reads a routed model back.
 
     Args:
@@ -37,7 +38,7 @@ def load(folder: Path, base: Any = None, **kwargs: Any) -> Any:
     model, name, tokenizer = _base_of(folder, manifest, base, kwargs)
     check_same_base(manifest.base.fingerprint, model, what=f"the mixture {str(folder)!r}")
     library = _read_experts(folder, manifest)
-    attach(
+    routed = attach(
         model,
         library,
         recipe(manifest.options),
@@ -47,9 +48,9 @@ def load(folder: Path, base: Any = None, **kwargs: Any) -> Any:
         tasks=manifest.tasks,
         prepare=False,
     )
-    model.roster.base_name = name
-    load_router(model, folder)
-    return model
+    routed.roster.base_name = name
+    load_router(routed, folder)
+    return routed
 
 
 def load_router(model: nn.Module, folder: Path) -> None:
@@ -98,8 +99,8 @@ def _read_experts(folder: Path, manifest: MixtureManifest) -> Library:
 
 
 def _base_of(
-    folder: Path, manifest: MixtureManifest, base: Any, kwargs: dict[str, Any]
-) -> tuple[nn.Module, str | None, Any]:
+    folder: Path, manifest: MixtureManifest, base: str | Path | PreTrainedModel | None, kwargs: dict[str, Any]
+) -> tuple[PreTrainedModel, str | None, Any]:
     """(model, public name, tokenizer)"""
     if isinstance(base, nn.Module):
         return base, manifest.base.name, None

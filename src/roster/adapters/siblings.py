@@ -13,7 +13,7 @@ O out_features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,16 @@ _FAMILIES = (
 )
 
 
+class Directional(Protocol):
+    """A score of inner products: `finish(x_TD @ directions_ED.T)` is what it says of x."""
+
+    directions_ED: Tensor
+
+    def finish(self, product_TE: Tensor) -> Tensor:
+        """Scores from the inner products."""
+        ...
+
+
 class Siblings:
     """The routed layers that read the same hidden states. Works in inference only.
 
@@ -45,11 +55,11 @@ class Siblings:
     def __init__(self, name: str, members: Sequence[RoutedLinear]):
         self.key = f"siblings/{name}"
         self.members = list(members)
-        routed = [member.router.score for member in members if member.router is not None]
+        scores = [member.router.score for member in members if member.router is not None]
         # Looked up where modules keep them, at every call: a module's own attribute access costs as much as a small
         # matmul, and a tensor that was looked up once could have been replaced since.
-        self.homes = [_home(score, score.directions_ED) for score in routed]
-        self.homes += [_home(member.experts, member.experts.A_RI) for member in members]
+        self.homes = [_home(score, _directional(score).directions_ED) for score in scores]
+        self.homes += [_home(member.experts, _experts(member).A_RI) for member in members]
         self.stacked = torch.empty(0)
         self.pointers: list[int] = []
 
@@ -78,14 +88,15 @@ class Siblings:
         if member is self.members[-1]:
             del context.memory[self.key]
         # What may be shared was settled by the first sibling, so the others come straight here.
-        experts = member.experts
-        return y_TO.addmm_(ready[1][id(member)], experts._parameters["B_RO"], alpha=experts.scale)
+        experts = _experts(member)
+        B_RO, scale = cast(Tensor, experts._parameters["B_RO"]), cast(float, experts.scale)
+        return y_TO.addmm_(ready[1][id(member)], B_RO, alpha=scale)
 
     def _may_share(self, x_TI: Tensor, context: Context) -> bool:
         """Whether this is plain inference: nobody records, differentiates, compiles or casts."""
         return not (
             context.recorder is not None
-            or x_TI.dtype != self.members[0].experts.A_RI.dtype
+            or x_TI.dtype != _experts(self.members[0]).A_RI.dtype
             or torch.is_grad_enabled()
             or torch.compiler.is_compiling()
             or torch.is_autocast_enabled(x_TI.device.type)
@@ -119,15 +130,15 @@ class Siblings:
     def _middles(self, x_TI: Tensor, context: Context) -> dict[int, Tensor]:
         """What each sibling's B multiplies: its own `(A x) * gate`, [T, R]; by the sibling's id."""
         first, T = self.members[0], x_TI.shape[0]
-        router, E, r = first.router, first.experts.num_experts, first.experts.rank
-        N = len(self.members)
+        router, experts, N = first.router, _experts(first), len(self.members)
+        E, r = experts.num_experts, cast(int, experts.rank)
         product_TX = F.linear(x_TI, self.stacked)
         middle_TX = product_TX
         if router is None:
             gate_TX = context.memory[first.route_key].dense()
         else:
             middle_TX = product_TX[:, N * E :]
-            route = router.select(router.score.finish(product_TX[:, : N * E]).reshape(T * N, E), context)
+            route = router.select(_directional(router.score).finish(product_TX[:, : N * E]).reshape(T * N, E), context)
             if context.mask_T is not None:
                 route = route.keep(context.mask_T.to(x_TI.device).repeat_interleave(N))
             gate_TX = route.dense()
@@ -160,8 +171,8 @@ def find_siblings(members: Sequence[tuple[str, RoutedLinear]]) -> None:
 
 def can_share(members: Sequence[RoutedLinear]) -> bool:
     """Whether these layers' experts and routers are of the kinds that can be stacked, and alike."""
-    experts = [member.experts for member in members]
-    if not all(_plain(each) for each in experts):
+    experts = [member.experts for member in members if _plain(member.experts)]
+    if len(experts) < len(members):
         return False
     if len({(each.num_experts, each.rank, each.A_RI.shape[1]) for each in experts}) > 1:
         return False
@@ -176,7 +187,7 @@ def can_share(members: Sequence[RoutedLinear]) -> bool:
     return len({type(r.score) for r in routers}) == 1 and all(_alike(routers[0].select, r.select) for r in routers)
 
 
-def _plain(experts: object) -> bool:
+def _plain(experts: object) -> TypeGuard[LowRankExperts]:
     return (
         isinstance(experts, LowRankExperts)
         and experts.average == "updates"
@@ -194,10 +205,20 @@ def _settings(part: object) -> dict[str, object]:
     return {name: value for name, value in vars(part).items() if not name.startswith("_")}
 
 
-def _home(module: nn.Module, tensor: Tensor) -> tuple[dict[str, Tensor | None], str]:
+def _experts(member: RoutedLinear) -> LowRankExperts:
+    """A member's experts, which `can_share` has found to be such; without looking again, at every layer of a step."""
+    return cast(LowRankExperts, member.experts)
+
+
+def _directional(score: nn.Module) -> Directional:
+    """A member's score, which `can_share` has found to be such."""
+    return cast(Directional, score)
+
+
+def _home(module: nn.Module, tensor: Tensor) -> tuple[dict[str, Tensor], str]:
     """The dictionary and the name under which a module keeps a tensor."""
     for home in (module._parameters, module._buffers):
         for name, each in home.items():
             if each is tensor:
-                return home, name
+                return cast(dict[str, Tensor], home), name  # at this name, and none other is read
     raise AssertionError(f"{type(module).__name__} does not hold its own tensor")

@@ -58,7 +58,7 @@ class ModelStock(Spanned):
         norms = [row_dots(each, each).sqrt_() for each in d]
         pairs = list(combinations(range(n), 2))
         cosines = [(row_dots(d[i], d[j]) / (norms[i] * norms[j]).clamp_(min=1e-6)).clamp_(-1, 1) for i, j in pairs]
-        mean = sum(cosines) / len(pairs)
+        mean = sum(cosines[1:], start=cosines[0]) / len(pairs)
         below = 1 + (n - 1) * mean
         t = torch.where(below.abs() < 1e-6, 0.0, n * mean / below)
         total = d[0]

@@ -9,7 +9,7 @@ from typing import Any
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from torch import nn
+from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from roster.errors import RosterError
@@ -23,7 +23,7 @@ _FINDING = frozenset(
 _ALIASES = {"pocket": POCKET, POCKET: POCKET}
 
 
-def load_base(base: str | Path, **kwargs: Any) -> tuple[nn.Module, str | None]:
+def load_base(base: str | Path, **kwargs: Any) -> tuple[PreTrainedModel, str | None]:
     """Loads a base in the class that its own config names.
 
     Args:

@@ -44,9 +44,8 @@ class Generation(threading.local):
 
     def inputs(self, input_ids_BL: Tensor, batch: int, length: int) -> dict[str, Tensor]:
         """Arguments of one forward call over the last `length` tokens; rows are repeated as beams are."""
-        given = {}
-        if self.task_ids_B is not None:
-            given["task_ids"] = self.tasks_of(batch)
+        tasks_B = self.tasks_of(batch)
+        given = {} if tasks_B is None else {"task_ids": tasks_B}
         if self.prompt_BP is not None:
             new = self.embedded + input_ids_BL.shape[1] - self.prompt_BP.shape[1]
             prompt_BS = F.pad(self.prompt_BP, (0, new))[:, -length:]

@@ -25,10 +25,11 @@ class CacheHistory:
     """Implements `roster.context.History` on a transformers `Cache`; made by `history_of`, one per cache."""
 
     def __init__(self, cache: Cache, num_layers: int, first_pass: bool):
-        if getattr(cache, "layer_class_to_replicate", None) is not None:
+        make_layer = getattr(cache, "layer_class_to_replicate", None)
+        if make_layer is not None:
             # Such a cache grows by appending; the model's own layers must come before ours.
             while len(cache.layers) < num_layers:
-                cache.layers.append(cache.layer_class_to_replicate())
+                cache.layers.append(make_layer())
         self.cache = cache
         self.entries: dict[str, CacheLayerMixin] = {}
         self.first_pass: Cache | None = None
@@ -92,5 +93,5 @@ def history_of(cache: Cache, num_layers: int, first_pass: bool) -> CacheHistory:
                 "start with an empty cache, or without one"
             )
         history = CacheHistory(cache, num_layers, first_pass)
-        cache.roster_history = history
+        cache.roster_history = history  # type: ignore[attr-defined]  # ours, on their object
     return history

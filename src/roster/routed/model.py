@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from roster.context import Context, ContextSlot
 from roster.errors import RosterError, nearest
 from roster.routed.auxiliary import add_losses
+from roster.routed.beside import TransformersModel
 from roster.routed.checkpoint import CarryContext
 from roster.routed.generation import Generation
 from roster.routed.history import history_of, new_cache
@@ -51,7 +52,9 @@ class Mixture(nn.Module):
         base_name: how the base is called where others can find it; None for a folder of this machine.
     """
 
-    def __init__(self, plan: Plan, experts: Sequence[str], tasks: Sequence[str], recipe: str, options: dict):
+    def __init__(
+        self, plan: Plan, experts: Sequence[str], tasks: Sequence[str], recipe: str, options: Mapping[str, Any]
+    ):
         super().__init__()
         self.plan, self.recipe, self.options = plan, recipe, dict(options)
         self.experts, self.tasks = tuple(experts), tuple(tasks)
@@ -75,7 +78,7 @@ class Mixture(nn.Module):
         )
 
 
-class RoutedModel:
+class RoutedModel(TransformersModel):
     """Mixin of every routed model. `model.roster` holds what is not per layer; see `Mixture`."""
 
     roster: Mixture
@@ -156,9 +159,9 @@ class RoutedModel:
     def _route_ahead(self, context: Context, kwargs: dict[str, Any]) -> None:
         """Runs what a recipe decides before the first layer."""
         mixture = self.roster
-        if mixture.head is None and mixture.router is None:
-            return
         if mixture.head is None:
+            if mixture.router is None:
+                return
             if context.decoder is not None:
                 context.decoder.memory["route/model"] = mixture.router(self._nothing(context.decoder), context.decoder)
             x = self._nothing(context)
@@ -287,11 +290,13 @@ class RoutedModel:
             self._route_ahead(context, given)
             yield
 
-    def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func: Any = None, **kw: Any):
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Any = None, **kw: Any
+    ) -> None:
         if gradient_checkpointing_func is None:
             gradient_checkpointing_func = torch.utils.checkpoint.checkpoint
         carrying = CarryContext(gradient_checkpointing_func, self.roster.slot)
-        return super()._set_gradient_checkpointing(enable, carrying, **kw)
+        super()._set_gradient_checkpointing(enable, carrying, **kw)
 
     def save_pretrained(
         self,
@@ -364,7 +369,7 @@ class RoutedModel:
 
 
 @functools.cache
-def routed_class(base: type) -> type:
+def routed_class(base: type[Any]) -> type[Any]:
     """The class of a routed model: the base's class with `RoutedModel` in front."""
     signature = inspect.signature(base.forward)
     names = [name for name in signature.parameters if name != "self"]
@@ -376,7 +381,8 @@ def routed_class(base: type) -> type:
     # transformers reads the signature: `generate` refuses unknown inputs by it, `Trainer` drops columns by it.
     kept = [p for p in signature.parameters.values() if p.kind != inspect.Parameter.VAR_KEYWORD]
     rest = [p for p in signature.parameters.values() if p.kind == inspect.Parameter.VAR_KEYWORD]
-    forward.__signature__ = signature.replace(parameters=kept + [own[name] for name in _OWN_INPUTS] + rest)
+    known = signature.replace(parameters=kept + [own[name] for name in _OWN_INPUTS] + rest)
+    forward.__signature__ = known  # type: ignore[attr-defined]  # where `inspect` looks first
     forward.__doc__ = RoutedModel.forward.__doc__
     members = {"forward": forward, "input_names": tuple(names), "__module__": __name__, "base_class": base}
     # Called as the base is: transformers knows by the name what a model can do (pipelines), and writes it into configs.

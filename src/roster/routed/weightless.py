@@ -18,10 +18,10 @@ def without_weights() -> Iterator[None]:
     """
     register = nn.Module.register_parameter
 
-    def register_empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(module, name, parameter)
-        if parameter is not None and not parameter.is_meta:
-            swap_tensors(parameter, nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad))
+    def register_empty(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        register(self, name, param)
+        if param is not None and not param.is_meta:
+            swap_tensors(param, nn.Parameter(param.to("meta"), requires_grad=param.requires_grad))
 
     nn.Module.register_parameter = register_empty  # type: ignore[method-assign]
     try:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from roster.adapters.attach import attach
 from roster.adapters.site import routed_linears
@@ -20,7 +21,7 @@ from roster.train.fit import Settings, fit
 
 
 def train_gates(
-    base: nn.Module, library: Library, rows: Sequence[Row], tokenizer: Any, scratch: Path, settings: Settings
+    base: PreTrainedModel, library: Library, rows: Sequence[Row], tokenizer: Any, scratch: Path, settings: Settings
 ) -> dict[str, dict[str, Any]]:
     """Trains and writes the gates of every expert that has none yet, beside its adapter.
 
@@ -61,7 +62,13 @@ def _path(library: Library, name: str) -> Path:
 
 
 def _gates_of(
-    base: nn.Module, library: Library, name: str, rows: Sequence[Row], tokenizer: Any, scratch: Path, settings: Settings
+    base: PreTrainedModel,
+    library: Library,
+    name: str,
+    rows: Sequence[Row],
+    tokenizer: Any,
+    scratch: Path,
+    settings: Settings,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     alone = Library({name: library[name]})
     model = attach(base, alone, gate_training(), recipe="phatgoose", tokenizer=tokenizer)
