@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import pydantic
 from filelock import FileLock, Timeout
@@ -37,8 +37,11 @@ class Manifest(pydantic.BaseModel, extra="forbid"):
     """`roster.json`, as far as every kind of folder has it.
 
     Attributes:
+        what: what such a folder is called in messages.
         format: of the folder; this roster reads format 1.
     """
+
+    what: ClassVar[str] = "a roster mixture"
 
     format: int = FORMAT
 
@@ -66,7 +69,7 @@ def read_manifest(folder: Path, kind: type[M]) -> M:
     path = folder / MANIFEST
     recover(folder)
     if not path.is_file():
-        raise RosterError(f"{str(folder)!r} is not a roster mixture: it has no {MANIFEST}")
+        raise RosterError(f"{str(folder)!r} is not {kind.what}: it has no {MANIFEST}")
     try:
         manifest = kind.model_validate_json(path.read_text(encoding="utf-8"))
     except pydantic.ValidationError as error:

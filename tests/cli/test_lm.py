@@ -34,6 +34,6 @@ def test_refusals(here):
     assert "told every prompt's data set" in refuse(
         "lm", "tune", "zeroeval", "--router", "lm-dataset-lookup", "--budget", 1, "--out", "p"
     )
-    assert "no policy.json" in refuse("lm", "route", here, "hello")
+    assert "is not a policy's folder: it has no roster.json" in refuse("lm", "route", here, "hello")
     assert "'nowhere.jsonl'" in refuse("lm", "import", "nowhere.jsonl", "--out", "records")
     assert not (here / "p").exists()

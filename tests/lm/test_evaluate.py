@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -104,6 +105,9 @@ def test_the_three_forms(report, tmp_path):
     assert html.count("<svg viewBox") == 2 * 2  # around the routers, and the whole
     assert html.count("<polyline") == 2 * 2 * 7
     assert not re.search(r"https?://", html), "the page must not need a network"
+    shared = resources.files("roster.reporting").joinpath("page.css").read_text()
+    assert html.count("<style>") == 1
+    assert shared.strip() in html
     for sentence in report.verdict:
         assert sentence.split("[")[0][:40].replace("'", "&#39;") in html
 

@@ -87,20 +87,22 @@ def test_the_disk_changes_nothing(fitted, tmp_path):
 
 
 def test_damaged_folders(fitted, tmp_path):
-    with pytest.raises(RosterError, match=r"no policy\.json"):
+    with pytest.raises(RosterError, match=r"is not a policy's folder: it has no roster\.json"):
         load_policy(tmp_path)
     folder = OfflinePolicy("animals", fitted, Weights()).save(tmp_path / "policy")
-    content = json.loads((folder / "policy.json").read_text())
+    content = json.loads((folder / "roster.json").read_text())
     for key, value, message in (
-        ("format", "roster-lm-policy/9", "not of the format"),
+        ("format", 9, "has format 9; this roster reads format 1"),
+        ("kind", "lm-records", "kind: Input should be 'lm-policy'"),
         ("rule", {"class": "Weihgts", "options": {}, "facts": {}}, "did you mean 'Weights'"),
         ("rule", {"class": "Weights", "options": {"price": {"value": 1}}, "facts": {}}, "no option 'price'"),
         ("estimator", {}, "damaged"),
+        ("surprise", 1, "surprise: Extra inputs"),
     ):
-        (folder / "policy.json").write_text(json.dumps({**content, key: value}))
+        (folder / "roster.json").write_text(json.dumps({**content, key: value}))
         with pytest.raises(RosterError, match=message):
             load_policy(folder)
-    (folder / "policy.json").write_text(json.dumps(content))
+    (folder / "roster.json").write_text(json.dumps(content))
     (folder / "arrays.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(RosterError, match="damaged"):
         load_policy(folder)

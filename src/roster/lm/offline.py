@@ -1,7 +1,8 @@
 """OfflinePolicy: a fitted routing that answers prompts one by one, saved as a folder.
 
-The folder holds `policy.json` (parts, options, figures of the tuning) and `arrays.safetensors`; nothing in it is
-executed on reading. Its encoder is rebuilt from its name where it is a pretrained one.
+The folder holds `roster.json` (parts, options, figures of the tuning) and `arrays.safetensors`, and is written whole or
+not at all (`roster.saving`); nothing in it is executed on reading. Its encoder is rebuilt from its name where it is a
+pretrained one.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roster.errors import RosterError, nearest
-from roster.files import write_whole
 from roster.lm import decide, encode, estimate, online
 from roster.lm.decide import CascadeRule, Mix, Rule
 from roster.lm.estimate import Estimates, Estimator
+from roster.lm.manifest import PolicyManifest, read
 from roster.lm.part import pack, unpack
 from roster.lm.policy import Decision
 from roster.lm.prices import Price, check_prices, tokens
+from roster.saving import MANIFEST, writing
 
-FORMAT = "roster-lm-policy/1"
+_ARRAYS = "arrays.safetensors"
 
 
 def known_parts() -> dict[str, type]:
@@ -137,25 +139,29 @@ class OfflinePolicy:
             raise RosterError(f"policy {self.name!r} does not learn online and has no state to restore")
 
     def save(self, folder: Path | str) -> Path:
-        """Writes the folder; what was there under the same names is replaced."""
-        from safetensors.numpy import save
+        """Writes the folder, in the place of what was there.
 
-        folder = Path(folder)
+        Raises:
+            RosterError: it cannot be written; what was there is as it was.
+        """
+        from safetensors.numpy import save_file
+
         estimator, arrays = pack(self.estimator, "estimator.")
         rule, more = pack(self.rule, "rule.")
-        content = {
-            "format": FORMAT,
-            "name": self.name,
-            "models": list(self.models),
-            "estimator": estimator,
-            "rule": rule,
-            "prices": {name: {"input": price.input, "output": price.output} for name, price in self.prices.items()},
-            "about": self.about,
-        }
-        text = json.dumps(content, indent=1, allow_nan=False)  # before anything is written
-        write_whole(folder / "arrays.safetensors", save(arrays | more))
-        write_whole(folder / "policy.json", (text + "\n").encode())
-        return folder
+        prices = {name: {"input": price.input, "output": price.output} for name, price in self.prices.items()}
+        manifest = PolicyManifest(
+            name=self.name,
+            models=list(self.models),
+            estimator=estimator,
+            rule=rule,
+            prices=prices,
+            about=self.about,
+        )
+        text = json.dumps(manifest.model_dump(), indent=1, allow_nan=False)  # before anything is written
+        with writing(folder, (MANIFEST, PolicyManifest.earlier, _ARRAYS)) as new:
+            save_file(arrays | more, new / _ARRAYS)
+            (new / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        return Path(folder)
 
 
 def _coin(prompt: str) -> float:
@@ -177,19 +183,14 @@ def load_policy(folder: Path | str) -> OfflinePolicy:
     from safetensors.numpy import load
 
     folder = Path(folder)
-    path = folder / "policy.json"
-    if not path.is_file():
-        raise RosterError(f"{str(folder)!r} is not a policy's folder: there is no policy.json in it")
+    content = read(folder, PolicyManifest)
     try:
-        content = json.loads(path.read_bytes())
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise RosterError(f"{str(path)!r} is not of the format {FORMAT!r}")
-        arrays = load((folder / "arrays.safetensors").read_bytes())
+        arrays = load((folder / _ARRAYS).read_bytes())
         known = known_parts()
-        estimator = unpack(content["estimator"], arrays, known, "estimator.")
-        rule = unpack(content["rule"], arrays, known, "rule.")
-        prices = {name: Price(**each) for name, each in content["prices"].items()}
-        return OfflinePolicy(content["name"], estimator, rule, prices, content["about"])
+        estimator = unpack(content.estimator, arrays, known, "estimator.")
+        rule = unpack(content.rule, arrays, known, "rule.")
+        prices = {name: Price(**each) for name, each in content.prices.items()}
+        return OfflinePolicy(content.name, estimator, rule, prices, content.about)
     except RosterError as error:
         raise RosterError(f"policy {str(folder)!r}: {error}") from None
     except Exception as error:

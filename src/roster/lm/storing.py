@@ -1,8 +1,10 @@
-"""Records as a folder: `prompts.jsonl` (with answers), `matrices.npz`, `records.json`. No pickle."""
+"""Records as a folder: `roster.json` (models, currency), `prompts.jsonl` (and answers), `matrices.npz`. No pickle.
+
+The folder is written whole or not at all (`roster.saving`).
+"""
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from pathlib import Path
@@ -11,39 +13,43 @@ from typing import Any
 import numpy as np
 
 from roster.errors import RosterError
-from roster.files import write_whole
 from roster.lm import data
+from roster.lm.manifest import RecordsManifest, is_here, read
 from roster.lm.records import Records
+from roster.saving import MANIFEST, writing
 
-FORMAT = "roster-lm-records/1"
 _MATRICES = ("score_NM", "cost_NM", "delay_NM", "logprob_NM")
+_PROMPTS, _NUMBERS = "prompts.jsonl", "matrices.npz"
 
 
 def save_records(records: Records, folder: Path | str) -> Path:
-    """Writes the folder."""
-    folder = Path(folder)
-    lines = []
-    for n, prompt in enumerate(records.prompts):
-        row: dict[str, Any] = {"prompt": prompt, "dataset": records.datasets[n], "split": records.splits[n]}
-        if records.answer_NM is not None:
-            row["answers"] = list(records.answer_NM[n])
-        lines.append(json.dumps(row, ensure_ascii=False))
+    """Writes the folder, in the place of what was there.
+
+    Raises:
+        RosterError: it cannot be written; what was there is as it was.
+    """
+    manifest = RecordsManifest(
+        name=records.name,
+        models=list(records.models),
+        currency=records.currency,
+        notes=list(records.notes),
+        prompts=len(records),
+        missing=dict(records.missing),
+    )
     matrices = {name: getattr(records, name) for name in _MATRICES if getattr(records, name) is not None}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **matrices)
-    about = {
-        "format": FORMAT,
-        "name": records.name,
-        "models": list(records.models),
-        "currency": records.currency,
-        "notes": list(records.notes),
-        "prompts": len(records),
-        "missing": dict(records.missing),
-    }
-    write_whole(folder / "prompts.jsonl", ("\n".join(lines) + "\n").encode())
-    write_whole(folder / "matrices.npz", buffer.getvalue())
-    write_whole(folder / "records.json", (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
-    return folder
+    with writing(folder, (MANIFEST, RecordsManifest.earlier, _PROMPTS, _NUMBERS)) as new:
+        with open(new / _PROMPTS, "w", encoding="utf-8", newline="\n") as file:
+            for n in range(len(records)):
+                file.write(json.dumps(_row(records, n)) + "\n")
+        with open(new / _NUMBERS, "wb") as numbers:
+            np.savez_compressed(numbers, **matrices)
+        (new / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return Path(folder)
+
+
+def _row(records: Records, n: int) -> dict[str, Any]:
+    row = {"prompt": records.prompts[n], "dataset": records.datasets[n], "split": records.splits[n]}
+    return row if records.answer_NM is None else {**row, "answers": list(records.answer_NM[n])}
 
 
 def load_records(folder: Path | str) -> Records:
@@ -53,34 +59,30 @@ def load_records(folder: Path | str) -> Records:
         RosterError: there are none, or they cannot be read.
     """
     folder = Path(folder)
-    path = folder / "records.json"
-    if not path.is_file():
-        raise RosterError(f"{str(folder)!r} is not a folder of records: there is no records.json in it")
+    about = read(folder, RecordsManifest)
     try:
-        about = json.loads(path.read_bytes())
-        if about["format"] != FORMAT:
-            raise RosterError(f"{str(path)!r} is not of the format {FORMAT!r}")
-        rows = [json.loads(line) for line in (folder / "prompts.jsonl").read_bytes().decode().split("\n") if line]
-        with np.load(folder / "matrices.npz", allow_pickle=False) as stored:
+        with open(folder / _PROMPTS, encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+        with np.load(folder / _NUMBERS, allow_pickle=False) as stored:
             matrices = {name: stored[name] for name in stored.files}
         answers = None
         if rows and "answers" in rows[0]:
-            answers = np.empty((len(rows), len(about["models"])), dtype=object)
+            answers = np.empty((len(rows), len(about.models)), dtype=object)
             for n, row in enumerate(rows):
                 answers[n] = row["answers"]
         return Records(
-            name=about["name"],
+            name=about.name,
             prompts=tuple(row["prompt"] for row in rows),
-            models=tuple(about["models"]),
+            models=tuple(about.models),
             score_NM=matrices["score_NM"],
             cost_NM=matrices["cost_NM"],
             delay_NM=matrices["delay_NM"],
             datasets=tuple(row["dataset"] for row in rows),
             splits=tuple(row["split"] for row in rows),
-            currency=about["currency"],
+            currency=about.currency,
             answer_NM=answers,
             logprob_NM=matrices.get("logprob_NM"),
-            notes=tuple(about["notes"]),
+            notes=tuple(about.notes),
         )
     except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
         if isinstance(error, RosterError):
@@ -90,7 +92,7 @@ def load_records(folder: Path | str) -> Records:
 
 def find_records(name: str) -> Records:
     """A folder of records, or the recorded data of that name that come with roster."""
-    if (Path(name) / "records.json").is_file():
+    if is_here(Path(name), RecordsManifest):
         return load_records(name)
     if Path(name).exists():
         raise RosterError(f"{name!r} is not a folder of records; `roster lm import` makes one from a log")
