@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo docs gateway-demo test lint evidence bench pocket smol wheel clean
+.PHONY: demo docs gateway-demo test lint evidence evidence-quick bench pocket smol wheel clean
 
 demo: $(STAMP)
 	$(BIN)/roster demo
@@ -33,9 +33,15 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/lm_decide.py
 	$(BIN)/python benchmarks/gateway.py
 
+# Runs what the declarations ask for and the records lack; make evidence JOBS=4 for four processes.
+JOBS ?= 1
 evidence: $(STAMP)
-	$(BIN)/python -m evidence.run
+	$(BIN)/python -m evidence.run --jobs $(JOBS)
 	$(BIN)/python -m evidence.lm
+
+# Every contender of every check for a few steps; nothing is kept.
+evidence-quick: $(STAMP)
+	$(BIN)/python -m evidence.run --quick
 
 pocket: $(STAMP)
 	$(BIN)/python -m roster.pocket.make

@@ -1,172 +1,65 @@
-"""`make evidence`: runs every check over several seeds and writes what it says, good or bad, under docs/results.
+"""`make evidence`: runs what the declarations ask for, and writes what it says, good or bad.
 
-python -m evidence.run                    # everything, a few hours on one core
-python -m evidence.run --only smear mix   # some of it
+python -m evidence.run                           # all that is missing, and the pages
+python -m evidence.run --only rmoe --jobs 2      # one check, two processes
+python -m evidence.run --declare                 # write down new declarations; commit them, then run
+python -m evidence.run --pages                   # the pages from the records there are
+python -m evidence.run --quick                   # every contender for a few steps; nothing is kept
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib
-import json
-import os
-import platform
-import statistics
-import time
-from importlib.metadata import version
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
+from evidence.protocol.declaration import declare
+from evidence.protocol.page import write_pages
+from evidence.protocol.record import Record
+from evidence.protocol.runner import run_all, try_all
+from evidence.registry import MODULES, find
+from roster.errors import RosterError
 
-from roster.files import write_whole
-
-CHECKS = {
-    "arrow-mbc": ("evidence.checks.arrow", 5),
-    "phatgoose": ("evidence.checks.phatgoose", 5),
-    "polytropon": ("evidence.checks.polytropon", 5),
-    "smear": ("evidence.checks.smear", 5),
-    "lora-tle": ("evidence.checks.lora_tle", 5),
-    "milora-prompt-routed": ("evidence.checks.milora", 3),
-    "mov-molora": ("evidence.checks.molora", 3),
-    "x-moe": ("evidence.checks.x_moe", 3),
-    "rmoe": ("evidence.checks.rmoe", 5),
-    "attention-router": ("evidence.checks.attention_router", 5),
-    "hyperrouter": ("evidence.checks.hyperrouter", 3),
-    "vqmoe": ("evidence.checks.vqmoe", 3),
-    "autonomy-of-experts": ("evidence.checks.autonomy_of_experts", 3),
-    "competesmoe": ("evidence.checks.competesmoe", 3),
-    "mowe": ("evidence.checks.mowe", 3),
-    "evomoe": ("evidence.checks.evomoe", 3),
-    "grin": ("evidence.checks.grin", 3),
-    "smoe-dropout": ("evidence.checks.smoe_dropout", 3),
-    "stablemoe": ("evidence.checks.stablemoe", 3),
-    "thor": ("evidence.checks.thor", 3),
-    "task-moe": ("evidence.checks.task_moe", 3),
-    "task-aware-moe": ("evidence.checks.task_aware", 3),
-    "cross-task-moe": ("evidence.checks.cross_task", 5),
-    "uni-perceiver-moe": ("evidence.checks.uni_perceiver", 3),
-    "direct-nmt-task-moe": ("evidence.checks.direct_nmt", 3),
-    "router-tuning-mindskip": ("evidence.checks.mindskip", 3),
-    "duo-llm": ("evidence.checks.duo_llm", 3),
-    "jei-dnn": ("evidence.checks.jei_dnn", 3),
-    "scmoe-self-contrast": ("evidence.checks.self_contrast", 3),
-    "look-into-moes": ("evidence.checks.look", 3),
-    "vision-moe-routers": ("evidence.studies.vision_routers", 3),
-    "understanding-moe": ("evidence.studies.clusters", 3),
-    "pmoe-patch-routing": ("evidence.studies.patches", 3),
-    "fine-grained-moe-scaling": ("evidence.studies.granularity", 1),
-    "loss-free-balancing": ("evidence.checks.loss_free_balancing", 5),
-    "moec": ("evidence.checks.moec", 3),
-    "locmoe": ("evidence.checks.locmoe", 5),
-    "capacity-aware-inference": ("evidence.checks.capacity_aware_inference", 5),
-    "stratified-moe": ("evidence.checks.stratified_moe", 10),
-    "union-of-experts": ("evidence.checks.union_of_experts", 5),
-    "adatt": ("evidence.checks.adatt", 5),
-    "jiuzhang-2": ("evidence.checks.jiuzhang_2", 3),
-    "mpoe": ("evidence.checks.mpoe", 5),
-    "spatial-moe": ("evidence.checks.spatial_moe", 5),
-    "mmoe-factorized": ("evidence.checks.mmoe_factorized", 5),
-    "deepseekmoe": ("evidence.checks.deepseekmoe", 3),
-    "shortcut-moe": ("evidence.checks.shortcut_moe", 3),
-    "finedeep": ("evidence.checks.finedeep", 3),
-    "hmoe": ("evidence.checks.hmoe", 3),
-    "switch-transformer": ("evidence.checks.switch", 5),
-    "expert-choice": ("evidence.checks.expert_choice", 3),
-    "base-layers": ("evidence.checks.base_layers", 3),
-    "dynamic-moe-top-p": ("evidence.checks.dynamic_moe", 3),
-    "adamoe": ("evidence.checks.adamoe", 3),
-    "da-moe": ("evidence.checks.da_moe", 3),
-    "remoe": ("evidence.checks.remoe", 5),
-    "expert-prototyping": ("evidence.checks.expert_prototyping", 5),
-    "sam-switch-mixture": ("evidence.checks.sam", 3),
-    "maskmoe": ("evidence.checks.maskmoe", 3),
-    "gw-moe": ("evidence.checks.gw_moe", 5),
-    "symbolic-moe": ("evidence.checks.symbolic_moe", 5),
-    "smoothie": ("evidence.checks.smoothie", 5),
-    "routerdc": ("evidence.checks.routerdc", 5),
-    "model-sat": ("evidence.checks.model_sat", 5),
-    "composition-of-experts": ("evidence.checks.composition_of_experts", 5),
-    "modem": ("evidence.checks.modem", 5),
-    "tryage": ("evidence.checks.tryage", 5),
-    "carrot-router": ("evidence.checks.carrot", 5),
-    "llm-bandit": ("evidence.checks.llm_bandit", 5),
-    "banditeval": ("evidence.checks.banditeval", 5),
-    "informed-thompson-sampling": ("evidence.checks.informed_thompson", 5),
-    "masrouter": ("evidence.checks.masrouter", 10),
-    "expertise-trees": ("evidence.checks.expertise_trees", 5),
-    "active-ranking-experts": ("evidence.checks.active_ranking", 5),
-    "learned-best-effort": ("evidence.checks.learned_best_effort", 5),
-    "workload-aware-router": ("evidence.checks.workload_aware", 5),
-}
-"""Module and number of seeds, by slug."""
+ROOT = Path(__file__).parents[1]
 
 
-def run_check(slug: str, console: Console) -> dict[str, Any]:
-    """One check over its seeds."""
-    name, seeds = CHECKS[slug]
-    module = importlib.import_module(name)
-    start = time.monotonic()
-    figures = []
-    for seed in range(seeds):
-        figures.append(module.check(seed))
-        console.print(f"{slug}, seed {seed}: {figures[-1]}")
-    return {
-        "shown": module.shown(figures),
-        "rule": (module.shown.__doc__ or "").strip(),
-        "about": (module.__doc__ or "").strip(),
-        "seeds": seeds,
-        "seconds": round(time.monotonic() - start, 1),
-        "date": datetime.date.today().isoformat(),
-        "figures": figures,
-    }
-
-
-def page(results: dict[str, Any], about: dict[str, Any]) -> str:
-    """The results as Markdown."""
-    made = f"{about['machine']}, {about['versions']}; last run {about['date']}."
-    lines = ["# Checks of single methods", "", made, ""]
-    for slug, result in results.items():
-        verdict = "shown" if result["shown"] else "not shown here"
-        lines += [f"## {slug}: claim {verdict}", "", result["about"], "", f"Rule: {result['rule']}", ""]
-        lines += ["| figure | mean | lowest | highest |", "|---|---|---|---|"]
-        for name in result["figures"][0]:
-            values = [each[name] for each in result["figures"]]
-            lines.append(f"| {name} | {statistics.mean(values):.4g} | {min(values):.4g} | {max(values):.4g} |")
-        lines += ["", f"{result['seeds']} seeds, {result['seconds']:.0f} s, {result['date']}.", ""]
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Runs the checks asked for and rewrites the results, keeping those of the others."""
-    import torch
-    import transformers
-
+def main(arguments: Sequence[str] | None = None) -> None:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[*CHECKS, "mix"], default=[*CHECKS, "mix"])
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    console = Console()
-    stored = arguments.out / "checks.json"
-    content = json.loads(stored.read_text()) if stored.exists() else {"results": {}}
-    content["about"] = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, 1 thread",
-        "versions": ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft")),
-    }
-    for slug in arguments.only:
-        if slug != "mix":
-            content["results"][slug] = run_check(slug, console)
-            write_whole(stored, (json.dumps(content, indent=1) + "\n").encode())
-            write_whole(arguments.out / "checks.md", page(content["results"], content["about"]).encode())
-    if "mix" in arguments.only:
-        from evidence.mix import run_mix
+    parser.add_argument("--only", nargs="+", choices=list(MODULES), default=list(MODULES), metavar="CHECK")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
+    parser.add_argument("--folder", type=Path, default=ROOT / "evidence", help="with declarations and records")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--declare", action="store_true", help="write declarations only")
+    what.add_argument("--pages", action="store_true", help="write pages only")
+    what.add_argument("--quick", action="store_true", help="try every contender for a few steps")
+    asked = parser.parse_args(arguments)
+    try:
+        if asked.declare:
+            declare_all(asked.only, asked.folder)
+        elif asked.quick:
+            try_all(asked.only, find, report=_say)
+        else:
+            if not asked.pages:
+                run_all(asked.only, find, asked.folder, asked.jobs, report=_say)
+            write_pages(asked.folder, ROOT / "docs" / "results", ROOT / "src" / "roster" / "recipes" / "verdicts.json")
+    except RosterError as error:
+        sys.exit(f"evidence: {error}")
 
-        run_mix(arguments.out, console)
+
+def declare_all(names: Sequence[str], folder: Path) -> None:
+    """Writes down what has no results yet; refuses what has, and was changed."""
+    for name in names:
+        declaration = find(name).declaration
+        has_results = (folder / "records" / f"{declaration.name}.v{declaration.version}.jsonl").exists()
+        path = declare(declaration, folder / "declarations", has_results)
+        Record(folder / "records", declaration)
+        _say(f"{path.name}: {declaration.digest()}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -46,15 +46,53 @@ def test_nothing_asked_shows_the_help():
     assert run("build", "pocket").exit_code == 2
 
 
-def test_methods():
+def test_methods_one_line_each():
     shown = succeed("methods")
     assert all(slug in shown for slug in RECIPES)
     catalogue = json.loads(succeed("methods", "--json"))
     assert catalogue.keys() == RECIPES.keys()
     for slug, fields in catalogue.items():
-        assert list(fields) == ["kind", "source", "trains", "batch_invariant", "claim", "claim_shown", "evidence"]
+        assert list(fields) == [
+            "kind", "source", "trains", "batch_invariant", "claim", "claim_shown", "claim_verdict", "evidence"
+        ]  # fmt: skip
         assert fields["trains"] in ("nothing", "router", "router and experts", "everything")
         assert fields == {key: getattr(RECIPES[slug], key) for key in fields}
+        # True is said of a shown claim alone, and what is undecided is neither true nor false.
+        assert fields["claim_shown"] == {"shown": True, "refuted": False}.get(fields["claim_verdict"])
+        assert (fields["claim"] is None) == (fields["claim_verdict"] is None)
+
+
+def test_methods_are_filtered():
+    every = json.loads(succeed("methods", "--json"))
+    undecided = json.loads(succeed("methods", "--json", "--kind", "moe", "--verdict", "undecided"))
+    assert undecided == {
+        slug: each for slug, each in every.items() if each["kind"] == "moe" and each["claim_verdict"] == "undecided"
+    }
+    assert set(json.loads(succeed("methods", "--json", "--verdict", "none"))) >= {"uniform", "dense-active"}
+    assert "rmoe" in json.loads(succeed("methods", "layerwise", "RECURRENT", "--json"))
+    assert "did you mean 'moe'" in refuse("methods", "--kind", "meo")
+    assert "did you mean 'shown'" in refuse("methods", "--verdict", "show")
+    assert "did you mean 'rmoe'" in refuse("methods", "rmoee")
+
+
+def test_one_method_whole():
+    told = succeed("methods", "rmoe")
+    recipe = RECIPES["rmoe"]
+    for part in (
+        recipe.title,
+        recipe.source,
+        recipe.claim,
+        "Equation: ",
+        "Differences: ",
+        "num_experts=8",
+        "verdict: ",
+    ):
+        assert part in told
+    whole = json.loads(succeed("methods", "rmoe", "--json"))["rmoe"]
+    assert whole["options"] == recipe.options()
+    assert tuple(whole["declarations"]) == recipe.verdict.declarations
+    for each in whole["declarations"]:
+        assert f"declared as {each['name']}, version {each['version']}: {each['verdict']}" in told
 
 
 def test_build_passes_everything_on(here, experts):

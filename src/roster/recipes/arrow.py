@@ -57,6 +57,5 @@ RECIPE = Recipe(
     trains="nothing",
     batch_invariant=True,
     claim="Without any training, Arrow beats uniform mixing and random routing, near the oracle.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
 )

@@ -138,7 +138,6 @@ RECIPE = Recipe(
     trains="nothing",
     batch_invariant=True,
     claim="Per-token weights follow a text that changes its task, and beat prompt-level weights and single adapters.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("examples",),
 )

@@ -49,7 +49,6 @@ RECIPE = Recipe(
     trains="router and experts",
     batch_invariant=True,
     claim="Routing once per prompt matches per-token routing, with one router call per generated sequence.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("training",),
 )

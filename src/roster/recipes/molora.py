@@ -59,7 +59,6 @@ RECIPE = Recipe(
     trains="router and experts",
     batch_invariant=True,
     claim="On par with full fine-tuning by only updating the lightweight experts.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("training",),
 )

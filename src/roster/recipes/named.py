@@ -33,7 +33,6 @@ RECIPE = Recipe(
     trains="nothing",
     batch_invariant=True,
     claim=None,
-    claim_shown=None,
     evidence="tests/adapters/test_against_peft.py",
     needs=("tasks",),
 )

@@ -49,7 +49,6 @@ RECIPE = Recipe(
     trains="nothing",
     batch_invariant=True,
     claim=None,
-    claim_shown=None,
     evidence="docs/results/mix.md",
     needs=("tasks",),
 )

@@ -68,7 +68,6 @@ RECIPE = Recipe(
     trains="router",
     batch_invariant=True,
     claim="Gates trained one expert at a time beat the merged average and the best single expert, without pooled data.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("gates",),
 )

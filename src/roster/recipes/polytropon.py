@@ -66,7 +66,6 @@ RECIPE = Recipe(
     trains="router and experts",
     batch_invariant=True,
     claim="Skills and their allocation are recovered jointly, and beat one shared adapter on new combinations.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("tasks", "training"),
 )

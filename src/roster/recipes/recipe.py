@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
@@ -10,6 +11,7 @@ from typing import Any, Literal, get_type_hints
 import pydantic
 
 from roster.errors import RosterError, nearest
+from roster.recipes.verdicts import Verdict, verdicts
 
 _STRICT = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -27,8 +29,7 @@ class Recipe:
             "everything".
         batch_invariant: whether a row's output is independent of its batch-mates at evaluation.
         claim: what the source says of it, in one sentence; None for a yardstick.
-        claim_shown: whether `evidence` shows the claim here; None where there is no claim.
-        evidence: the test or result file, relative to the repository.
+        evidence: the test or result file, relative to the repository; the verdict is read from `verdicts.json`.
         needs: what a caller must bring: "tasks" (task of each row), "examples" (prompts on the experts' cards),
             "gates" (trained beside each adapter), "training" (a router trained on data).
         kind: the arena it competes in; "study" is no composition for a model but something to run (an analysis, a way
@@ -44,11 +45,32 @@ class Recipe:
     trains: Literal["nothing", "router", "router and experts", "everything"]
     batch_invariant: bool
     claim: str | None
-    claim_shown: bool | None
     evidence: str
     needs: tuple[str, ...] = ()
     kind: Literal["mixture", "moe", "lm", "study"] = "mixture"
     causal: bool = True
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the protocol says of the claim; None where there is no claim."""
+        if self.claim is None:
+            return None
+        return verdicts().get(self.slug, Verdict("undecided", "no check has been declared"))
+
+    @property
+    def claim_verdict(self) -> str | None:
+        """ "shown", "refuted" or "undecided"; None where there is no claim."""
+        return None if self.verdict is None else self.verdict.word
+
+    @property
+    def claim_shown(self) -> bool | None:
+        """True for a claim that is shown, False for one that is refuted, None for all others."""
+        return {"shown": True, "refuted": False}.get(self.claim_verdict or "")
+
+    @property
+    def description(self) -> str:
+        """Equation, shapes, siblings and differences from the source, as the method's file says them."""
+        return inspect.getdoc(sys.modules[self.compose.__module__]) or ""
 
     def options(self) -> dict[str, Any]:
         """Every option with its default."""

@@ -46,7 +46,6 @@ RECIPE = Recipe(
     trains="router and experts",
     batch_invariant=True,
     claim="Soft merging, trained by exact gradients, beats discrete routing by estimated gradients and by metadata.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("training",),
 )

@@ -43,6 +43,5 @@ RECIPE = Recipe(
     trains="nothing",
     batch_invariant=True,
     claim=None,
-    claim_shown=None,
     evidence="tests/adapters/test_against_peft.py",
 )

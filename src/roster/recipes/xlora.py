@@ -93,7 +93,6 @@ RECIPE = Recipe(
     trains="router",
     batch_invariant=True,
     claim="A gate trained on mixed data over frozen adapters beats each adapter and their uniform average.",
-    claim_shown=True,
     evidence="docs/results/mix.md",
     needs=("training",),
 )

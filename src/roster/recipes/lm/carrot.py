@@ -41,8 +41,7 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="On simulated models, plug-in estimates of quality and cost come nearer to the oracle's risk with more "
     "data at every trade-off, and are below a binary router's.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("training",),
     kind="lm",
 )

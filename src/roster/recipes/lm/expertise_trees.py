@@ -45,7 +45,6 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="Where experts are good in different regions, regret is below that of one model for all contexts and of "
     "nearest neighbours, and the tree splits where the regions end.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="study",
 )

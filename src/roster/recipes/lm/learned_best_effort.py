@@ -37,8 +37,7 @@ RECIPE = Recipe(
     trains="router",
     batch_invariant=False,
     claim="Availability at over 10 times the request rate of static serving of the large model, near the best quality.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("training",),
     kind="study",
 )

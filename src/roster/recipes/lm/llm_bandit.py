@@ -46,8 +46,7 @@ RECIPE = Recipe(
     trains="router",
     batch_invariant=True,
     claim="One policy serves every preference better than any fixed model, and routes sensibly to a model added later.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("training",),
     kind="lm",
 )

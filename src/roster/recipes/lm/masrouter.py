@@ -44,7 +44,6 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="On simulated agents, deciding mode, roles and models per prompt gains more than the best fixed "
     "configuration and than choosing the model alone, near the best configuration of every type of prompt.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="study",
 )

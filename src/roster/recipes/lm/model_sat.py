@@ -48,8 +48,7 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="On simulated models, beats the best single model, and routes to a model of which it knows aptitude scores "
     "only about as well as to one that was there in training.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("training",),
     kind="lm",
 )

@@ -38,8 +38,7 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="On simulated models, sending each prompt to its domain's model beats a single general model of the same "
     "cost.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("training", "tasks"),
     kind="lm",
 )

@@ -85,7 +85,6 @@ _plain = partial(
     trains="router",
     batch_invariant=True,
     claim=None,
-    claim_shown=None,
     evidence="docs/results/lm.md",
     needs=("training",),
     kind="lm",

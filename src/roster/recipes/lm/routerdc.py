@@ -49,8 +49,7 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="On simulated models, better than cross-entropy to the best model and than the best single model, on other "
     "prompts and on a shifted mix (+2.76 % in distribution and +1.90 % outside over other routers in the paper).",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("training",),
     kind="lm",
 )

@@ -46,8 +46,7 @@ RECIPE = Recipe(
     claim="Without labels, finds who is good at what (the best model on 9 of 14 tasks in the paper), and routing "
     "around each prompt beats the best single model: on simulated models whose embedded answers are the truth plus "
     "noise, not always where answers are right or wrong.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("training", "answers"),
     kind="lm",
 )

@@ -48,8 +48,7 @@ RECIPE = Recipe(
     claim="On simulated skills, recruiting by the prompt's skills beats the best model of its task; a panel of three "
     "recruits beats the task's three best, whether they vote or the ablest aggregator reads them; and no model is "
     "loaded twice (+8.15 % over multi-agent baselines in the paper).",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("training",),
     kind="lm",
 )

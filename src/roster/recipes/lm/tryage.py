@@ -50,8 +50,7 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="On simulated models, names the best of six for a prompt far above chance (50.9 % in the paper, where "
     "language models when asked reach 23.6 %), and its flag for cost moves along the front in one direction.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("training",),
     kind="lm",
 )

@@ -56,7 +56,6 @@ _yardstick = partial(
     trains="nothing",
     batch_invariant=True,
     claim=None,
-    claim_shown=None,
     evidence="docs/results/lm.md",
     kind="lm",
 )

@@ -54,8 +54,7 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="It beats shared-bottom and MMoE, fuses related tasks more, and needs the native part.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("tasks",),
     kind="moe",
 )

@@ -66,7 +66,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="Experts that choose themselves by the norm of their own activation do as well as a router, or better.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

@@ -52,7 +52,6 @@ RECIPE = Recipe(
     batch_invariant=False,
     causal=False,
     claim="Inference is faster at an equal quality: rerouting costs less than dropping, by score less than at random.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

@@ -51,7 +51,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="A router taught by contests among the experts gives a lower loss and richer representations.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

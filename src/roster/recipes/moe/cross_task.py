@@ -52,8 +52,7 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="Learned task routes group tasks by the skill behind them, and a new task is learned from few examples "
     "better than by a dense model.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("tasks",),
     kind="moe",
 )

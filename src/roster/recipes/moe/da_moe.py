@@ -52,7 +52,6 @@ RECIPE = Recipe(
     batch_invariant=True,
     causal=False,
     claim="Tokens that matter get more experts; it beats top-1 and equals top-K with fewer calls of experts.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

@@ -31,7 +31,6 @@ ACTIVE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim=None,
-    claim_shown=None,
     evidence="docs/results/moe.md",
     kind="moe",
 )
@@ -43,7 +42,6 @@ TOTAL = Recipe(
     trains="everything",
     batch_invariant=True,
     claim=None,
-    claim_shown=None,
     evidence="docs/results/moe.md",
     kind="moe",
 )

@@ -71,8 +71,7 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="A mixture routed by task translates directly between two languages better than by way of a third.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("tasks",),
     kind="moe",
 )

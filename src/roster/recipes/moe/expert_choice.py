@@ -49,7 +49,6 @@ RECIPE = Recipe(
     batch_invariant=False,
     causal=False,
     claim="Training reaches the loss of top-1 and top-2 routing in less than half of their steps.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

@@ -47,7 +47,6 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="After fine-tuning, the loss on uncertain tokens depends less on which expert they get than after "
     "fine-tuning with top-k, at the same cost of inference.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

@@ -62,7 +62,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="The loss is lower with fewer parameters at work, and harder tokens go to larger experts.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

@@ -48,7 +48,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="Between a frozen and a fully trained router lies one that collapses less than either and learns better.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

@@ -55,8 +55,7 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="One mixture for related tasks beats one dense model of equal cost; unrelated tasks use different experts.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("tasks",),
     kind="moe",
 )

@@ -73,7 +73,6 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="The loss on rare tokens is below that of an unmasked router, and that on frequent ones not above that of "
     "hash routing.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

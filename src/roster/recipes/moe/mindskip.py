@@ -47,8 +47,7 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="Training the routers alone skips half of the attention at a smaller loss than skipping at random or in "
     "fixed layers.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("training",),
     kind="moe",
 )

@@ -51,7 +51,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim=None,
-    claim_shown=None,
     evidence="docs/results/moe.md",
     kind="moe",
 )

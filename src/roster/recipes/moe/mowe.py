@@ -59,7 +59,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="Experts that belong to words remember more facts than a dense or a routed model of equal cost.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

@@ -50,7 +50,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="Experts with a shared core reach the loss of independent ones with a fraction of their parameters.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

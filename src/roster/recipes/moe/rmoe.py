@@ -49,7 +49,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="A router that carries its state across layers routes better than routers that decide layer by layer.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

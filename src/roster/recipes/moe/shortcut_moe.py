@@ -52,7 +52,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="Communication hides behind computation at the validation loss of top-2 routing.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

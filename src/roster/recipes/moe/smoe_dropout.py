@@ -47,7 +47,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="Under a frozen random router and a growing k, the loss falls with every expert added at inference.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

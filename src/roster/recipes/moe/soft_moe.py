@@ -46,7 +46,6 @@ RECIPE = Recipe(
     batch_invariant=True,
     causal=False,
     claim=None,
-    claim_shown=None,
     evidence="docs/results/moe.md",
     kind="moe",
 )

@@ -61,7 +61,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="The gate finds the regions of a field, beats gates that ignore the place, and needs both training tricks.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

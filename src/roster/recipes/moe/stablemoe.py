@@ -55,7 +55,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="With routes frozen after an early stage, no token changes its expert any more, and the loss is lower.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

@@ -49,7 +49,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="Harder tokens pass more strata, and the loss is below that of a flat mixture with as many parameters.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

@@ -47,7 +47,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="At equal cost per token, a top-1 mixture reaches a lower loss than the dense model.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

@@ -44,8 +44,7 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="Unrelated tasks hurt a dense model but not task-gated experts, and a task with little data gains from a "
     "related one.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("tasks",),
     kind="moe",
 )

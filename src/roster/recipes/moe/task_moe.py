@@ -48,8 +48,7 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="A task's sub-network answers exactly as the full mixture with far fewer parameters, and routing by task "
     "reaches a lower loss than routing by token.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("tasks",),
     kind="moe",
 )

@@ -84,8 +84,7 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="Routing by attributes takes away the interference between the gradients of conflicting tasks, and the "
     "experts of a task merge into one block that answers the same.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     needs=("tasks",),
     kind="moe",
 )

@@ -67,7 +67,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="Experts found by quantising the token change less under noise than experts chosen by a softmax gate.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

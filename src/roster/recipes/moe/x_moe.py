@@ -49,7 +49,6 @@ RECIPE = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="Routing by cosine in a small space keeps token representations from collapsing, and routes stay steadier.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="moe",
 )

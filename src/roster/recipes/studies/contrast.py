@@ -38,7 +38,6 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="Decoding by self-contrast answers more questions right than greedy decoding of the same mixture, and than "
     "activating more experts.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="study",
 )

@@ -36,7 +36,6 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="At equal mean cost, gates trained with the heads are more accurate and better calibrated than confidence "
     "thresholds.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="study",
 )

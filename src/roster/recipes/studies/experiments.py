@@ -56,8 +56,7 @@ VISION = Recipe(
     batch_invariant=True,
     claim="Experts that choose tokens are more accurate than tokens that choose experts, and soft mixtures are the "
     "most accurate.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="study",
 )
 CLUSTERS = Recipe(
@@ -69,8 +68,7 @@ CLUSTERS = Recipe(
     batch_invariant=True,
     claim="On a mixture of classification problems, nonlinear experts with a router succeed where one expert and "
     "linear experts fail, and the router finds the clusters.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="study",
 )
 PATCHES = Recipe(
@@ -82,8 +80,7 @@ PATCHES = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="Experts that each take a few patches need fewer training images than a network that sees all of them.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="study",
 )
 GRANULARITY = Recipe(
@@ -94,7 +91,6 @@ GRANULARITY = Recipe(
     trains="everything",
     batch_invariant=True,
     claim="At equal cost the loss falls with granularity, by a power law.",
-    claim_shown=False,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="study",
 )

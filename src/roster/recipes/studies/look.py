@@ -29,7 +29,6 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="Routers prefer the expert whose answer has the larger norm, and experts differ more in deeper layers, the "
     "last excepted.",
-    claim_shown=True,
-    evidence="docs/results/checks.md",
+    evidence="docs/results/claims.md",
     kind="study",
 )

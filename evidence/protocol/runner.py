@@ -1,0 +1,133 @@
+"""Runs what the declarations ask for and the records lack, in one process or several.
+
+Covers nothing of what the runs mean; see `verdict`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import inspect
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from importlib.metadata import version
+from pathlib import Path
+
+from evidence.protocol.check import Check, Draw
+from evidence.protocol.declaration import require_committed, require_same
+from evidence.protocol.record import Line, Record
+from roster.errors import RosterError
+
+Task = tuple[str, str, Draw]
+"""Name of the check, contender, draw."""
+
+
+def measure(find: Callable[[str], Check], task: Task) -> Line:
+    """One run, in whatever process."""
+    import torch
+
+    torch.set_num_threads(1)  # processes run side by side, and one thread's sums do not depend on the machine's cores
+    name, contender, draw = task
+    check = find(name)
+    start = time.monotonic()
+    value = float(check.contenders[contender](draw))
+    return Line(
+        contender=contender,
+        ground=draw.ground,
+        luck=draw.luck,
+        value=value if value == value and abs(value) != float("inf") else None,
+        seconds=round(time.monotonic() - start, 2),
+        date=datetime.date.today().isoformat(),
+        made_by=made_by(),
+        code=code_digest(),
+        declaration=check.declaration.digest(),
+    )
+
+
+def run_all(
+    names: Sequence[str],
+    find: Callable[[str], Check],
+    folder: Path,
+    jobs: int = 1,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Runs whatever is missing; every run is on disk as soon as it ends.
+
+    Args:
+        names: of checks.
+        find: a check by name; importable, for other processes call it too.
+        folder: with `declarations` and `records`.
+        jobs: processes.
+        report: is told of every run.
+
+    Raises:
+        RosterError: a check is not declared, is another than was declared, or is not committed; before any run.
+    """
+    records: dict[str, Record] = {}
+    for name in names:
+        declaration = find(name).declaration
+        require_same(declaration, folder / "declarations")
+        require_committed(declaration.file(folder / "declarations"))
+        records[name] = Record(folder / "records", declaration)
+    tasks = [
+        (name, contender, draw)
+        for name in names
+        for contender, draw in find(name).draws()
+        if (contender, draw.ground, draw.luck) not in records[name].lines
+    ]
+    start = time.monotonic()
+    for done, (task, line) in enumerate(_measured(find, tasks, jobs), 1):
+        records[task[0]].add(line)
+        left = (time.monotonic() - start) / done * (len(tasks) - done)
+        report(
+            f"{done}/{len(tasks)}, {left / 60:.0f} min left: {task[0]}, {line.contender}, seed {line.ground}: "
+            f"{line.value} ({line.seconds:.1f} s)"
+        )
+
+
+def try_all(names: Sequence[str], find: Callable[[str], Check], report: Callable[[str], None] = print) -> None:
+    """Every contender of every check once, in a short run of which nothing is kept: that it runs at all."""
+    for name in names:
+        start = time.monotonic()
+        for contender in find(name).contenders:
+            line = measure(find, (name, contender, Draw(0, 0, short=True)))
+            if line.value is None:
+                raise RosterError(f"check {name!r}: contender {contender!r} gives no number")
+        report(f"{name}: runs, {time.monotonic() - start:.1f} s")
+
+
+def _measured(find: Callable[[str], Check], tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Line]]:
+    if jobs <= 1:
+        for task in tasks:
+            yield task, measure(find, task)
+        return
+    # A fresh interpreter each: a forked one would share torch's threads, which do not survive it.
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(measure, find, task): task for task in tasks}
+        try:
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def made_by() -> str:
+    """Machine and versions."""
+    versions: Mapping[str, str] = {name: version(name) for name in ("torch", "transformers", "numpy")}
+    return f"{platform.machine()}, {os.cpu_count()} cores, 1 thread; Python {platform.python_version()}, " + ", ".join(
+        f"{name} {number}" for name, number in versions.items()
+    )
+
+
+def code_digest() -> str:
+    """Of the source of all checks and grounds that are loaded here."""
+    rooms = ("evidence.checks.", "evidence.grounds.")
+    names = sorted(name for name in sys.modules if name.startswith(rooms))
+    source = "".join(inspect.getsource(sys.modules[name]) for name in names)
+    return hashlib.sha256(source.encode()).hexdigest()[:12]
