@@ -141,7 +141,7 @@ def post(http, client, body):
 
 def stream(http, client, body):
     lines = post(http, client, body).text.splitlines()
-    data = [line.removeprefix("data: ") for line in lines if line]
+    data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     return [each if each == "[DONE]" else json.loads(each) for each in data]
 
 

@@ -94,6 +94,22 @@ def test_breaker():
     assert breaker.wait == 0, "counted anew"
 
 
+def test_a_breaker_heeds_retry_after():
+    now = 0.0
+    breaker = Breaker(1, 10.0, lambda: now)
+    breaker.failed(45.0)
+    assert breaker.wait == 45
+    now = 44.0
+    assert breaker.wait == 1
+    now = 45.0
+    breaker.begin()
+    assert breaker.wait == 10, "a trial under way has the usual time"
+    breaker.failed(2.0)
+    assert breaker.wait == 10, "it lengthens the cooldown and never shortens it"
+    breaker.failed(1e9)
+    assert breaker.wait == 3600
+
+
 def test_prices():
     price = Price(input=1.0, output=10.0)
     assert cost(price, Usage(10, 3)) == 40_000

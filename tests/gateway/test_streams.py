@@ -9,9 +9,9 @@ import openai
 import pytest
 from starlette.responses import JSONResponse, StreamingResponse
 
-from gateway.servers import PATIENT, settings, sse, whole
+from gateway.servers import PATIENT, on_loop, settings, sse, whole
 from gateway.test_counting import delta, streaming
-from gateway.test_failures import bearer, post, stream
+from gateway.test_failures import bearer, eventually, idle, post, stream
 
 ASK = [{"role": "user", "content": "count to three"}]
 USAGE = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
@@ -154,3 +154,54 @@ class AsciiAnswer(JSONResponse):
 
     def render(self, content):
         return json.dumps(content).encode()
+
+
+def late(pause, *parts):
+    """An upstream that thinks before it says anything."""
+
+    async def send():
+        await asyncio.sleep(pause)
+        for part in parts:
+            yield sse(part)
+
+    return lambda body, headers: StreamingResponse(send(), media_type="text/event-stream")
+
+
+def test_silence_before_the_first_chunk_is_kept_alive(start, upstream, http):
+    upstream.does["secret-small"] = late(0.7, TEXT, FINISH)
+    client, _ = start(listen={"keep_alive": 0.1})
+    body = {"model": "small", "messages": ASK, "stream": True}
+    with http.stream("POST", f"{client.base_url}chat/completions", json=body, headers=bearer(client)) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in response.iter_lines() if line]
+    first = next(at for at, line in enumerate(lines) if line.startswith("data: "))
+    assert first >= 3, "comments come while the model thinks"
+    assert all(line.startswith(": ") for line in lines[:first])
+    assert (lines[-1], json.loads(lines[-2][6:])["roster"]["model"]) == ("data: [DONE]", "small")
+    told = client.chat.completions.create(model="small", messages=ASK, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in told) == "one two three"
+
+
+def test_a_failure_after_a_long_silence_is_an_error_event(start, upstream, http):
+    upstream.does |= {"secret-small": late(0.5, {"error": {"message": "secret"}}), "secret-large": "stops"}
+    client, gateway = start(listen={"keep_alive": 0.1})
+    events = [each for each in stream(http, client, {"model": "small", "messages": ASK, "stream": True}) if each]
+    assert events[-1]["error"]["code"] == "upstream_failed"
+    assert events[-1]["roster"]["attempts"][0]["outcome"] == "reported"
+    with pytest.raises(openai.APIError, match="No model answered"):
+        list(client.chat.completions.create(model="small", messages=ASK, stream=True))
+    assert idle(gateway)
+
+
+def test_a_client_that_leaves_a_silent_model_stops_it(start, upstream, http):
+    upstream.does["secret-small"] = "hangs"
+    client, gateway = start(listen={"keep_alive": 0.05})
+    body = {"model": "small", "messages": ASK, "stream": True}
+    with http.stream("POST", f"{client.base_url}chat/completions", json=body, headers=bearer(client)) as response:
+        call = response.headers["x-roster-id"]
+        lines = response.iter_lines()  # which ends the call when nobody has it any more
+        assert next(lines).startswith(": ")
+        assert eventually(lambda: gateway.runtime.ways.in_flight["small@up"] == 1)
+    assert idle(gateway)
+    assert eventually(lambda: on_loop(gateway.store.call(call)) is not None)
+    assert on_loop(gateway.store.call(call)).outcome == "abandoned"

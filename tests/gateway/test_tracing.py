@@ -12,7 +12,7 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 @pytest.fixture
 def traced(start):
-    """(client, the spans so far as a function)."""
+    """(client, gateway, the spans so far as a function)."""
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -20,12 +20,12 @@ def traced(start):
     provider, kept = sdk.TracerProvider(), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(kept))
     gateway.traces = Traces(provider)
-    return client, kept.get_finished_spans
+    return client, gateway, kept.get_finished_spans
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_request_and_its_calls_are_one_trace(traced, upstream, stream):
-    client, spans = traced
+    client, _, spans = traced
     upstream.does["secret-large"] = "answers"
     upstream.does["secret-small"] = leaking(500)
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -49,7 +49,7 @@ def test_a_request_and_its_calls_are_one_trace(traced, upstream, stream):
 
 
 def test_a_failed_request_is_an_error(traced, upstream):
-    client, spans = traced
+    client, _, spans = traced
     upstream.does["secret-small"] = leaking(500)
     with pytest.raises(Exception, match="No model answered"):
         client.chat.completions.create(model="small", messages=ASK)

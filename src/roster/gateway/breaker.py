@@ -1,5 +1,7 @@
 """Circuit breaking: a model that fails again and again is left alone for a while, then tried by one request.
 
+An upstream that says with Retry-After when it wants to be asked again is not tried sooner, up to `LONGEST`.
+
 There is one circuit for each way to a model (see `ways.py`): a model that is broken says nothing about its neighbours
 on the same server.
 """
@@ -8,6 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+
+LONGEST = 3600.0
+"""Seconds: an upstream that asks for more is tried again all the same, so that a wrong clock closes no way for good."""
 
 
 class Breaker:
@@ -24,15 +29,18 @@ class Breaker:
         self.in_a_row = 0
         self.opened_at: float | None = None
         self.trial_since: float | None = None
+        self._asked_wait = 0.0
 
     @property
     def wait(self) -> float:
         """Seconds until a call may be made; 0.0 when it may be made now."""
         if self.opened_at is None:
             return 0.0
-        # A trial whose end nobody reported must not close the way for ever.
-        since = self.opened_at if self.trial_since is None else self.trial_since
-        return max(0.0, since + self.cooldown - self.clock())
+        if self.trial_since is None:
+            until = self.opened_at + max(self.cooldown, self._asked_wait)
+        else:  # a trial whose end nobody reported must not close the way for ever
+            until = self.trial_since + self.cooldown
+        return max(0.0, until - self.clock())
 
     def begin(self) -> None:
         """A call is about to be made; while the circuit is open it is the trial, and others wait for it."""
@@ -43,9 +51,10 @@ class Breaker:
         """It answered."""
         self.in_a_row, self.opened_at, self.trial_since = 0, None, None
 
-    def failed(self) -> None:
-        """It did not answer, or not sensibly."""
+    def failed(self, retry_after: float | None = None) -> None:
+        """It did not answer, or not sensibly; `retry_after`: seconds until it wants to be asked again."""
         self.in_a_row += 1
+        self._asked_wait = min(retry_after or 0.0, LONGEST)
         if self.in_a_row >= self.failures:
             self.opened_at, self.trial_since = self.clock(), None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from roster.gateway.requests import ChatRequest, FeedbackRequest, RouteRequest, 
 from roster.gateway.runtime import Runtime
 from roster.gateway.session import Answer, Session
 from roster.gateway.store import ScoredBefore
+from roster.gateway.waiting import Waiting
 from roster.gateway.wishes import names, understand
 
 if TYPE_CHECKING:
@@ -73,19 +75,9 @@ async def _generate(request: Request, body: ChatRequest | TextRequest) -> Respon
         return await _again(gateway, caller, kept)
     session = Session(gateway, caller, wanted)
     session.traceparent = request.headers.get("traceparent")
-    try:
-        answer = await session.answer()
-    except ApiError as error:
-        await session.finish(session.legs[-1] if session.legs else None, error.code)
-        if session.legs:
-            attempts = [leg.record() for leg in session.legs]
-            error.extra |= {"roster": {"id": session.id, "policy": session.policy, "attempts": attempts}}
-        raise
-    except BaseException:
-        gateway.spawn(session.finish(session.legs[-1] if session.legs else None, "abandoned"))
-        raise
     if body.stream:
-        return Relay(session, answer, _headers(session, answer))
+        return await _streamed(session)
+    answer = await _answered(session)
     assert answer.body is not None
     await session.finish(answer.leg)
     told = answer.body | {
@@ -98,6 +90,34 @@ async def _generate(request: Request, body: ChatRequest | TextRequest) -> Respon
         gateway.answers.keep(caller, wanted, told, (session.policy, answer.leg.decision, answer.leg.usage))
     cost = {"x-roster-cost": f"{session.cost / NANO:.9f}"}
     return AsciiJson(told, headers=_headers(session, answer) | cost)
+
+
+async def _streamed(session: Session) -> Response:
+    """With its own status and headers where the first chunk, or a failure, comes before a client grows impatient."""
+    answer = asyncio.create_task(_answered(session))
+    try:
+        await asyncio.wait({answer}, timeout=session.runtime.config.listen.keep_alive)
+    except asyncio.CancelledError:
+        answer.cancel()
+        raise
+    if not answer.done():
+        return Waiting(session, answer)
+    return Relay(session, answer.result(), _headers(session, answer.result()))
+
+
+async def _answered(session: Session) -> Answer:
+    """The answer; where there is none, the request is over, and the error says what was tried."""
+    try:
+        return await session.answer()
+    except ApiError as error:
+        await session.finish(session.legs[-1] if session.legs else None, error.code)
+        if session.legs:
+            attempts = [leg.record() for leg in session.legs]
+            error.extra |= {"roster": {"id": session.id, "policy": session.policy, "attempts": attempts}}
+        raise
+    except BaseException:
+        session.gateway.spawn(session.finish(session.legs[-1] if session.legs else None, "abandoned"))
+        raise
 
 
 async def _again(gateway: Gateway, caller: Caller, kept: Kept) -> Response:

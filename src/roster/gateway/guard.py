@@ -67,7 +67,6 @@ class Guard:
             return
         if body is None:
             return
-        state["size"] = len(body)
         await self.app(scope, _replay(body, receive), send)
 
 

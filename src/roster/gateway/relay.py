@@ -1,8 +1,9 @@
 """A streamed answer on its way to the client: chunks are renamed, counted and passed on; the last tells what it cost.
 
 The `roster` field is in the usage chunk where the client asked for one, else in a chunk of its own with an empty delta,
-since clients look at `choices[0]`; no chunk is held back. While a model is silent, comments keep the connection. An
-upstream that sends garbage or stops mid-answer ends the stream with an error event and without [DONE].
+since clients look at `choices[0]`; no chunk is held back. While a model is silent, comments keep the connection (before
+its first chunk that is `waiting.py`'s business). An upstream that sends garbage or stops mid-answer ends the stream
+with an error event and without [DONE].
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from roster.gateway.errors import ApiError
 from roster.gateway.prices import Usage, read_usage
 from roster.gateway.session import Answer, Session
-from roster.gateway.sse import DONE, event
+from roster.gateway.sse import DONE, KEEP_ALIVE, event
 from roster.gateway.upstreams import Failure
 
 _FRAME = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"})
@@ -62,8 +63,12 @@ class Relay(StreamingResponse):
             await super().__call__(scope, receive, noted)
         finally:
             alive.cancel()
-            # On its own task: a client that has gone takes this one with it.
-            self._session.gateway.spawn(self._end("disconnected"))
+            self.abandon()
+
+    def abandon(self) -> None:
+        """The client has gone, or everything has been sent, and then this does nothing."""
+        # On its own task: a client that has gone takes this one with it.
+        self._session.gateway.spawn(self._end("disconnected"))
 
     async def _keep_alive(self, send: Send) -> None:
         every = self._session.runtime.config.listen.keep_alive
@@ -71,7 +76,7 @@ class Relay(StreamingResponse):
             await asyncio.sleep(max(0.01, self._quiet_since + every - time.monotonic()))
             if self._open and time.monotonic() >= self._quiet_since + every:
                 self._quiet_since = time.monotonic()
-                await send({"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True})
+                await send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
 
     async def _events(self) -> AsyncIterator[bytes]:
         outcome = "answered"
@@ -137,7 +142,7 @@ class Relay(StreamingResponse):
     def _charge(self) -> None:
         """By the upstream's count; without one, by what went through."""
         if self._answer.stream is not None:
-            self._session.charge(self._leg, self._used())
+            self._leg.charge(self._used())
 
     def _used(self) -> Usage:
         """The last count and what came after it: a client may leave, or an upstream end, between two."""

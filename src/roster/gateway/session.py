@@ -1,7 +1,7 @@
 """One request's way through the gateway: decide, reserve, ask, and if need be ask another; then settle once.
 
-A *leg* is one call to one model. Legs follow each other when a model fails, when a budget does not reach for it, or
-when a cascade's answer is not confident enough.
+Legs (`legs.py`) follow each other when a model fails, when a budget does not reach for it, or when a cascade's answer
+is not confident enough.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from roster.errors import RosterError
@@ -22,9 +22,11 @@ from roster.gateway.errors import ApiError, rate_limited
 from roster.gateway.fitting import unfit
 from roster.gateway.keys import NANO, Caller
 from roster.gateway.ledger import Purse
+from roster.gateway.legs import Leg
 from roster.gateway.outgoing import limit_field, limited
-from roster.gateway.prices import NO_USAGE, Usage
+from roster.gateway.prices import Usage
 from roster.gateway.requests import Asked
+from roster.gateway.tracing import Ended
 from roster.gateway.upstreams import Failure, Stream, Target
 from roster.gateway.wishes import Wish, understand
 from roster.lm.policy import Decision
@@ -33,38 +35,6 @@ if TYPE_CHECKING:
     from roster.gateway.gateway import Gateway
 
 log = logging.getLogger("roster.gateway")
-
-
-@dataclass
-class Leg:
-    """One call to one model.
-
-    Attributes:
-        target: the model.
-        decision: why it was asked.
-        outcome: answered, escalated, over_budget, or what failed; "asked" while it is under way.
-        cost: in billionths.
-        usage: its tokens, once known.
-        confidence: of its answer, where it was looked at.
-        upstream_id: the upstream's name for the answer.
-        headers: the upstream's, for the client.
-    """
-
-    target: Target
-    decision: Decision
-    outcome: str = "asked"
-    cost: int = 0
-    usage: Usage = NO_USAGE
-    confidence: float | None = None
-    begun: float = field(default_factory=time.perf_counter)
-    ended: float | None = None
-    upstream_id: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
-
-    def record(self) -> dict[str, Any]:
-        """What the client is told about it."""
-        told: dict[str, Any] = {"model": self.target.name, "outcome": self.outcome, "cost": self.cost / NANO}
-        return told if self.confidence is None else told | {"confidence": round(self.confidence, 4)}
 
 
 @dataclass(frozen=True)
@@ -213,8 +183,7 @@ class Session:
 
     async def _ask(self, leg: Leg) -> Answer:
         target, client = leg.target, self.gateway.client
-        target.breaker.begin()
-        self.runtime.ways.in_flight[target.way] += 1
+        leg.begin(self.runtime.ways)
         try:
             # A cascade must see the whole answer before it lets anything through.
             if self.asked.request.stream and leg.decision.escalate_below is None:
@@ -235,7 +204,7 @@ class Session:
             raise
         target.breaker.succeeded()
         leg.upstream_id = body.get("id")
-        self.charge(leg, prices.read_usage(body.get("usage")) or self._counted(leg, body))
+        leg.charge(prices.read_usage(body.get("usage")) or self._counted(leg, body))
         self.end_leg(leg, "answered")
         return Answer(leg, body=body)
 
@@ -258,23 +227,12 @@ class Session:
             return usage
         return replace(usage, completion=min(usage.completion, limit * self.asked.answers))
 
-    def charge(self, leg: Leg, usage: Usage) -> None:
-        """Notes what a leg used."""
-        leg.usage, leg.cost = usage, prices.cost(leg.target.model.price, usage)
-
     def end_leg(self, leg: Leg, outcome: str) -> None:
         """A call to a model is over."""
-        metrics, name = self.gateway.metrics, leg.target.name
-        leg.outcome, leg.ended = outcome, time.perf_counter()
-        self.runtime.ways.in_flight[leg.target.way] -= 1
-        metrics.attempts.labels(name, outcome).inc()
-        metrics.answer_seconds.labels(name).observe(time.perf_counter() - leg.begun)
-        metrics.tokens.labels(name, "prompt").inc(leg.usage.prompt)
-        metrics.tokens.labels(name, "completion").inc(leg.usage.completion)
-        metrics.cost.labels(name).inc(leg.cost / NANO)
+        leg.end(outcome, self.runtime.ways, self.gateway.metrics)
 
     def _failed(self, leg: Leg, failure: Failure) -> None:
-        leg.target.breaker.failed()
+        leg.target.breaker.failed(failure.retry_after)
         self.end_leg(leg, failure.kind)
         if failure.kind == "rate_limited":
             self._waits.append(failure.retry_after)
@@ -370,10 +328,15 @@ class Session:
         if not await self._purse.settle(self.cost, call):
             return
         self.gateway.rates.spent(self.caller, sum(each.usage.prompt + each.usage.completion for each in self.legs))
-        self.gateway.traces.ended(self, outcome)
+        self.gateway.traces.ended(self._trace(), outcome)
         if outcome == "answered":
             self.gateway.shadows.follow(self.policy, self.asked)
         log.info(
             "%s key=%s policy=%s model=%s outcome=%s cost=%.9f", self.id, self.caller.name, self.policy,
             None if leg is None else leg.target.name, outcome, self.cost / NANO,
         )  # fmt: skip
+
+    def _trace(self) -> Ended:
+        operation, name = "chat" if self.asked.kind == "chat" else "text_completion", self.asked.request.model
+        cost, parent = self.cost / NANO, self.traceparent
+        return Ended(operation, name, self.id, self.caller.name, self.wish, cost, self.begun, parent, self.legs)

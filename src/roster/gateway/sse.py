@@ -11,6 +11,8 @@ from typing import Any
 LARGEST_EVENT = 8 * 1024 * 1024
 """Bytes; whoever sends more without ending the event does not speak this protocol."""
 DONE = "[DONE]"
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment, which clients ignore."""
 _FIELD = re.compile(r"[A-Za-z][\w-]*(:|$)|:|$")
 """How a line of the protocol begins; fields that it does not know are ignored, as it demands."""
 

@@ -9,15 +9,44 @@ added to its way.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from roster.errors import RosterError
 from roster.gateway.keys import NANO
+from roster.gateway.legs import Leg
+from roster.gateway.wishes import Wish
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from roster.gateway.session import Leg, Session
+
+@dataclass(frozen=True)
+class Ended:
+    """A request at its end, as a trace tells it.
+
+    Attributes:
+        operation: chat, text_completion, embeddings or responses.
+        model: the name that was asked for.
+        id: in the ledger.
+        key: whose request it is.
+        wish: what the name was understood as.
+        cost: of all calls, in the currency.
+        begun: when, by `time.perf_counter`.
+        parent: the client's `traceparent`.
+        legs: the calls.
+    """
+
+    operation: str
+    model: str
+    id: str
+    key: str
+    wish: Wish
+    cost: float
+    begun: float
+    parent: str | None
+    legs: Sequence[Leg]
 
 
 def exporter() -> TracerProvider:
@@ -49,40 +78,40 @@ class Traces:
         self._provider = provider
         self._tracer = None if provider is None else provider.get_tracer("roster.gateway")
 
-    def ended(self, session: Session, outcome: str) -> None:
+    def ended(self, request: Ended, outcome: str) -> None:
         """A request has come to its end."""
         if self._tracer is None:
             return
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        # What the session timed is on a clock without a date.
+        # What the request timed is on a clock without a date.
         epoch = time.time_ns() - time.perf_counter_ns()
-        carrier = {} if session.traceparent is None else {"traceparent": session.traceparent}
+        carrier = {} if request.parent is None else {"traceparent": request.parent}
         context = TraceContextTextMapPropagator().extract(carrier)
-        asked = session.asked
+        kind = "text" if request.operation == "text_completion" else request.operation
         span = self._tracer.start_span(
-            f"{asked.kind} {asked.request.model}"[:128],
+            f"{kind} {request.model}"[:128],
             context,
             trace.SpanKind.SERVER,
             _known(
                 {
-                    "gen_ai.operation.name": "chat" if asked.kind == "chat" else "text_completion",
-                    "gen_ai.request.model": asked.request.model,
-                    "roster.id": session.id,
-                    "roster.key": session.caller.name,
-                    "roster.policy": session.policy,
-                    "roster.experiment": session.wish.experiment,
+                    "gen_ai.operation.name": request.operation,
+                    "gen_ai.request.model": request.model,
+                    "roster.id": request.id,
+                    "roster.key": request.key,
+                    "roster.policy": request.wish.policy,
+                    "roster.experiment": request.wish.experiment,
                     "roster.outcome": outcome,
-                    "roster.cost": session.cost / NANO,
+                    "roster.cost": request.cost,
                 }
             ),
-            start_time=epoch + round(session.begun * 1e9),
+            start_time=epoch + round(request.begun * 1e9),
         )
         if outcome != "answered":
             span.set_status(trace.StatusCode.ERROR, outcome)
         below = trace.set_span_in_context(span)
-        for leg in session.legs:
+        for leg in request.legs:
             self._call(leg, below, epoch)
         span.end()
 
