@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo docs gateway-demo test lint evidence evidence-quick bench pocket smol wheel clean
+.PHONY: demo docs gateway-demo test lint evidence evidence-quick bench mutants pocket smol wheel clean
 
 demo: $(STAMP)
 	$(BIN)/roster demo
@@ -42,6 +42,12 @@ evidence: $(STAMP)
 # Every contender of every check for a few steps; nothing is kept.
 evidence-quick: $(STAMP)
 	$(BIN)/python -m evidence.run --quick
+
+# How many small changes to core code the tests notice: hours on one core, and carries on where it stopped.
+mutants: $(STAMP)
+	$(PIP) -c constraints.txt -e '.[mutants]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutants
+	$(BIN)/python -m mutants.report
 
 pocket: $(STAMP)
 	$(BIN)/python -m roster.pocket.make
