@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 import transformers
+from tokenizers import Tokenizer as Tokens
+from tokenizers import decoders, models, pre_tokenizers
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -83,6 +85,43 @@ class Tokenizer:
 
     def decode(self, ids: Any) -> str:
         return " ".join(str(int(each)) for each in torch.as_tensor(ids).reshape(-1))
+
+
+CHAT = (
+    "{{ '<s>system: be kind<e>' }}{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '<e>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+_LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def chat_tokenizer(template: str | None = CHAT) -> transformers.PreTrainedTokenizerFast:
+    """A byte is a token; with a chat template that speaks first, as a system."""
+    vocabulary = {letter: at for at, letter in enumerate(["<pad>", "<s>", "<e>", *_LETTERS])}
+    inner = Tokens(models.BPE(vocab=vocabulary, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    made = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="<e>"
+    )
+    made.chat_template = template
+    return made
+
+
+def chat_base() -> Any:
+    """A random Llama for that tokenizer."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(_LETTERS) + 3,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        initializer_range=0.3,
+        **_IDS,
+    )
+    return transformers.LlamaForCausalLM(config).eval()
 
 
 def tokens(*lengths: int, seed: int = 0) -> list[torch.Tensor]:

@@ -3,6 +3,7 @@
     import roster
 
     model = roster.load("pocket", experts="adapters/", router="arrow-mbc")
+    inputs = model.inputs("reverse: abcd =")
     with roster.trace(model) as routes:
         model.generate(**inputs)
     routes.print()

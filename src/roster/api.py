@@ -15,7 +15,8 @@ from roster.analyze.trace import Trace
 from roster.errors import RosterError
 from roster.folders import load_folder
 from roster.library import Library
-from roster.recipes import find
+from roster.prompts import Rendering
+from roster.recipes import check_needs, find
 from roster.routed.base import finding, load_base, load_tokenizer
 from roster.saving import MANIFEST
 
@@ -27,6 +28,7 @@ def load(
     router: str | None = None,
     options: Mapping[str, Any] | None = None,
     tokenizer: Any = None,
+    template: bool | None = None,
     **kwargs: Any,
 ) -> Any:
     """A model that routes among experts.
@@ -42,6 +44,8 @@ def load(
         router: a recipe's name; see `roster methods`.
         options: the recipe's options.
         tokenizer: the base's tokenizer; found beside the base by default.
+        template: whether prompts go through the tokenizer's chat template, where it has one (the default for a mixture
+            that is built; a saved one does as it was built); False reads texts as they stand.
         kwargs: for transformers' `from_pretrained` (dtype, device_map, quantization_config, ...).
 
     Returns:
@@ -56,11 +60,11 @@ def load(
                 f"{str(base)[:80]!r} is not a saved mixture: give experts= (a folder of adapters) and router= "
                 "(see `roster methods`) to build one"
             )
-        return load_folder(Path(base), **kwargs)
+        return _rendering_as(load_folder(Path(base), **kwargs), template)
     if isinstance(experts, (str, Path)) and (Path(experts) / MANIFEST).is_file():
         if router is not None:
             raise RosterError(f"{str(experts)!r} is a saved mixture and has its router; leave router= out")
-        return load_folder(Path(experts), base=base, **kwargs)
+        return _rendering_as(load_folder(Path(experts), base=base, **kwargs), template)
     if router is None:
         raise RosterError("which router? give router=, for example 'arrow-mbc'; see `roster methods`")
     recipe = find(router)
@@ -68,14 +72,22 @@ def load(
         raise RosterError(f"recipe {router!r} does not route among adapters (it is of kind {recipe.kind!r})")
     mixing = recipe(options)
     library = experts if isinstance(experts, Library) else Library.read(Path(experts))
+    check_needs(recipe, library)
     if isinstance(base, nn.Module):
         model, name = base, None
     else:
         model, name = load_base(base, **kwargs)
         tokenizer = load_tokenizer(base, **finding(kwargs)) if tokenizer is None else tokenizer
-    routed = attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=tokenizer)
+    rendering = None if tokenizer is None else Rendering(tokenizer, template is not False)
+    routed = attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=rendering)
     routed.roster.base_name = name
     return routed
+
+
+def _rendering_as(model: Any, template: bool | None) -> Any:
+    if template is not None:
+        model.roster.template = template
+    return model
 
 
 @contextmanager

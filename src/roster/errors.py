@@ -1,4 +1,4 @@
-"""The one error type that users meet, and the helper that suggests what they may have meant."""
+"""What users meet: the one error type, the one kind of note, and the helper that suggests what they may have meant."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterable
 
 class RosterError(ValueError):
     """What a user gave cannot be used; the message says what, where, and what to do about it."""
+
+
+class RosterNote(UserWarning):
+    """What works, but is likely not what the user meant; the command line shows it as one line."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

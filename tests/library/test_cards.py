@@ -29,10 +29,10 @@ def test_round_trip(tmp_path):
     [
         ("{", "is not JSON"),
         ("[]", "must hold an object with a task, not a list"),
-        ("{}", "task: Field required"),
-        ('{"task": 3}', "task: Input should be a valid string"),
-        ('{"task": "a", "examples": "one"}', "examples: Input should be a valid list"),
-        ('{"task": "a", "examples": ["one", 2]}', r"examples\.1: Input should be a valid string"),
+        ("{}", "field 'task' is missing: it must be a text"),
+        ('{"task": 3}', "field 'task' must be a text, .*; not 3"),
+        ('{"task": "a", "examples": "one"}', "field 'examples' must be a list of prompts: .*; not \"one\""),
+        ('{"task": "a", "examples": ["one", 2]}', "field 'examples', item 2, must be a list of prompts: .*; not 2"),
         ('{"task": "a", "exmaples": []}', "unknown field 'exmaples': did you mean 'examples'?"),
     ],
 )

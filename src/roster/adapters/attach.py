@@ -19,6 +19,8 @@ from roster.errors import RosterError
 from roster.experts import LowRankExperts
 from roster.library import Library
 from roster.library.fits import linear_size
+from roster.library.templates import check_templates
+from roster.prompts import Rendering
 from roster.routed.becoming import become
 from roster.routed.model import routed_class
 from roster.routed.placement import computes_in, device_of, experts_in
@@ -47,7 +49,7 @@ def attach(
         library: the experts; every one is checked against the model first.
         mixing: the composition.
         recipe, options: the method's name and arguments, kept for saving.
-        tokenizer: for recipes that read the cards' example prompts.
+        tokenizer: of the base, for recipes that read the cards' example prompts; or a `Rendering` of it.
         tasks: the known tasks; by default what the recipe reads off the library.
         prepare: False leaves the routers' buffers to be loaded from a folder.
 
@@ -61,6 +63,9 @@ def attach(
         raise RosterError("experts are already attached to this model: load the base anew")
     check_whole_layers(model)
     library.check(model)
+    rendering = None if tokenizer is None else Rendering.of(tokenizer)
+    if rendering is not None:
+        check_templates(library, rendering)
     output_layer = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if tasks is None:
         tasks = mixing.tasks(library) if callable(mixing.tasks) else ()
@@ -73,7 +78,7 @@ def attach(
             )
     check_streams(model, [site.name for site in sites], mixing, recipe, mixing.at)
     mixture = AdapterMixture(mixing, library.names, tasks, recipe, options or {})
-    surroundings = Surroundings(model, library, tokenizer) if prepare else None
+    surroundings = _surroundings(model, library, rendering) if prepare else None
     # Everything is made before anything is attached: recipes prepare on the plain base, and when one of them raises, a
     # plain base is what remains.
     _fill_whole(model, sites, mixing, mixture, surroundings)
@@ -90,7 +95,8 @@ def attach(
         model.get_submodule(name).register_forward_hook(routed_linear.after)
     base: type = type(model)
     become(model, routed_class(base), mixture)
-    mixture.tokenizer = tokenizer
+    if rendering is not None:
+        mixture.tokenizer, mixture.template = rendering.tokenizer, rendering.template
     keeps = mixing.experts is not None
     mixture.adapters = {name: library[name] if keeps else replace(library[name], modules={}) for name in library.names}
     for name, parameter in model.named_parameters():
@@ -98,6 +104,12 @@ def attach(
         if f"{CHILD}." not in name:
             parameter.requires_grad_(False)
     return model.train(model.training)  # what was added is in the mode of the rest
+
+
+def _surroundings(model: nn.Module, library: Library, rendering: Rendering | None) -> Surroundings:
+    if rendering is None:
+        return Surroundings(model, library)
+    return Surroundings(model, library, rendering.tokenizer, rendering.template)
 
 
 def linear_sites(model: nn.Module, library: Library, tasks: tuple[str, ...] = ()) -> list[Site]:

@@ -30,10 +30,15 @@ class Base(pydantic.BaseModel, extra="forbid"):
 
 
 class MixtureManifest(Manifest):
-    """`roster.json` of a mixture of adapters."""
+    """`roster.json` of a mixture of adapters.
+
+    Attributes:
+        template: digest of the chat template that prompts go through; None in folders of roster 0.1.
+    """
 
     recipe: str
     options: dict[str, Any]
     experts: list[Expert]
     tasks: list[str]
     base: Base
+    template: str | None = None

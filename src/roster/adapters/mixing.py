@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
+from roster.prompts import Rendering
 from roster.routed.plan import Plan
 from roster.router import Router
 
@@ -57,11 +58,18 @@ class Surroundings:
         model: the base model, before anything is attached.
         library: the experts with their cards.
         tokenizer: of the base; None when the caller gave none.
+        template: whether prompts go through its chat template, where it has one.
     """
 
     model: nn.Module
     library: Library
     tokenizer: Any = None
+    template: bool = True
+
+    @property
+    def rendering(self) -> Rendering | None:
+        """How prompts become tokens; None without a tokenizer."""
+        return None if self.tokenizer is None else Rendering(self.tokenizer, self.template)
 
 
 @dataclass(frozen=True)

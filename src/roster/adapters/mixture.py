@@ -7,7 +7,7 @@ from typing import Any
 
 from roster.adapters.merging import Merged, merge_experts
 from roster.adapters.writing import save
-from roster.routed.model import Mixture
+from roster.routed.mixture import Mixture
 from roster.saving import Wanted
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from roster.adapters.attach import attach
 from roster.adapters.manifest import BASE, EXPERTS, ROUTER, MixtureManifest
 from roster.adapters.site import routed_linears
 from roster.adapters.writing import router_state
-from roster.errors import RosterError
+from roster.errors import RosterError, RosterNote
 from roster.experts import LowRankExperts
 from roster.library import Library, check_same_base, read_adapter
+from roster.prompts import RAW, Rendering
 from roster.recipes import find
 from roster.routed.base import load_base, load_tokenizer
 from roster.saving import MANIFEST, inside, read_manifest
@@ -38,19 +40,34 @@ def load(folder: Path, base: str | Path | PreTrainedModel | None = None, **kwarg
     model, name, tokenizer = _base_of(folder, manifest, base, kwargs)
     check_same_base(manifest.base.fingerprint, model, what=f"the mixture {str(folder)!r}")
     library = _read_experts(folder, manifest)
+    rendering = None if tokenizer is None else _rendering(tokenizer, manifest.template, folder)
     routed = attach(
         model,
         library,
         recipe(manifest.options),
         recipe=recipe.slug,
         options=manifest.options,
-        tokenizer=tokenizer,
+        tokenizer=rendering,
         tasks=manifest.tasks,
         prepare=False,
     )
     routed.roster.base_name = name
     load_router(routed, folder)
     return routed
+
+
+def _rendering(tokenizer: Any, template: str | None, folder: Path) -> Rendering:
+    """Prompts as the mixture was built for them; a note where the tokenizer's template is another by now."""
+    now = Rendering(tokenizer).digest
+    if template is None and now != RAW:
+        note = "was built before chat templates were read: texts are read as they stand until it is built anew"
+    elif template not in (None, RAW, now):
+        note = f"was built with the chat template {template}, and the tokenizer's is {now}: build it anew"
+    else:
+        note = ""
+    if note:
+        warnings.warn(f"{str(folder)!r} {note}", RosterNote, stacklevel=2)
+    return Rendering(tokenizer, template not in (None, RAW))
 
 
 def load_router(model: nn.Module, folder: Path) -> None:

@@ -25,6 +25,7 @@ from roster.errors import RosterError
 from roster.experts import LowRankExperts
 from roster.library import Adapter, LowRank, fingerprint, write_adapter
 from roster.library.adapter import hash_modules
+from roster.prompts import RAW
 from roster.routed.running import CHILD, is_added
 from roster.routed.writing import MIXTURE_ENTRIES, write_base, write_tokenizer
 from roster.saving import MANIFEST, Wanted, writing
@@ -65,7 +66,12 @@ def save(model: Any, folder: Path, wanted: Wanted = Wanted()) -> None:  # noqa: 
             fingerprint=table,
         )
         manifest = MixtureManifest(
-            recipe=mixture.recipe, options=mixture.options, experts=experts, tasks=list(mixture.tasks), base=base
+            recipe=mixture.recipe,
+            options=mixture.options,
+            experts=experts,
+            tasks=list(mixture.tasks),
+            base=base,
+            template=RAW if mixture.tokenizer is None else mixture.rendering.digest,
         )
         (new / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
 

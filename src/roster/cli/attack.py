@@ -11,6 +11,7 @@ import typer
 
 from roster.cli.common import MixtureBase, console, parse_options, quiet, table
 from roster.errors import RosterError
+from roster.prompts import Rendering
 
 
 def attack(
@@ -106,4 +107,4 @@ def _ids(model: Any, name: str, base: str | None, text: str) -> Any:
         raise RosterError(f"there is no tokenizer for {name!r}: leave --victim out to attack random rows")
     if not text:  # there might still be a token for the beginning
         raise RosterError("--victim has no tokens: give a text")
-    return torch.tensor([tokenizer(text)["input_ids"]])
+    return torch.tensor([Rendering(tokenizer, own is None or model.roster.template).ids(text)])

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from roster.cli.common import ExpertsFolder, complain, experts_folder, parse_options, quiet
+from roster.cli.common import (
+    DtypeOption,
+    ExpertsFolder,
+    TemplateOption,
+    complain,
+    dtype_argument,
+    experts_folder,
+    parse_options,
+    quiet,
+)
 
 
 def build(
@@ -15,12 +24,16 @@ def build(
     experts: ExpertsFolder,
     router: Annotated[str, typer.Option(help="A recipe; see `roster methods`.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    data: Annotated[Path | None, typer.Option(help="JSONL with prompt, answer, task; for recipes that train.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="JSONL with prompt (or messages), answer, task; for recipes that train.")
+    ] = None,
     option: Annotated[list[str] | None, typer.Option(help="An option of the recipe, name=value; repeatable.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 200,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    template: TemplateOption = None,
+    dtype: DtypeOption = None,
     include_base: Annotated[
         bool | None,
         typer.Option(
@@ -61,6 +74,8 @@ def build(
             options=options,
             settings=settings,
             include_base=include_base,
+            template=template is not False,
+            **dtype_argument(dtype),
         )
     except KeyboardInterrupt:
         complain(f"{out} was not written; run the same command again to go on from the last checkpoint", code=130)

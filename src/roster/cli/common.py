@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from roster.errors import RosterError
+from roster.errors import RosterError, RosterNote
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,10 +18,23 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MixtureFolder = Annotated[str, typer.Argument(help="What `roster build` wrote.")]
+TemplateOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--template/--no-template",
+        help="Whether prompts go through the tokenizer's chat template, where it has one. By default they do; with a "
+        "saved mixture, as when it was built.",
+    ),
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(help="Numbers of the base's weights: float32, bfloat16 or float16; by default as they are stored."),
+]
 MixtureBase = Annotated[
     str | None, typer.Option("--base", help="The base, for a mixture that does not carry or name its own.")
 ]
 ExpertsFolder = Annotated[str, typer.Argument(help="A folder of PEFT adapters, or `pocket`.")]
+_DTYPES = ("float32", "bfloat16", "float16")
 _WIDE = 200
 """Columns of a table that goes to a file or a pipe, where nothing must be cut off."""
 
@@ -54,9 +67,24 @@ def quiet() -> None:
 
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+        warnings.simplefilter("always", RosterNote)
+        warnings.showwarning = _show
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     enable_progress_bars()
+
+
+def dtype_argument(dtype: str | None) -> dict[str, str]:
+    """What `from_pretrained` is told; RosterError for another name."""
+    if dtype is None:
+        return {}
+    if dtype not in _DTYPES:
+        raise RosterError(f"--dtype takes one of {', '.join(_DTYPES)}, not {dtype!r}")
+    return {"dtype": dtype}
+
+
+def _show(message: Warning | str, *_: Any, **__: Any) -> None:
+    console(stderr=True).print(f"note: {message}", markup=False, highlight=False, soft_wrap=True)
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -75,7 +103,7 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def open_mixture(folder: str, base: str | None) -> Any:
+def open_mixture(folder: str, base: str | None, template: bool | None = None, dtype: str | None = None) -> Any:
     """A saved mixture, ready to answer; its tokenizer is `model.roster.tokenizer`."""
     from roster.adapters.manifest import MixtureManifest
     from roster.folders import kind_of, load_folder
@@ -87,11 +115,13 @@ def open_mixture(folder: str, base: str | None) -> Any:
         if manifest.base.name is None and not manifest.base.included:
             raise RosterError(f"the mixture {folder!r} carries no base, and its base has no public name: give --base")
     quiet()
-    model = load_folder(Path(folder), **({} if base is None else {"base": base})).eval()
+    model = load_folder(Path(folder), **({} if base is None else {"base": base}), **dtype_argument(dtype)).eval()
     if model.roster.tokenizer is None and base is not None:
         model.roster.tokenizer = load_tokenizer(base)
     if model.roster.tokenizer is None:
         raise RosterError(f"there is no tokenizer for the base of {folder!r}")
+    if template is not None:
+        model.roster.template = template
     return model
 
 

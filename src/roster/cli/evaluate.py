@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roster.cli.common import MixtureBase, MixtureFolder, console, open_mixture, progress_bar, table
+from roster.cli.common import (
+    DtypeOption,
+    MixtureBase,
+    MixtureFolder,
+    TemplateOption,
+    console,
+    open_mixture,
+    progress_bar,
+    table,
+)
 from roster.errors import RosterError, nearest
+from roster.prompts import words
 
 if TYPE_CHECKING:
     from roster.analyze.statistics import Tally
@@ -20,12 +30,14 @@ if TYPE_CHECKING:
 
 def evaluate(
     folder: MixtureFolder,
-    data: Annotated[Path, typer.Option(help="JSONL with prompt, answer and, if you like, task.")],
+    data: Annotated[Path, typer.Option(help="JSONL with prompt (or messages), answer and, if you like, task.")],
     tasks: Annotated[
         bool | None, typer.Option(help="Whether to tell the mixture each row's task; by default if it routes by task.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 32,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts per batch.")] = 64,
+    template: TemplateOption = None,
+    dtype: DtypeOption = None,
     base: MixtureBase = None,
     base_too: Annotated[bool, typer.Option(help="Also measure the base alone.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -46,12 +58,15 @@ def evaluate(
 
     numbered = numbered_rows(data)
     rows = list(numbered.values())
-    model = open_mixture(folder, base)
+    for number, row in numbered.items():
+        if row.answer is None:
+            raise RosterError(f"{data}, line {number}: there is no answer to compare with")
+    model = open_mixture(folder, base, template, dtype)
     names = [f"{data}, line {number}: the prompt" for number in numbered]
-    check_lengths(model, model.roster.tokenizer, [row.prompt for row in rows], max_new_tokens, names)
+    check_lengths(model, model.roster.rendering, [row.asked for row in rows], max_new_tokens, names)
     told = _tasks(model.roster, numbered, tasks, str(data))
     result: dict[str, Any] = {"recipe": model.roster.recipe, "experts": len(model.roster.experts)}
-    tokenizer = model.roster.tokenizer
+    tokenizer = model.roster.rendering
     with progress_bar() as bars:
 
         def answer(name: str, model: Any, **kwargs: Any) -> tuple[list[bool], list[Tally]]:
@@ -108,21 +123,21 @@ def _answer(
 
     tallies: list[Tally] = []
     right = [False] * len(rows)
-    order = sorted(range(len(rows)), key=lambda at: len(rows[at].prompt))
+    order = sorted(range(len(rows)), key=lambda at: len(words(rows[at].asked)))
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         with trace(model) if hasattr(model, "roster") else nullcontext() as routes:
             texts = answers(
                 model,
                 tokenizer,
-                [rows[at].prompt for at in batch],
+                [rows[at].asked for at in batch],
                 tasks=None if tasks is None else [tasks[at] for at in batch],
                 batch_size=batch_size,
                 max_new_tokens=max_new_tokens,
                 progress=advance,
             )
         for at, text in zip(batch, texts, strict=True):
-            right[at] = text.strip() == rows[at].answer.strip()
+            right[at] = text.strip() == (rows[at].answer or "").strip()
         if routes is not None:
             tallies += routes.layer_tallies().values()
     return right, tallies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -61,7 +62,11 @@ def show(folder: ExpertsFolder, name: Annotated[str, typer.Argument(help="The ex
     adapter = Library.read(experts_folder(folder))[name]
     fields = {"name": name, **adapter.card.model_dump(), "base": _base(adapter), "weights_hash": adapter.weights_hash}
     for field, value in fields.items():
-        shown = "".join(f"\n  {each}" for each in value) if isinstance(value, list) else value
+        shown = (
+            "".join(f"\n  {each if isinstance(each, str) else json.dumps(each)}" for each in value)
+            if isinstance(value, list)
+            else value
+        )
         typer.echo(f"{field}: {shown or '–'}")
     made = table("module", "rank", "in", "out", "scale", right=("rank", "in", "out", "scale"))
     for module, update in adapter.modules.items():

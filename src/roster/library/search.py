@@ -10,6 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from roster.errors import RosterError
 from roster.library.folder import Library
+from roster.prompts import words
 
 
 def find(library: Library, text: str, count: int = 5) -> list[tuple[str, float]]:
@@ -29,7 +30,7 @@ def find(library: Library, text: str, count: int = 5) -> list[tuple[str, float]]
     if count < 1:
         raise RosterError(f"the number of experts to find must be at least 1, not {count}")
     cards = [library[name].card for name in library.names]
-    described = [" ".join([card.task, card.description, *card.examples]) for card in cards]
+    described = [" ".join([card.task, card.description, *map(words, card.examples)]) for card in cards]
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4))
     try:
         known = vectorizer.fit_transform(described)

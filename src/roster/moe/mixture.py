@@ -7,7 +7,7 @@ from typing import Any
 
 from roster.moe.manifest import Adopted, Replaced
 from roster.moe.writing import save
-from roster.routed.model import Mixture
+from roster.routed.mixture import Mixture
 from roster.saving import Wanted
 
 

@@ -20,7 +20,8 @@ from roster.moe.manifest import Replaced
 from roster.moe.mixture import BlockMixture
 from roster.recipes import find
 from roster.routed.becoming import become
-from roster.routed.model import Mixture, routed_class
+from roster.routed.mixture import Mixture
+from roster.routed.model import routed_class
 from roster.routed.placement import place_like
 from roster.routed.running import CHILD
 from roster.routed.sharded import check_whole_layers

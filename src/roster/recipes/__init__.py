@@ -9,6 +9,8 @@ here, and write its check. The property test of the invariants (tests/test_invar
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from roster.errors import RosterError, nearest
 from roster.recipes import (
     arrow,
@@ -28,7 +30,10 @@ from roster.recipes import (
 )
 from roster.recipes.recipe import Recipe
 
-__all__ = ["RECIPES", "Recipe", "find"]
+if TYPE_CHECKING:
+    from roster.library import Library  # listing recipes does not mean importing PEFT
+
+__all__ = ["RECIPES", "Recipe", "check_needs", "find"]
 
 
 def _catalogue(*recipes: Recipe) -> dict[str, Recipe]:
@@ -56,6 +61,17 @@ RECIPES = _catalogue(
     *lm.RECIPES,
     *studies.RECIPES,
 )
+
+
+def check_needs(recipe: Recipe, library: Library) -> None:
+    """Raises RosterError, naming card and field, when a recipe reads example prompts that a library has not got."""
+    for name, adapter in library.items() if "examples" in recipe.needs else ():
+        if not adapter.card.examples:
+            where = "its card" if adapter.path is None else repr(str(adapter.path / "card.json"))
+            raise RosterError(
+                f"{recipe.slug} needs example prompts on every card; the card of expert {name!r} has none: write a few "
+                f'into the field "examples" of {where}, as users would type them'
+            )
 
 
 def find(slug: str) -> Recipe:

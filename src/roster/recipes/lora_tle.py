@@ -108,22 +108,22 @@ def lora_tle(scale: float = 10.0, window: int | None = None, embed: Literal["tok
 
 def _example_means(surroundings: Surroundings, embed: str) -> Tensor:
     """Mean embedding of each expert's example prompts, [E, D]."""
-    if surroundings.tokenizer is None:
+    if surroundings.rendering is None:
         raise RosterError("lora-tle reads the experts' example prompts and needs the base's tokenizer: pass tokenizer=")
     means = []
     for name in surroundings.library.names:
         examples = surroundings.library[name].card.examples
         if not examples:
             raise RosterError(f"lora-tle needs example prompts on every card; the card of expert {name!r} has none")
-        rows = [_embed(surroundings, text, embed) for text in examples]
+        rows = [_embed(surroundings, surroundings.rendering.ids(each), embed) for each in examples]
         means.append(torch.cat(rows).mean(0).cpu())
     return torch.stack(means)
 
 
-def _embed(surroundings: Surroundings, text: str, embed: str) -> Tensor:
-    """What the running mean will average over this text, [S, D]."""
+def _embed(surroundings: Surroundings, tokens: list[int], embed: str) -> Tensor:
+    """What the running mean will average over these tokens, [S, D]."""
     model: Any = surroundings.model
-    ids = torch.tensor([surroundings.tokenizer(text)["input_ids"]], device=model.device)
+    ids = torch.tensor([tokens], device=model.device)
     if embed == "tokens":
         return model.get_input_embeddings()(ids)[0].float()
     return model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0].float()

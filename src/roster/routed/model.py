@@ -21,16 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from roster.context import Context, ContextSlot
+from roster.context import Context
 from roster.errors import RosterError, nearest
+from roster.prompts import Prompt
 from roster.routed.auxiliary import add_losses
 from roster.routed.beside import TransformersModel
 from roster.routed.checkpoint import CarryContext
-from roster.routed.generation import Generation
 from roster.routed.history import history_of, new_cache
 from roster.routed.inputs import context_of, contexts_of
+from roster.routed.mixture import Mixture
 from roster.routed.placement import beside
-from roster.routed.plan import Plan
 from roster.routed.sharded import gathered
 from roster.routed.streams import around_calls
 from roster.routed.writing import upload
@@ -39,43 +39,6 @@ from roster.saving import Wanted
 from roster.score import TaskTable
 
 _OWN_INPUTS = ("token_mask", "prompt_mask", "task_ids")
-
-
-class Mixture(nn.Module):
-    """What belongs to the model as a whole: the head, the router for all layers, and who the experts are.
-
-    Attributes:
-        experts: names of the experts, in the order of every route.
-        tasks: the known tasks, in the order of the task ids.
-        recipe, options: the method and its arguments.
-        tokenizer: of the base, where one was given.
-        base_name: how the base is called where others can find it; None for a folder of this machine.
-    """
-
-    def __init__(
-        self, plan: Plan, experts: Sequence[str], tasks: Sequence[str], recipe: str, options: Mapping[str, Any]
-    ):
-        super().__init__()
-        self.plan, self.recipe, self.options = plan, recipe, dict(options)
-        self.experts, self.tasks = tuple(experts), tuple(tasks)
-        self.tokenizer: Any = None
-        self.base_name: str | None = None
-        self.slot = ContextSlot()
-        self.generation = Generation()
-        self.recorder: Any = None
-        self.head: nn.Module | None = None
-        self.router: Router | None = None
-
-    def save(self, model: Any, folder: Path, wanted: Wanted) -> None:
-        """Writes the model that this belongs to; each kind of mixture knows its own folder."""
-        raise NotImplementedError
-
-    def merge(self, model: Any, task: str | None, rank: int | None) -> Any:
-        """The plain thing that does what this mixture does, for kinds that have one."""
-        raise RosterError(
-            f"recipe {self.recipe!r} routes feed-forward blocks, which no single adapter can replace; "
-            "roster.moe.export writes such a model as an existing architecture where one can express it"
-        )
 
 
 class RoutedModel(TransformersModel):
@@ -220,6 +183,11 @@ class RoutedModel(TransformersModel):
             if task is not None and task not in known:
                 raise RosterError(f"unknown task {task!r}: {nearest(task, known)}")
         return torch.tensor([-1 if task is None else known[task] for task in tasks], device=self.device)
+
+    def inputs(self, *prompts: Prompt) -> dict[str, Tensor]:
+        """input_ids and attention_mask [B, S] for `generate`: of texts, or chats as lists of messages."""
+        rendered = self.roster.rendering.inputs(prompts)
+        return {name: tensor.to(self.device) for name, tensor in rendered.items()}
 
     def generate(self, *args: Any, tasks: Sequence[str | None] | None = None, **kwargs: Any) -> Any:
         """transformers' `generate`; `tasks=` names the task of each row for recipes that route by task."""

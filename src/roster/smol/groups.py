@@ -181,6 +181,6 @@ def _disturb(path: Path, noise: float, seed: int) -> None:
 
 
 def as_json(item: Item) -> str:
-    """One line of JSONL: `messages`, `answer`, `task` (the skill), `group` and `close_to`."""
+    """One line of JSONL, as `--data` reads it: `messages`, `answer`, `task` (the skill) and `group`."""
     fields = {"messages": item.messages, "answer": item.answer, "task": item.skill, "group": item.group}
-    return json.dumps(fields | ({"close_to": item.close_to} if item.close_to else {}), ensure_ascii=False)
+    return json.dumps(fields, ensure_ascii=False)

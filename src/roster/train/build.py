@@ -14,8 +14,9 @@ from roster.adapters.attach import attach
 from roster.adapters.writing import save
 from roster.errors import RosterError
 from roster.library import Library
-from roster.recipes import find
-from roster.routed.base import load_base, load_tokenizer
+from roster.prompts import Rendering
+from roster.recipes import Recipe, check_needs, find
+from roster.routed.base import finding, load_base, load_tokenizer
 from roster.saving import MANIFEST, Wanted
 from roster.train.data import Row
 from roster.train.fit import Settings, fit
@@ -33,6 +34,8 @@ def build(
     options: Mapping[str, Any] | None = None,
     settings: Settings = Settings(),  # noqa: B008
     include_base: bool | None = None,
+    template: bool = True,
+    **kwargs: Any,
 ) -> dict[str, Any]:
     """Builds, trains where needed, and saves a mixture.
 
@@ -45,6 +48,8 @@ def build(
         options: the recipe's options.
         settings: of the training.
         include_base: whether the base's files go into the folder; by default when it has no public name.
+        template: False reads prompts as they stand, whatever chat template the tokenizer has.
+        kwargs: for the base's `from_pretrained` (dtype, device_map, ...).
 
     Returns:
         The training record; empty when nothing was trained.
@@ -59,28 +64,38 @@ def build(
     mixing = recipe(options)
     if out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
         raise RosterError(f"{str(out)!r} is not empty and not a mixture; choose another folder")
+    trains = _trains(recipe, rows)
+    library = Library.read(experts)
+    check_needs(recipe, library)
+    model, name = load_base(base, **kwargs)
+    library.check(model)
+    tokenizer = load_tokenizer(base, **finding(kwargs))
+    if trains and tokenizer is None:
+        raise RosterError(f"there is no tokenizer beside {str(base)!r}, which training needs")
+    rendering = None if tokenizer is None else Rendering(tokenizer, template)
+    torch.manual_seed(settings.seed)
+    plan: dict[str, Any] = {}
+    if rendering is not None and trains:
+        plan = plan_of(recipe.slug, options or {}, model, library, rows or (), settings, rendering.digest)
+    record: dict[str, Any] = {}
+    with scratch_folder(out.with_name(out.name + ".training"), plan) if trains else nullcontext(out) as scratch:
+        if "gates" in recipe.needs and rows is not None:
+            record = train_gates(model, library, rows, rendering, scratch, settings)
+        attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=rendering)
+        cast(Any, model.roster).base_name = name
+        if mixing.trains:
+            record = fit(model, rows or (), rendering, scratch, settings)
+        save(model, out, Wanted(include_base))
+    return record
+
+
+def _trains(recipe: Recipe, rows: Sequence[Row] | None) -> bool:
+    """Whether there is something to train; RosterError when data are missing, or given for nothing."""
     # Gates may lie beside the adapters already; where they do not, the recipe says so.
     finished = "gates" in recipe.needs and rows is None
     trains = recipe.trains != "nothing" and not finished
     if trains and rows is None:
-        raise RosterError(f"recipe {router!r} trains its {recipe.trains}: give it data (--data FILE.jsonl)")
+        raise RosterError(f"recipe {recipe.slug!r} trains its {recipe.trains}: give it data (--data FILE.jsonl)")
     if not trains and rows is not None:
-        raise RosterError(f"recipe {router!r} trains nothing, so it has no use for data")
-    library = Library.read(experts)
-    model, name = load_base(base)
-    library.check(model)
-    tokenizer = load_tokenizer(base)
-    if trains and tokenizer is None:
-        raise RosterError(f"there is no tokenizer beside {str(base)!r}, which training needs")
-    torch.manual_seed(settings.seed)
-    plan = plan_of(recipe.slug, options or {}, model, library, rows or (), settings) if trains else {}
-    record: dict[str, Any] = {}
-    with scratch_folder(out.with_name(out.name + ".training"), plan) if trains else nullcontext(out) as scratch:
-        if "gates" in recipe.needs and rows is not None:
-            record = train_gates(model, library, rows, tokenizer, scratch, settings)
-        attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=tokenizer)
-        cast(Any, model.roster).base_name = name
-        if mixing.trains:
-            record = fit(model, rows or (), tokenizer, scratch, settings)
-        save(model, out, Wanted(include_base))
-    return record
+        raise RosterError(f"recipe {recipe.slug!r} trains nothing, so it has no use for data")
+    return trains

@@ -6,7 +6,7 @@ Shape legend: B rows of a batch, S tokens of its longest row.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,48 @@ import torch
 from torch import Tensor
 
 from roster.errors import RosterError, nearest
+from roster.prompts import Message, Prompt, Rendering, padded
 
 IGNORED = -100
 
 
 class Row(pydantic.BaseModel, extra="forbid", strict=True):
-    """One line of a data file.
+    """One line of a data file: a prompt or a chat, and what should be said next.
 
     Attributes:
-        prompt: what the model is asked.
-        answer: what it should say.
+        prompt: what the model is asked, as a text.
+        messages: the same as a chat, in place of `prompt`; where it ends with the assistant's turn, that is the answer.
+        answer: what it should say; null where the base should answer in its own way.
         task: for recipes that route by task, and for tables that group by it.
+        group: of a test, for tables that group by it.
     """
 
-    prompt: str = pydantic.Field(min_length=1)
-    answer: str
+    prompt: str | None = pydantic.Field(default=None, min_length=1)
+    messages: list[Message] | None = pydantic.Field(default=None, min_length=1)
+    answer: str | None
     task: str | None = None
+    group: str | None = None
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _one_prompt(cls, fields: Any) -> Any:
+        """Takes an answer off the end of a chat; an error unless one prompt is given."""
+        if not isinstance(fields, Mapping):
+            return fields
+        if (fields.get("prompt") is None) == (fields.get("messages") is None):
+            raise ValueError("a row has either a prompt or messages")
+        turns = fields.get("messages")
+        last = turns[-1] if isinstance(turns, list) and turns else None
+        if isinstance(turns, list) and isinstance(last, Mapping) and last.get("role") == "assistant":
+            if fields.get("answer") is not None:
+                raise ValueError("messages end with the assistant's turn, and there is an answer beside them: give one")
+            return {**fields, "messages": turns[:-1], "answer": last.get("content")}
+        return fields
+
+    @property
+    def asked(self) -> Prompt:
+        """The prompt, whichever way it was given."""
+        return self.prompt if self.prompt is not None else self.messages or []
 
 
 def read_rows(path: str | Path) -> list[Row]:
@@ -64,14 +90,17 @@ def _row(line: str, where: str) -> Row:
     except json.JSONDecodeError as error:
         raise RosterError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
     if not isinstance(fields, dict):
-        raise RosterError(f"{where}: must be an object with prompt and answer, not a {type(fields).__name__}")
+        raise RosterError(
+            f"{where}: must be an object with prompt or messages, and answer, not a {type(fields).__name__}"
+        )
     for name in fields.keys() - Row.model_fields.keys():
         raise RosterError(f"{where}: unknown field {name!r}: {nearest(name, Row.model_fields)}")
     try:
         return Row(**fields)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        raise RosterError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        what = [".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")]
+        raise RosterError(f"{where}: {': '.join(filter(None, what))}") from None
 
 
 class Encoded(torch.utils.data.Dataset[dict[str, Any]]):
@@ -79,23 +108,22 @@ class Encoded(torch.utils.data.Dataset[dict[str, Any]]):
 
     Args:
         rows: the data.
-        tokenizer: of the base; must know an end of the sequence.
+        tokenizer: of the base, or a `Rendering` of it; must know an end of the sequence.
         limit: tokens that the model's context holds.
         task_ids: index of each known task, for recipes that route by task; -1 for the others.
     """
 
     def __init__(self, rows: Sequence[Row], tokenizer: Any, limit: int | None, task_ids: dict[str, int] | None = None):
-        if tokenizer.eos_token_id is None:
-            raise RosterError("the tokenizer has no end-of-sequence token, so answers could not be seen to end")
-        self.items = []
+        rendering, self.items = Rendering.of(tokenizer), []
         for number, row in enumerate(rows, 1):
-            asked = tokenizer(row.prompt)["input_ids"]
-            told = tokenizer(row.answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+            if row.answer is None:
+                raise RosterError(f"row {number} of the data has no answer to learn")
+            asked, told = rendering.pair(row.asked, row.answer)
             if limit is not None and len(asked) + len(told) > limit:
                 raise RosterError(
                     f"row {number} of the data has {len(asked) + len(told)} tokens; the model's context holds {limit}"
                 )
-            item = {"input_ids": asked + told, "labels": [IGNORED] * len(asked) + told}
+            item: dict[str, Any] = {"input_ids": asked + told, "labels": [IGNORED] * len(asked) + told}
             if task_ids is not None:
                 item["task_ids"] = -1 if row.task is None else task_ids.get(row.task, -1)
             self.items.append(item)
@@ -109,16 +137,8 @@ class Encoded(torch.utils.data.Dataset[dict[str, Any]]):
 
 def collate(items: Sequence[dict[str, Any]], pad: int) -> dict[str, Tensor]:
     """Pads rows on the right: ids, mask and labels [B, S], task ids [B] where there are any."""
-    S = max(len(item["input_ids"]) for item in items)
-    ids_BS = torch.full((len(items), S), pad)
-    labels_BS = torch.full((len(items), S), IGNORED)
-    mask_BS = torch.zeros(len(items), S, dtype=torch.long)
-    for row, item in enumerate(items):
-        length = len(item["input_ids"])
-        ids_BS[row, :length] = torch.tensor(item["input_ids"])
-        labels_BS[row, :length] = torch.tensor(item["labels"])
-        mask_BS[row, :length] = 1
-    batch = {"input_ids": ids_BS, "attention_mask": mask_BS, "labels": labels_BS}
+    batch = padded([item["input_ids"] for item in items], pad, "right")
+    batch["labels"] = padded([item["labels"] for item in items], IGNORED, "right")["input_ids"]
     if "task_ids" in items[0]:
         batch["task_ids"] = torch.tensor([item["task_ids"] for item in items])
     return batch

@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from roster.errors import RosterError
+from roster.prompts import Rendering
 from roster.train.data import Encoded, Row, collate
 from roster.train.trainer import Advance, RoutedTrainer, last_checkpoint
 
@@ -54,7 +55,7 @@ def fit(
     Args:
         model: a routed model.
         rows: the data; recipes that route by task read each row's task.
-        tokenizer: of the base.
+        tokenizer: of the base, or a `Rendering` of it.
         folder: for checkpoints; a run that was cut off there is taken up where it stopped.
         settings: steps, batch, rate, seed.
 
@@ -72,13 +73,13 @@ def fit(
                 f"recipe {mixture.recipe!r} learns by task, but no row of the data names one of {list(task_ids)}"
             )
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    data = Encoded(rows, tokenizer, limit, task_ids)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    rendering = Rendering.of(tokenizer)
+    data = Encoded(rows, rendering, limit, task_ids)
     trainer = RoutedTrainer(
         model=model,
         args=_arguments(folder, settings),
         train_dataset=data,
-        data_collator=partial(collate, pad=pad),
+        data_collator=partial(collate, pad=rendering.pad_token_id),
         callbacks=[Advance()],
     )
     trainer.remove_callback(PrinterCallback)

@@ -29,7 +29,7 @@ def train_gates(
         base: the plain base; comes back plain.
         library: the experts, on disk.
         rows: data of all experts; each learns from the rows that name its card's task.
-        tokenizer: of the base.
+        tokenizer: of the base, or a `Rendering` of it.
         scratch: for checkpoints; an expert whose gates are written is not trained again.
         settings: for each expert.
 

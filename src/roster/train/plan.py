@@ -23,7 +23,13 @@ PLAN = "plan.json"
 
 
 def plan_of(
-    recipe: str, options: Mapping[str, Any], base: nn.Module, library: Library, rows: Sequence[Row], settings: Settings
+    recipe: str,
+    options: Mapping[str, Any],
+    base: nn.Module,
+    library: Library,
+    rows: Sequence[Row],
+    settings: Settings,
+    template: str,
 ) -> dict[str, Any]:
     """All that decides how a training goes, as JSON."""
     lines = "\n".join(row.model_dump_json() for row in rows)
@@ -32,6 +38,7 @@ def plan_of(
         "options": dict(options),
         "base": digest(fingerprint(base)),
         "experts": {name: adapter.weights_hash for name, adapter in library.items()},
+        "chat template": template,
         "data": hashlib.sha256(lines.encode()).hexdigest(),
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("progress", "save_every")},
     }
