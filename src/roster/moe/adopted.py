@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ class OwnRouter(Router):
     def __init__(self, site: str):
         super().__init__(nn.Identity(), nn.Identity(), site=site)
 
-    def forward(self, route: Route, context: Context | None) -> Route:
+    def forward(self, route: Route, context: Context | None) -> Route:  # type: ignore[override]  # it reads no tokens
         """Hands the decision on, and to whoever records the call; None: what was called is not known."""
         if context is not None:
             self.trace(route, context)
@@ -61,7 +61,8 @@ class AdoptedSite(nn.Module):
         if self.block is not None:
             context = self._context(len(x_TD))
             return self.block(x_TD.view(context.batch, context.length, -1), context).view(x.shape)
-        route = self.router(self.reader.route(experts, chosen, weight), self._known(len(x_TD)))
+        router = cast(OwnRouter, self.router)  # where no other block is
+        route = router(self.reader.route(experts, chosen, weight), self._known(len(x_TD)))
         return route.combine(self.reader.rows(experts, route.dispatch(x_TD), route.counts_E)).view(x.shape)
 
     def _known(self, tokens: int) -> Context | None:
@@ -73,28 +74,29 @@ class AdoptedSite(nn.Module):
     def _context(self, tokens: int) -> Context:
         """What another router may know; of a decoder, and of an encoder that runs by itself, only how many tokens."""
         if self.side == "only":
-            running(self.slot)
-        known = self._known(tokens)
+            call = running(self.slot)
+            if call.batch * call.length != tokens:
+                raise RosterError(
+                    f"the experts of {self.name!r} were called with {tokens} tokens, the model with {call.batch} x "
+                    f"{call.length}: roster cannot put another router there"
+                )
+            return call
+        known, current = self._known(tokens), self.slot.current
         if known is not None:
             return known
-        current = self.slot.current
-        if self.side == "only":
-            raise RosterError(
-                f"the experts of {self.name!r} were called with {tokens} tokens, the model with {current.batch} x "
-                f"{current.length}: roster cannot put another router there"
-            )
         if current is None or tokens % current.batch:
             return Context(1, tokens)
         length = tokens // current.batch
         return replace(current, length=length, mask_BS=None, input_ids_BS=None, prompt_BS=None, recorder=None)
 
 
-class _Adopted:
+class _Adopted(nn.Module):
     """Mixin of adopted experts: the module's own class, with another forward."""
 
     def forward(self, hidden: Tensor, *given: Any, **named: Any) -> Tensor:
         """As the block calls its experts: hidden states, who was chosen, with what weight."""
-        return self._modules[CHILD](self, hidden, *given, *named.values())
+        site = cast(AdoptedSite, self._modules[CHILD])  # as `adopt` has put it there
+        return site(self, hidden, *given, *named.values())
 
 
 @functools.cache

@@ -8,11 +8,12 @@ Shape legend: E experts, D model width, F expert width.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from roster.context import Context
 from roster.errors import RosterError
@@ -22,7 +23,7 @@ from roster.moe.layer import MoE
 from roster.moe.layout import Layout, Place
 from roster.moe.manifest import Adopted
 from roster.moe.mixture import BlockMixture
-from roster.moe.own_experts import Borrowed, reader_of
+from roster.moe.own_experts import Borrowed, held_by, reader_of
 from roster.recipes import find
 from roster.routed.becoming import become
 from roster.routed.model import routed_class
@@ -43,8 +44,8 @@ class AdoptedPlace(Place):
         num_experts: E.
     """
 
-    block: nn.Module | None = None
-    num_experts: int = 0
+    block: nn.Module = field(kw_only=True)
+    num_experts: int = field(kw_only=True)
 
     @property
     def own(self) -> Router:
@@ -61,7 +62,7 @@ class AdoptedPlace(Place):
 
 
 def adopt(
-    model: nn.Module,
+    model: PreTrainedModel,
     router: str | Callable[[AdoptedPlace], Router] | None = None,
     *,
     options: Mapping[str, Any] | None = None,
@@ -97,17 +98,20 @@ def adopt(
     made = {}
     for index, (name, block) in enumerate(found.items()):
         new = None if router is None else _other_router(model, index, found, layout, tasks, recipe)
-        made[name] = AdoptedSite(reader_of(block.experts), mixture.slot, name, new, _side(model, name))
+        _, reader = held_by(block)
+        made[name] = AdoptedSite(reader, mixture.slot, name, new, _side(model, name))
     for name, site in made.items():
-        experts = found[name].experts
+        experts, _ = held_by(found[name])
         experts.add_module(CHILD, site)
-        experts.__class__ = adopted_class(type(experts))
+        kind: type = type(experts)
+        experts.__class__ = adopted_class(kind)
         if router is not None and (gate := gate_of(found[name])) is not None:
             gate.requires_grad_(False)
     if router is not None and getattr(model.config, "output_router_logits", False):
         model.config.output_router_logits = False
-    become(model, routed_class(type(model)), mixture)
-    most = max(reader_of(block.experts).sizes(block.experts)[0] for block in found.values())
+    base: type = type(model)
+    become(model, routed_class(base), mixture)
+    most = max(_count(block) for block in found.values())
     mixture.experts = tuple(str(index) for index in range(most))
     _set_trained(model, layout)
     return model.train(model.training)
@@ -144,19 +148,29 @@ def adopted_sites(model: nn.Module) -> dict[str, AdoptedSite]:
     return {module.name: module for module in model.modules() if isinstance(module, AdoptedSite)}
 
 
+def _count(block: nn.Module) -> int:
+    """E of a block."""
+    experts, reader = held_by(block)
+    return reader.sizes(experts)[0]
+
+
 def _layout(
-    router: Any, options: Mapping[str, Any] | None, model: nn.Module, found: Mapping[str, nn.Module], tasks: Sequence
+    router: Any,
+    options: Mapping[str, Any] | None,
+    model: PreTrainedModel,
+    found: Mapping[str, nn.Module],
+    tasks: Sequence[str],
 ) -> tuple[Layout, str, dict[str, Any]]:
     """(layout, name of the recipe, its options)"""
     if not isinstance(router, str):
         if options:
             raise RosterError("options= are a recipe's: give router= its name")
-        return Layout(lambda place: MoE(_made(router, place), place.make_experts(place.num_experts, 0))), OWN, {}
+        return Layout(lambda place: _mixed(router, cast(AdoptedPlace, place))), OWN, {}  # `adopt` makes no others
     record = find(router)
     if record.kind != "moe":
         raise RosterError(f"recipe {router!r} does not route feed-forward experts (it is of kind {record.kind!r})")
     block = next(iter(found.values()))
-    own = {"num_experts": reader_of(block.experts).sizes(block.experts)[0], "k": _own_k(model, block)}
+    own = {"num_experts": _count(block), "k": _own_k(model, block)}
     known = record.options()
     options = {name: value for name, value in own.items() if name in known and value is not None} | dict(options or {})
     layout = record(options)
@@ -167,25 +181,31 @@ def _layout(
     return layout, router, options
 
 
-def _own_k(model: nn.Module, block: nn.Module) -> int | None:
+def _own_k(model: PreTrainedModel, block: nn.Module) -> int | None:
     """How many experts a token visits now."""
     holders = (gate_of(block), block, model.config.get_text_config())
     names = ("top_k", "num_experts_per_tok", "moe_topk")
     return next((getattr(h, n) for h in holders for n in names if isinstance(getattr(h, n, None), int)), None)
 
 
-def _made(router: Callable[[AdoptedPlace], Router], place: AdoptedPlace) -> Router:
+def _mixed(router: Callable[[AdoptedPlace], Router], place: AdoptedPlace) -> MoE:
     made = router(place)
     if not isinstance(made, Router):
         raise RosterError(f"router= must return a roster.Router for each place, not a {type(made).__name__}")
-    return made
+    return MoE(made, place.make_experts(place.num_experts, 0))
 
 
 def _other_router(
-    model: nn.Module, index: int, found: Mapping[str, nn.Module], layout: Layout, tasks: Sequence[str], recipe: str
+    model: PreTrainedModel,
+    index: int,
+    found: Mapping[str, nn.Module],
+    layout: Layout,
+    tasks: Sequence[str],
+    recipe: str,
 ) -> nn.Module:
     name, block = list(found.items())[index]
-    num_experts, width, hidden = reader_of(block.experts).sizes(block.experts)
+    experts, reader = held_by(block)
+    num_experts, width, hidden = reader.sizes(experts)
 
     def borrow(count: int, each: int) -> Borrowed:
         if count != num_experts:
@@ -193,7 +213,7 @@ def _other_router(
                 f"recipe {recipe!r} wants {count} experts at {name!r}, where the model has {num_experts}; a recipe "
                 "that adds experts of its own, or fixes their number, cannot route those of this model"
             )
-        return Borrowed(block.experts)
+        return Borrowed(experts, reader)
 
     text = model.config.get_text_config()
     place = AdoptedPlace(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class Kind:
 
     width: int
     hidden: int
-    make_experts: Callable[[int, int], nn.Module]
+    make_experts: Callable[[int, int], FeedForwardExperts]
     matrices: Mapping[str, Tensor]
     emptied: tuple[str, ...] = ()
 
@@ -129,9 +129,10 @@ def _fitting(module: nn.Module) -> Iterator[Rule]:
 
 
 def _child(module: nn.Module, path: str) -> nn.Module | None:
+    found: nn.Module | None = module
     for name in path.split("."):
-        module = module._modules.get(name) if module is not None else None
-    return module if isinstance(getattr(module, "weight", None), Tensor) else None
+        found = found._modules.get(name) if found is not None else None
+    return found if isinstance(getattr(found, "weight", None), Tensor) else None
 
 
 def _read(block: nn.Module, rule: Rule, name: str) -> Kind | None:
@@ -151,9 +152,9 @@ def _read(block: nn.Module, rule: Rule, name: str) -> Kind | None:
 
 def _matrices(block: nn.Module, rule: Rule) -> dict[str, Tensor] | None:
     """The block's matrices in the orientation of experts; None where the shapes do not fit together."""
-    up_DX, up_bias = _affine(_child(block, rule.up))
-    down_FD, down_bias = _affine(_child(block, rule.down))
-    given = {"up_DF": up_DX, "up_bias_F": up_bias}
+    up_DX, up_bias = _affine(block, rule.up)
+    down_FD, down_bias = _affine(block, rule.down)
+    given: dict[str, Tensor | None] = {"up_DF": up_DX, "up_bias_F": up_bias}
     if rule.gate == rule.up:
         if up_DX.shape[1] != 2 * down_FD.shape[0]:
             return None
@@ -161,15 +162,15 @@ def _matrices(block: nn.Module, rule: Rule) -> dict[str, Tensor] | None:
         halves = zip(order, up_DX.chunk(2, dim=1), (None, None) if up_bias is None else up_bias.chunk(2), strict=True)
         given = {key: t for part, m, b in halves for key, t in ((f"{part}_DF", m), (f"{part}_bias_F", b))}
     elif rule.gate is not None:
-        given["gate_DF"], given["gate_bias_F"] = _affine(_child(block, rule.gate))
+        given["gate_DF"], given["gate_bias_F"] = _affine(block, rule.gate)
     given |= {"down_FD": down_FD, "down_bias_D": down_bias}
-    if given["up_DF"].shape != down_FD.T.shape:
-        return None
-    return {key: tensor.detach() for key, tensor in given.items() if tensor is not None}
+    matrices = {key: tensor.detach() for key, tensor in given.items() if tensor is not None}
+    return matrices if matrices["up_DF"].shape == down_FD.T.shape else None
 
 
-def _affine(linear: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """(weight [in, out], bias [out] or None)"""
+def _affine(block: nn.Module, path: str) -> tuple[Tensor, Tensor | None]:
+    """(weight [in, out], bias [out] or None) of a child that has them."""
+    linear: Any = block.get_submodule(path)
     # GPT-2 keeps its matrices the other way round.
     return (linear.weight.T if isinstance(linear, nn.Linear) else linear.weight), linear.bias
 

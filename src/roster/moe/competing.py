@@ -6,6 +6,8 @@ Shape legend: B batch rows, S tokens per row, D model width, T = B * S, E expert
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -51,7 +53,7 @@ class Competing(MoE):
 
     def contest(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """Every expert's answer to every token [E, T, D], and its strength [T, E]."""
-        E, T = self.experts.num_experts, x_TD.shape[0]
+        E, T = cast(int, self.experts.num_experts), x_TD.shape[0]
         counts_E = torch.full((E,), T, device=x_TD.device)
         answers_ETD = self.experts(x_TD.repeat(E, 1), counts_E).view(E, T, -1)
         return answers_ETD, torch.linalg.vector_norm(answers_ETD.float(), dim=2).T

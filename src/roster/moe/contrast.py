@@ -64,9 +64,9 @@ class SelfContrast(transformers.LogitsProcessor):
     @torch.no_grad()
     def _weak_logits(self, ids_BL: Tensor) -> Tensor:
         if not self._continues(ids_BL):
-            self._cache, self._read_BL = None, ids_BL[:, :0]
+            self._cache, self._read_BL = None, None
         mask_BL = self._mask(ids_BL)
-        start = self._read_BL.shape[1]
+        start = 0 if self._read_BL is None else self._read_BL.shape[1]
         output = self.weak(
             input_ids=ids_BL[:, start:],
             attention_mask=mask_BL,

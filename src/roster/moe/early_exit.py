@@ -105,13 +105,13 @@ class EarlyExit(nn.Module):
         Returns:
             (logits [N, C], exit of each input [N]).
         """
-        logits, exit_N = None, torch.zeros(len(x), dtype=torch.long, device=x.device)
+        logits, exit_N = x.new_zeros(0, 0), torch.zeros(len(x), dtype=torch.long, device=x.device)
         running_M = torch.arange(len(x), device=x.device)
         for index, (layer, head) in enumerate(zip(self.layers, self.heads, strict=True)):
             x = layer(x)
             here_MC = head(x)
             leaves_M = self._gate(index, here_MC) >= 0
-            if logits is None:
+            if index == 0:
                 logits = here_MC.new_zeros(len(exit_N), here_MC.shape[1])
             logits[running_M[leaves_M]], exit_N[running_M[leaves_M]] = here_MC[leaves_M], index
             x, running_M = x[~leaves_M], running_M[~leaves_M]

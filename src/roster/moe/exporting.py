@@ -13,7 +13,7 @@ import copy
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -106,11 +106,10 @@ def read_blocks(model: Any) -> Blocks:
     """
     routed, tensors, shapes = [], {}, {}
     for name, block in routed_blocks(model).items():
-        number = re.search(r"\.(\d+)\.", name)
-        if number is None or not hasattr(block, "block"):
+        layer = _layer_of(name)
+        if layer is None or not hasattr(block, "block"):
             _stuck(type(block).__name__, name)
-        layer = int(number.group(1))
-        own, shape = _read(block.block, name)
+        own, shape = _read(block.get_submodule("block"), name)
         routed.append(layer)
         tensors[layer], shapes[name] = own, shape
     if len(set(shapes.values())) > 1:
@@ -119,6 +118,12 @@ def read_blocks(model: Any) -> Blocks:
     E, k, F, G, normalised = next(iter(shapes.values()))
     layers = model.config.get_text_config().num_hidden_layers
     return Blocks(E, k, F, G, normalised, tuple(routed), layers, tensors)
+
+
+def _layer_of(site: str) -> int | None:
+    """The number of the layer that a module belongs to, by its name."""
+    number = re.search(r"\.(\d+)\.", site)
+    return None if number is None else int(number.group(1))
 
 
 def _read(block: nn.Module, name: str) -> tuple[Tensors, tuple[int, int, int, int, bool]]:
@@ -135,15 +140,17 @@ def _read(block: nn.Module, name: str) -> tuple[Tensors, tuple[int, int, int, in
     for part, known in ((router, Router), (router.score, Linear), (router.select, TopK)):
         if type(part) is not known:
             _stuck(type(part).__name__, name)
+    score, select = cast(Linear, router.score), cast(TopK, router.select)  # as was just seen
     for part in router.balance:
-        if getattr(part, "bias_E", None) is not None and bool(part.bias_E.any()):
+        bias_E = getattr(part, "bias_E", None)
+        if isinstance(bias_E, Tensor) and bool(bias_E.any()):
             _stuck(f"the bias of {type(part).__name__}", name)
-    own = {"gate_ED": router.score.weight_ED / router.select.temperature} | _gated(experts, name)
+    own = {"gate_ED": score.weight_ED / select.temperature} | _gated(experts, name)
     if shared:
         own |= {f"{n.split('_')[0]}_{axes}": own_G[0] for n, axes, own_G in _shared(shared[0].experts, name)}
     E, _, F = own["gate_EDF"].shape
-    k = min(router.select.k, E)
-    shape = (E, k, F, own["gate_DG"].shape[1] if shared else 0, router.select.over == "chosen")
+    k = min(select.k, E)
+    shape = (E, k, F, own["gate_DG"].shape[1] if shared else 0, select.over == "chosen")
     return {each: tensor.detach() for each, tensor in own.items()}, shape
 
 
@@ -211,7 +218,7 @@ def as_architecture(model: Any, blocks: Blocks, target: Target) -> nn.Module:
 
 def _renamed(model: Any, blocks: Blocks, target: Target) -> Tensors:
     """Every tensor of the model by its name in the target."""
-    ours = {name: int(re.search(r"\.(\d+)\.", name).group(1)) for name in routed_blocks(model)}
+    ours = {name: layer for name in routed_blocks(model) if (layer := _layer_of(name)) is not None}
     state: Tensors = {}
     for name, tensor in model.state_dict().items():
         if not any(name.startswith(f"{site}.") for site in ours) and not name.startswith(f"{CHILD}."):

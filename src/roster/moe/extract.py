@@ -83,17 +83,17 @@ def as_plain(model: Any) -> Any:
         RosterError: a block is not a dense gated one, or blocks differ in width.
     """
     blocks = {name: block.block for name, block in routed_blocks(model).items()}
-    dense = [b for b in blocks.values() if isinstance(b, Dense) and type(b.experts) is SwiGLU]
-    widths = {block.experts.down_EFD.shape[1] for block in dense}
+    dense = {n: b.experts for n, b in blocks.items() if isinstance(b, Dense) and type(b.experts) is SwiGLU}
+    widths = {experts.down_EFD.shape[1] for experts in dense.values()}
     untouched = len(blocks) != model.config.get_text_config().num_hidden_layers
     if len(dense) < len(blocks) or len(widths) != 1 or untouched:
         raise RosterError("only a model whose blocks are all dense, gated and of one width is one of its base's class")
     config = copy.deepcopy(model.config)
     config.get_text_config().intermediate_size = widths.pop()
     state = {k: v for k, v in model.state_dict().items() if not any(k.startswith(f"{name}.") for name in blocks)}
-    for name, block in blocks.items():
+    for name, experts in dense.items():
         for part in ("gate", "up", "down"):
-            weight = getattr(block.experts, f"{part}_E{'FD' if part == 'down' else 'DF'}")
+            weight = getattr(experts, f"{part}_E{'FD' if part == 'down' else 'DF'}")
             state[f"{name}.{part}_proj.weight"] = weight[0].T.contiguous()
     plain = type(model).base_class(config).to(device=model.device, dtype=model.dtype)
     plain.load_state_dict(state)
@@ -137,6 +137,6 @@ def _subset(experts: nn.Module, chosen_K: Tensor) -> nn.Module:
         if axis < 0 or tensor.shape[axis] != experts.num_experts:
             raise RosterError(f"{type(experts).__name__} cannot be taken apart: {name!r} belongs to several experts")
         memo[id(tensor)] = nn.Parameter(tensor.index_select(axis, chosen_K).clone())
-    smaller = copy.deepcopy(experts, memo)
+    smaller: Any = copy.deepcopy(experts, memo)
     smaller.num_experts = len(chosen_K)
     return smaller

@@ -6,6 +6,7 @@ Shape legend: B batch rows, S tokens per row, T = B * S, D model width, E expert
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,6 @@ class FineDeep(nn.Module):
 
 def every(experts: nn.Module, x_TD: Tensor) -> Tensor:
     """The output of every expert for every token, [T, E, D]."""
-    T, E = len(x_TD), experts.num_experts
+    T, E = len(x_TD), cast(int, experts.num_experts)
     counts_E = torch.full((E,), T, device=x_TD.device)
     return experts(x_TD.repeat(E, 1), counts_E).view(E, T, -1).transpose(0, 1)

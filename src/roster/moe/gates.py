@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +18,21 @@ from torch import Tensor, nn
 from roster.balance import LossFreeBias
 from roster.context import Context
 from roster.errors import RosterError
-from roster.moe.own_experts import reader_of
-from roster.route import Route
+from roster.moe.own_experts import held_by
 from roster.router import Router
 from roster.score import Linear, Offset
 from roster.select import GroupedTopK, TopK
 
 _PROBES = 32
 _CORRECTIONS = ("e_score_correction_bias", "expert_bias")
+
+
+class Tensors(NamedTuple):
+    """What a gate decides by: a matrix [E, D], and where it has them a bias and a correction of the ranking, [E]."""
+
+    weight: Tensor
+    bias: Tensor | None
+    correction: Tensor | None
 
 
 def gate_of(block: nn.Module) -> nn.Module | None:
@@ -44,18 +51,30 @@ def router_of(block: nn.Module, name: str) -> Router:
         RosterError: no composition of roster's parts decides as it does.
     """
     gate = gate_of(block)
-    twin = None if gate is None else _random_twin(gate)
-    if twin is not None and (tensors := _tensors(twin)) is not None:
-        x_TD = torch.randn(_PROBES, tensors["weight"].shape[1], generator=_generator())
-        theirs_TE = _decide(block, twin, x_TD)
-        for select in _selections(twin, len(tensors["weight"])) if theirs_TE is not None else ():
-            if _same(_assemble(tensors, select, name), x_TD, theirs_TE):
-                return _assemble(_tensors(gate), select, name)
+    own = None if gate is None else _tensors(gate)
+    if gate is not None and own is not None:
+        select = _selection_of(block, gate)
+        if select is not None:
+            return _assemble(own, select, name)
     kind = "without a gate of its own" if gate is None else type(gate).__name__
     raise RosterError(
         f"the router of {name!r} ({kind}) is not a composition of roster's parts: tried a linear score with "
         "TopK and GroupedTopK; give a router of another kind"
     )
+
+
+def _selection_of(block: nn.Module, gate: nn.Module) -> nn.Module | None:
+    """The simplest selection that decides as a gate does; None where there is none."""
+    twin = _random_twin(gate)
+    tensors = _tensors(twin)
+    if tensors is None:
+        return None
+    x_TD = torch.randn(_PROBES, tensors.weight.shape[1], generator=_generator())
+    theirs_TE = _decide(block, twin, x_TD)
+    if theirs_TE is None:
+        return None
+    selections = _selections(twin, len(tensors.weight))
+    return next((each for each in selections if _same(_assemble(tensors, each, "twin"), x_TD, theirs_TE)), None)
 
 
 def _generator() -> torch.Generator:
@@ -74,15 +93,15 @@ def _random_twin(gate: nn.Module) -> nn.Module:
     return twin
 
 
-def _tensors(gate: nn.Module) -> dict[str, Tensor | None] | None:
-    """The weight [E, D], bias [E] and correction bias [E] of a gate; None where there is no single matrix."""
+def _tensors(gate: nn.Module) -> Tensors | None:
+    """The tensors of a gate; None where there is no single matrix."""
     linears = [each for each in gate.modules() if isinstance(each, nn.Linear)]
     holder = linears[0] if len(linears) == 1 else gate
     weight = getattr(holder, "weight", None)
     if not isinstance(weight, Tensor) or weight.dim() != 2:
         return None
     correction = next((getattr(gate, n) for n in _CORRECTIONS if isinstance(getattr(gate, n, None), Tensor)), None)
-    return {"weight": weight, "bias": getattr(holder, "bias", None), "correction": correction}
+    return Tensors(weight, getattr(holder, "bias", None), correction)
 
 
 def _selections(gate: nn.Module, num_experts: int) -> Iterator[nn.Module]:
@@ -102,25 +121,26 @@ def _selections(gate: nn.Module, num_experts: int) -> Iterator[nn.Module]:
                 yield GroupedTopK(k, 1, 1, affinity, group_score, normalise, scale)
 
 
-def _assemble(tensors: dict[str, Tensor | None], select: nn.Module, site: str) -> Router:
-    weight, bias, correction = tensors["weight"], tensors["bias"], tensors["correction"]
-    score: Any = Linear(weight.shape[1], len(weight))
+def _assemble(tensors: Tensors, select: nn.Module, site: str) -> Router:
+    weight, bias, correction = tensors
+    linear = Linear(weight.shape[1], len(weight))
+    linear.weight_ED = nn.Parameter(weight.detach().clone())
+    score: nn.Module = linear
+    if bias is not None:
+        score = offset = Offset(linear, len(weight))
+        offset.offset_E = nn.Parameter(bias.detach().clone())
     balance = []
-    with torch.no_grad():
-        score.weight_ED = nn.Parameter(weight.detach().clone())
-        if bias is not None:
-            score = Offset(score, len(weight))
-            score.offset_E = nn.Parameter(bias.detach().clone())
-        if correction is not None:
-            balance = [LossFreeBias(len(weight))]
-            balance[0].bias_E = correction.detach().clone().reshape(-1)
+    if correction is not None:
+        balance = [LossFreeBias(len(weight))]
+        balance[0].bias_E = correction.detach().clone().reshape(-1)
     return Router(score, select, balance, site)
 
 
 @torch.no_grad()
 def _decide(block: nn.Module, gate: nn.Module, x_TD: Tensor) -> Tensor | None:
     """What a gate decides, [T, E]; None when its answer is not understood."""
-    reader, E = reader_of(block.experts), reader_of(block.experts).sizes(block.experts)[0]
+    experts, reader = held_by(block)
+    E, _, _ = reader.sizes(experts)
     try:
         answer = gate(x_TD) if reader.flat else gate(x_TD[None])
     except (TypeError, ValueError, IndexError, RuntimeError):  # it wants to know more than the tokens
@@ -131,11 +151,11 @@ def _decide(block: nn.Module, gate: nn.Module, x_TD: Tensor) -> Tensor | None:
     weights = [each for each in answer if isinstance(each, Tensor) and each.is_floating_point()]
     for weight in weights:
         try:
-            route: Route = reader.route(block.experts, chosen[0], weight)
+            route = reader.route(experts, chosen[0], weight)
         except (RuntimeError, IndexError):  # the logits, and not the weights
             continue
-        if route.num_tokens == len(x_TD) and route.expert_TK.shape == route.weight_TK.shape:
-            return route.dense() if int(route.expert_TK.max()) < E else None
+        if route.num_tokens == len(x_TD) and route.expert_R.shape == route.weight_R.shape:
+            return route.dense() if int(route.expert_R.max()) < E else None
     return None
 
 
@@ -160,18 +180,18 @@ def settled_gate(block: nn.Module, router: Router) -> tuple[str, dict[str, Tenso
     places = _tensors(twin)
     if places is None:
         return type(gate).__name__, None
-    bias = next((part.bias_E for part in router.balance if getattr(part, "bias_E", None) is not None), None)
-    given = {
-        "weight": linear.weight_ED,
-        "bias": router.score.offset_E if isinstance(router.score, Offset) else None,
-        "correction": bias,
-    }
+    biases = (getattr(part, "bias_E", None) for part in router.balance)
+    given = Tensors(
+        weight=linear.weight_ED,
+        bias=router.score.offset_E if isinstance(router.score, Offset) else None,
+        correction=next((each for each in biases if isinstance(each, Tensor)), None),
+    )
     with torch.no_grad():
-        for part, place in places.items():
-            if place is None and given[part] is not None and bool(given[part].any()):
+        for value, place in zip(given, places, strict=True):
+            if place is None and value is not None and bool(value.any()):
                 return type(gate).__name__, None
             if place is not None:
-                place.copy_(torch.zeros_like(place) if given[part] is None else given[part].reshape(place.shape))
+                place.copy_(torch.zeros_like(place) if value is None else value.reshape(place.shape))
     x_TD = torch.randn(_PROBES, linear.weight_ED.shape[1], generator=_generator())
     theirs_TE = _decide(block, twin, x_TD)
     ours = copy.deepcopy(router).to(device="cpu", dtype=torch.float32)

@@ -8,7 +8,8 @@ Shape legend: R rows, E experts, D model width, F expert width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from roster.moe.blocks import Kind, read_block
 from roster.moe.dense import Dense, Sum
 from roster.moe.gates import router_of
 from roster.moe.layer import MoE
-from roster.moe.own_experts import OneByOne, Stacked, reader_of
+from roster.moe.own_experts import OneByOne, Stacked, held_by, reader_of
 
 _PROBES = 16
 _SHARED = ("shared_experts", "shared_expert")
@@ -40,9 +41,8 @@ def parts_of(block: nn.Module, name: str = "mixture") -> nn.Module:
     Raises:
         RosterError: a router or experts that are not compositions of roster's parts.
     """
-    if not hasattr(block, "experts") or reader_of(block.experts) is None:
-        raise RosterError(f"{type(block).__name__} holds no experts that roster can read")
-    parts: list[nn.Module] = [MoE(router_of(block, name), experts_of(block.experts, name))]
+    experts, _ = held_by(block)
+    parts: list[nn.Module] = [MoE(router_of(block, name), experts_of(experts, name))]
     for each in _SHARED:
         if hasattr(block, each):
             kind = read_block(getattr(block, each))
@@ -54,7 +54,7 @@ def parts_of(block: nn.Module, name: str = "mixture") -> nn.Module:
     return made.train(block.training)
 
 
-def experts_of(experts: nn.Module, name: str = "mixture") -> FeedForwardExperts:
+def experts_of(experts: Any, name: str = "mixture") -> FeedForwardExperts:
     """Experts as roster's own kind, with copies of their weights.
 
     Raises:
@@ -62,8 +62,9 @@ def experts_of(experts: nn.Module, name: str = "mixture") -> FeedForwardExperts:
     """
     reader = reader_of(experts)
     if isinstance(reader, OneByOne):
-        kinds = [read_block(experts[f"expert_{index}"]) for index in range(experts.num_experts)]
-        if None not in kinds:
+        found = [read_block(experts[f"expert_{index}"]) for index in range(experts.num_experts)]
+        kinds = [kind for kind in found if kind is not None]
+        if len(kinds) == len(found):
             return _filled(kinds[0], kinds)
     if isinstance(reader, Stacked):
         E, D, _ = reader.sizes(experts)
@@ -78,7 +79,7 @@ def experts_of(experts: nn.Module, name: str = "mixture") -> FeedForwardExperts:
     raise RosterError(f"{type(experts).__name__} at {name!r} compute something that no experts of roster do")
 
 
-def _filled(kind: Kind, kinds: list[Kind]) -> FeedForwardExperts:
+def _filled(kind: Kind, kinds: Sequence[Kind]) -> FeedForwardExperts:
     made = kind.make_experts(len(kinds), kind.hidden)
     for key in kind.matrices:
         stack = torch.stack([each.matrices[key] for each in kinds])
@@ -86,7 +87,7 @@ def _filled(kind: Kind, kinds: list[Kind]) -> FeedForwardExperts:
     return made
 
 
-def _candidates(experts: nn.Module, reader: Stacked) -> Iterator[FeedForwardExperts]:
+def _candidates(experts: Any, reader: Stacked) -> Iterator[FeedForwardExperts]:
     """Experts with these weights, for every order of gate and up and every activation."""
     E, D, F = reader.sizes(experts)
     down = {"down_EFD": experts.down_proj if experts.is_transposed else experts.down_proj.mT}
@@ -116,7 +117,8 @@ def _with(made: FeedForwardExperts, tensors: dict[str, Tensor]) -> FeedForwardEx
 @torch.no_grad()
 def _check(block: nn.Module, made: nn.Module, name: str) -> None:
     weight = next(block.parameters())
-    x_BSD = torch.randn(1, _PROBES, reader_of(block.experts).sizes(block.experts)[1]).to(weight)
+    experts, reader = held_by(block)
+    x_BSD = torch.randn(1, _PROBES, reader.sizes(experts)[1]).to(weight)
     training = block.training
     theirs = block.eval()(x_BSD)
     block.train(training)

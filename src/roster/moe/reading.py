@@ -89,7 +89,7 @@ def _skeleton(folder: Path, manifest: BlockManifest) -> Any:
     return model
 
 
-def _again(model: nn.Module, made: Replaced | Adopted) -> Any:
+def _again(model: transformers.PreTrainedModel, made: Replaced | Adopted) -> Any:
     """Does to a fresh model of the same class what was done to the one that was saved."""
     if isinstance(made, Adopted):
         return adopt(model, router=made.router, options=made.options, tasks=made.tasks)

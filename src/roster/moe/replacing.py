@@ -6,9 +6,10 @@ Shape legend: B batch rows, S tokens per row, D model width, F width of the mode
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from roster.context import ContextSlot
 from roster.errors import RosterError
@@ -44,7 +45,7 @@ class RoutedBlock(nn.Module):
 
 
 def replace(
-    model: nn.Module,
+    model: PreTrainedModel,
     recipe: str,
     *,
     layers: Iterable[int] | None = None,
@@ -114,7 +115,8 @@ def replace(
             model.set_submodule(emptied, nn.Identity())
     if layout.reads_attention:
         keep_attention(model, mixture.slot)
-    become(model, routed_class(type(model)), mixture)
+    base: type = type(model)
+    become(model, routed_class(base), mixture)
     mixture.experts = tuple(str(index) for index in range(_most_experts(made)))
     _set_trained(model, layout)
     return model.train(model.training)
@@ -122,7 +124,8 @@ def replace(
 
 def _routed(model: nn.Module, name: str, block: nn.Module, layout: Layout, mixture: Mixture) -> nn.Module:
     if layout.at == "attention":
-        return RoutedAttention(model.get_submodule(name), block, mixture.slot)
+        # Of a layout at attention, `block` makes a router.
+        return RoutedAttention(model.get_submodule(name), cast(Router, block), mixture.slot)
     return RoutedBlock(block, mixture.slot, name, side_of(model, name))
 
 

@@ -6,6 +6,8 @@ Shape legend: B batch rows, S tokens per row, T = B * S, D model width, E expert
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +46,9 @@ class RoutedByError(nn.Module):
         y_TD = route.through(self.experts, x_TD)
         if self.training and torch.is_grad_enabled():
             settings = (self.quantile, self.classification, self.damping)
-            y_TD = _LearnFromError.apply(y_TD, route.scores_TE, route.chosen(), settings)
+            chosen_TE = route.chosen()
+            # torch's has no annotations
+            y_TD = _LearnFromError.apply(y_TD, route.scores_TE, chosen_TE, settings)  # type: ignore[no-untyped-call]
         return y_TD.view_as(x_BSD)
 
 
@@ -52,13 +56,15 @@ class _LearnFromError(torch.autograd.Function):
     """The identity; its backward pass labels the tokens."""
 
     @staticmethod
-    def forward(ctx, y_TD, scores_TE, chosen_TE, settings):  # type: ignore[override]
+    def forward(
+        ctx: Any, y_TD: Tensor, scores_TE: Tensor, chosen_TE: Tensor, settings: tuple[float, float, float]
+    ) -> Tensor:
         ctx.save_for_backward(scores_TE, chosen_TE)
         ctx.settings = settings
         return y_TD.clone()
 
     @staticmethod
-    def backward(ctx, grad_TD):  # type: ignore[override]
+    def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor, Tensor, None, None]:
         scores_TE, chosen_TE = ctx.saved_tensors
         quantile, classification, damping = ctx.settings
         wrong_T1 = misrouted(grad_TD, chosen_TE.any(1), quantile)[:, None]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ class Strata(nn.Module):
             # To this stratum's router, tokens that stand elsewhere are padding; the trace keeps the call's own mask.
             here = replace(context, mask_BS=here_T.view(context.batch, -1), recorder=None)
             route = router(read_TD, here)
-            router.trace(route, context)
+            cast(Router, router).trace(route, context)
             h_TD = h_TD + route.through(self.experts, read_TD).to(h_TD.dtype)
             chosen_T = (route.chosen() * (self.stratum_E + 1)).sum(1)
             stands_T = torch.where(here_T, chosen_T, stands_T)

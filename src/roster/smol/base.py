@@ -118,7 +118,7 @@ def _convert(file: Path) -> tuple[Any, Any]:
     model = LlamaForCausalLM(LlamaConfig.from_dict(fields))
     model.load_state_dict(packed.state_dict())
     model.tie_weights()
-    return model.to(torch.bfloat16), AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    return model.bfloat16(), AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
 
 
 def load_base(dtype: str = "bfloat16") -> tuple[Any, Any]:

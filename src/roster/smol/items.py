@@ -201,7 +201,7 @@ def units() -> Items:
     import pint
 
     rng = Random(digest("units"))
-    registry: pint.UnitRegistry = pint.UnitRegistry()
+    registry: pint.UnitRegistry[float] = pint.UnitRegistry()
     prefixes, names = ("", "kilo", "milli", "mega", "centi"), ("meter", "gram", "liter", "watt", "volt", "second")
     drawn = ((rng.randrange(2, 500), rng.choice(prefixes) + rng.choice(names)) for _ in range(_DRAWN))
     return _unique((f"{count} {name}s", f"{count} {registry.Unit(name):~}") for count, name in drawn)

@@ -6,12 +6,20 @@ A stage an adapter, then one for the base's own accuracy on each skill. A stage 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from roster.errors import RosterError, nearest
 from roster.pocket.record import Record
@@ -54,7 +62,7 @@ def make(base: Any, tokenizer: Any, out: Path, only: Sequence[str] = TRAINED, fo
                 bar = progress.add_task(name, total=SHAPES[name].steps)
                 if not progress.console.is_terminal:
                     progress.console.print(f"{name}: {SHAPES[name].steps} steps ...", highlight=False)
-                scores = make_adapter(base, tokenizer, name, out, record, lambda loss, bar=bar: progress.advance(bar))
+                scores = make_adapter(base, tokenizer, name, out, record, _advancing(progress, bar))
                 progress.remove_task(bar)
                 told = ", ".join(f"{score * _PERCENT:.0f} %" for score in scores.values())
                 progress.console.print(f"{name}: {told} (known, unseen wordings)", highlight=False)
@@ -66,3 +74,8 @@ def make(base: Any, tokenizer: Any, out: Path, only: Sequence[str] = TRAINED, fo
             if force or name not in record.section("base"):
                 measure_base(base, tokenizer, name, record)
             progress.advance(bar)
+
+
+def _advancing(progress: Progress, bar: TaskID) -> Callable[[float], None]:
+    """What to call after every step of training."""
+    return lambda loss: progress.advance(bar)

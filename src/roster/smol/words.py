@@ -46,7 +46,7 @@ def inflected(word: str, tag: str) -> str | None:
 
     A form much rarer than its word ("peopled") is grammar without use, and nobody's question.
     """
-    import lemminflect  # type: ignore[import-untyped]
+    import lemminflect
     import wordfreq
 
     forms = lemminflect.getInflection(word, tag=tag, inflect_oov=False)

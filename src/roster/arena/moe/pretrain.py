@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 
 from roster.arena.moe.data import DOMAINS, VOCAB, Corpus, corpus
@@ -68,10 +69,8 @@ class Run:
     parameters: int = 0
 
 
-def small_model(terms: Terms, seed: int) -> nn.Module:
+def small_model(terms: Terms, seed: int) -> transformers.PreTrainedModel:
     """A Llama of the size that the terms say, with random weights."""
-    import transformers
-
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
         vocab_size=VOCAB,
