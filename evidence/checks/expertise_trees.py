@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from roster.lm import data
 from roster.lm.encode import TfIdf
+from roster.lm.judging import complete
 from roster.lm.online import Belief, Learner, replay
 from roster.lm.online.tree import ExpertiseTree
-from roster.lm.play import complete
 from roster.lm.records import Matrix
 
 STEPS, FEATURES, RUNS, NEAR = 3_000, 4, 5, 0.05

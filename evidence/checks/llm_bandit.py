@@ -17,8 +17,8 @@ import numpy as np
 
 from roster.lm import data
 from roster.lm.encode import TfIdf
+from roster.lm.judging import complete
 from roster.lm.online import Belief, IdentityBandit
-from roster.lm.play import complete
 from roster.lm.records import Matrix, Records
 
 PREFERENCES = (0.0, 0.1, 0.3, 0.6)

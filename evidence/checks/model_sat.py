@@ -25,7 +25,7 @@ import numpy as np
 from evidence.checks.simulated_models import choices, mean_of, uneven
 from roster.lm import data
 from roster.lm.calibration import auroc
-from roster.lm.play import complete
+from roster.lm.judging import complete
 from roster.lm.records import Records
 from roster.recipes import find
 

@@ -15,7 +15,7 @@ import numpy as np
 from evidence.checks.simulated_models import choices, mean_of, uneven
 from roster.lm import data
 from roster.lm.decide import Weights
-from roster.lm.play import complete
+from roster.lm.judging import complete
 from roster.lm.routing import Routing
 from roster.recipes import find
 

@@ -12,7 +12,8 @@ from roster.errors import RosterError
 from roster.lm.decide import Cascade, Weights
 from roster.lm.estimate import KNN, DatasetTable
 from roster.lm.evaluate import evaluate
-from roster.lm.play import complete, play, play_oracle, play_random
+from roster.lm.judging import complete
+from roster.lm.play import play, play_oracle, play_random
 from roster.lm.records import Records
 from roster.lm.report import page, tables, write_report
 from roster.lm.results import LOOKUP, ORACLE, RANDOM, SINGLE
@@ -118,7 +119,7 @@ def test_prompts_with_gaps_are_left_out_and_said_to_be():
     gaps = Records(**{**vars(TEST), "score_NM": score_NM})
     left = complete(gaps)
     assert len(left) == len(TEST) - 1
-    assert "1 test prompts were left out" in left.notes[-1]
+    assert f"1 of {len(TEST)} test prompts were left out" in left.notes[-1]
     with pytest.raises(RosterError, match="no prompt of the test"):
         complete(Records(**{**vars(TEST), "cost_NM": TEST.cost_NM * np.nan}))
 

@@ -10,6 +10,7 @@ from lm import tiny
 from roster.errors import RosterError
 from roster.lm.exporting import log_lines
 from roster.lm.importing import read_log
+from roster.lm.prices import Price, read_prices
 from roster.lm.splits import deduplicate
 from roster.lm.storing import find_records, load_records, save_records
 from texts import needed
@@ -168,3 +169,89 @@ def test_records_made_in_python_merge_alike():
     left = deduplicate(dataclasses.replace(made, prompts=prompts, score_NM=score_NM, splits=splits))
     assert len(left) == 9
     assert left.score_NM[0, :2].tolist() == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_is_read_over(tmp_path, mark):
+    line = json.dumps({"prompt": "a", "model": "m", "score": 1}).encode() + b"\r\n"
+    (tmp_path / "log.jsonl").write_bytes(mark + line + mark + b"\r\n" + line.replace(b'"a"', b'"b"'))
+    assert read_log(tmp_path / "log.jsonl").prompts == ("a", "b")
+
+
+def test_columns_that_are_not_read_are_named(tmp_path):
+    row = {"prompt": "a", "model": "m", "score": 1, "user_id": 7, "prompt_id": "x", "cost_usd": None}
+    made = read_log(write(tmp_path / "log.jsonl", row))
+    assert made.notes[0] == "columns that are not read: cost_usd, prompt_id, user_id"
+    many = {f"column {n}": n for n in range(30)}
+    assert read_log(write(tmp_path / "log.jsonl", row | many)).notes[0].endswith(", ...")
+
+
+CALLS = [
+    {"prompt": "What?", "model": "small", "score": 1, "prompt_tokens": 10, "completion_tokens": 100, "cost": None},
+    {"prompt": "What?", "model": "large", "score": 1, "answer": "x" * 400},
+    {"prompt": "Who is it", "model": "small", "score": 0, "cost": 0.5},
+    {"prompt": "Who is it", "model": "large", "score": 0, "cost": 0},
+]
+
+
+def test_costs_follow_from_prices_and_tokens_where_they_were_not_logged(tmp_path):
+    prices = {"small": Price(1.0, 10.0), "large": Price(0.0, 20.0)}
+    made = read_log(write(tmp_path / "log.jsonl", *CALLS), prices=prices)
+    cost = dict(zip(made.models, made.cost_NM.T.tolist(), strict=True))
+    assert cost["small"] == pytest.approx([(10 * 1.0 + 100 * 10.0) / 1e6, 0.5])  # what was logged stays
+    assert cost["large"] == pytest.approx([100 * 20.0 / 1e6, 0.0])  # 400 characters; a logged cost of 0 is one
+    assert "the cost of 2 calls was not logged and follows from their tokens and the prices" in made.notes
+    written = dict(zip(made.models, made.logged.written_NM.T.tolist(), strict=True))
+    assert written["small"] == pytest.approx([100, (0.5e6 - 9 / 4) / 10])  # from the cost, where nothing else says
+    assert written["large"] == pytest.approx([100, 0])
+    for wrong in ({"small": Price(1.0, 1.0)}, prices | {"medium": Price(1.0, 1.0)}):
+        with pytest.raises(RosterError, match="price"):
+            read_log(tmp_path / "log.jsonl", prices=wrong)
+
+
+def test_prices_are_read_from_a_file(tmp_path):
+    (tmp_path / "prices.yaml").write_text("small: {input: 0.15, output: 0}\nlarge: {input: 3, output: 15}\n")
+    assert read_prices(tmp_path / "prices.yaml") == {"small": Price(0.15, 0.0), "large": Price(3.0, 15.0)}
+    for text, message in (
+        ("small: 3", "small: an `input` and an `output`"),
+        ("small: {input: x, output: 1}", "small: could not"),
+        ("small: {input: -1, output: 1}", "small: a price must be"),
+        ("[", "cannot be read"),
+        ("", "a line per model"),
+    ):
+        (tmp_path / "prices.yaml").write_text(text)
+        with pytest.raises(RosterError, match=message):
+            read_prices(tmp_path / "prices.yaml")
+    with pytest.raises(RosterError, match="cannot be read"):
+        read_prices(tmp_path / "nowhere.yaml")
+
+
+def test_models_are_left_out(tmp_path):
+    path = write(tmp_path / "log.jsonl", *CALLS, {"prompt": "only large", "model": "large", "score": 1})
+    made = read_log(path, without=("large",))
+    assert (made.models, len(made)) == (("small",), 2)
+    with pytest.raises(RosterError, match="no model 'larg' to leave out: did you mean 'large'"):
+        read_log(path, without=("larg",))
+    with pytest.raises(RosterError, match="all 2 are left out"):
+        read_log(path, without=("large", "small"))
+    assert read_log(path).without(["large"]).models == ("small",)
+    with pytest.raises(RosterError, match="no model left"):
+        read_log(path).without(["small", "large"])
+
+
+def test_what_a_log_knows_beside_figures_survives_the_disk_and_merging(tmp_path):
+    rows = [
+        {"prompt": "a", "model": "m", "score": 1, "propensity": 0.5, "completion_tokens": 10, "split": "test"},
+        {"prompt": "A", "model": "m", "score": 0, "propensity": 0.25, "completion_tokens": 30, "split": "test"},
+        {"prompt": "a", "model": "k", "score": 0, "propensity": 0.5, "split": "train"},
+        {"prompt": "b", "model": "k", "score": 0, "split": "train"},
+    ]
+    made = read_log(write(tmp_path / "log.jsonl", *rows), text="conversation")
+    again = load_records(save_records(made, tmp_path / "records"))
+    assert again.text == made.text == "conversation"
+    for logged in (made.logged, again.logged):
+        np.testing.assert_array_equal(logged.calls_NM, [[1, 2], [1, np.nan]])
+        np.testing.assert_allclose(logged.propensity_NM, [[0.5, 1 / 3], [np.nan, np.nan]])  # weights are averaged
+        np.testing.assert_array_equal(logged.written_NM, [[np.nan, 20], [np.nan, np.nan]])
+    one = again.only(["m"]).rows(np.array([1, 0]))
+    np.testing.assert_array_equal(one.logged.calls_NM, [[np.nan], [2]])

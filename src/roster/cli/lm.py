@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Route prompts among whole language models.")
 Data = Annotated[str, typer.Argument(help="A folder of records, or recorded data such as `llmrouter`.")]
+Without = Annotated[list[str] | None, typer.Option("--without", help="A model to leave out; may be repeated.")]
 Routers = Annotated[list[str] | None, typer.Option("--router", help="A recipe's name; may be repeated.")]
 
 
@@ -73,29 +75,38 @@ def import_log(
     file: Annotated[Path, typer.Argument(help="JSONL or Parquet, one call per line.")],
     out: Annotated[Path, typer.Option(help="The folder of records to write.")],
     currency: Annotated[str, typer.Option(help="What a cost of 1 is.")] = "USD",
+    text: Annotated[str, typer.Option(help="What a decision sees of a chat: last-user, all-user or conversation.")] = (
+        "last-user"
+    ),
+    prices: Annotated[Path | None, typer.Option(help="YAML: each model's `input` and `output` per 1M tokens.")] = None,
+    without: Without = None,
 ) -> None:
     """Check a log of calls and write it as records.
 
-    Each line has a prompt, a model and, where known, score (0 to 1), cost, latency in seconds, answer, logprob,
-    dataset and split.
+    Each line has a prompt (or the messages of a chat), a model and, where known, score (0 to 1), cost, latency in
+    seconds, answer, logprob, dataset, split, prompt_tokens, completion_tokens, and propensity: the chance with which
+    this model was chosen for the prompt. With --prices, costs that were not logged follow from the tokens.
 
     \b
     Examples:
       roster lm log zeroeval --count 300 > log.jsonl
       roster lm import log.jsonl --out my-records
+      roster lm import log.jsonl --out chats --text all-user --without gpt-4o-2024-08-06
     """
     from roster.lm.importing import read_log
+    from roster.lm.prices import read_prices
     from roster.lm.storing import save_records
+    from roster.lm.text import text_rule
 
-    records = read_log(file, currency)
+    known = None if prices is None else read_prices(prices)
+    records = read_log(file, currency, text=text_rule(text), prices=known, without=tuple(without or ()))
     save_records(records, out)
     splits = {name: records.splits.count(name) for name in ("train", "validation", "test")}
     typer.echo(f"{len(records)} prompts, {len(records.models)} models: " + ", ".join(records.models))
     typer.echo("splits: " + ", ".join(f"{count} {name}" for name, count in splits.items()))
     cells = len(records) * len(records.models)
     typer.echo("missing: " + ", ".join(f"{n} of {cells} {what}s" for what, n in records.missing.items()))
-    for note in records.notes:
-        typer.echo(f"note: {note}")
+    _say(records.notes)
 
 
 @app.command("eval")
@@ -108,6 +119,7 @@ def evaluate(
     encoder: Annotated[str, typer.Option(help="`tfidf`, `minilm` or a sentence-transformers model.")] = "tfidf",
     draws: Annotated[int, typer.Option(min=10, help="Bootstrap draws.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    without: Without = None,
     out: Annotated[Path | None, typer.Option(help="A folder for report.json and report.html.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -126,7 +138,7 @@ def evaluate(
     from roster.lm.report import tables, write_report
     from roster.lm.storing import find_records
 
-    records = find_records(data)
+    records = find_records(data).without(without or ())
     routers = {recipe.slug: _make(recipe, encoder) for recipe in _recipes(router, records)}
     for model in add or []:
         records.column(model)
@@ -148,6 +160,7 @@ def evaluate(
         return
     for sentence in report.verdict:
         typer.echo(sentence)
+    _say(report.notes)
     for each in tables(report):
         console().print(each)
 
@@ -161,6 +174,7 @@ def tune(
     floor: Annotated[float | None, typer.Option(help="Mean quality, at least.")] = None,
     name: Annotated[str | None, typer.Option(help="The policy's name; by default the folder's.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="An option of the recipe, name=value.")] = None,
+    without: Without = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
 ) -> None:
     """Choose a router's operating point on validation prompts, say what the test gave, and save the policy.
@@ -175,7 +189,7 @@ def tune(
     from roster.lm.storing import find_records
     from roster.lm.tune import tune as choose
 
-    records = find_records(data)
+    records = find_records(data).without(without or ())
     (recipe,) = _recipes([router], records)
     routing = recipe(parse_options(option or []))
     if routing.sees_dataset:
@@ -198,6 +212,7 @@ def tune(
     policy.save(out)
     for line in lines:
         typer.echo(line)
+    _say(tuned.notes)
 
 
 @app.command("route")
@@ -217,6 +232,11 @@ def route(
     from roster.lm.offline import load_policy
 
     typer.echo(json.dumps(dataclasses.asdict(load_policy(policy).decide(prompt)), indent=1))
+
+
+def _say(notes: Iterable[str]) -> None:
+    for note in notes:
+        typer.echo(f"note: {note}")
 
 
 def _recipes(names: list[str] | None, records: Records) -> list[Recipe]:

@@ -16,7 +16,8 @@ import numpy as np
 
 from roster.errors import RosterError
 from roster.lm.calibration import auroc, brier
-from roster.lm.play import complete, ordered, play
+from roster.lm.judging import complete, free_of_charge
+from roster.lm.play import ordered, play
 from roster.lm.records import Matrix, Records
 from roster.lm.results import LOOKUP, MIX, SINGLE, AddedRow, Report, Section
 from roster.lm.routing import Routing
@@ -57,11 +58,11 @@ def evaluate(
         RosterError: there is no test split, no cost, or an unknown data set or model.
     """
     routers = with_yardsticks(routers)
-    records = carve_validation(records, seed=seed)
+    records = carve_validation(free_of_charge(records), seed=seed)
     learn, test = training(records), complete(records.split("test")) if "test" in records.splits else None
     if test is None:
         raise RosterError(f"records {records.name!r} have no test split to judge routers on")
-    report = Report(records.name, records.currency, test.notes, settings={"draws": draws, "seed": seed})
+    report = Report(records.name, records.currency, _notes(records), settings={"draws": draws, "seed": seed})
     if in_distribution:
         report.sections.append(_section("in distribution", routers, records, draws, seed, progress))
     for dataset in held_out:
@@ -72,6 +73,12 @@ def evaluate(
         report.added += add_section(routers, learn, test, model, probes, seed)
     report.verdict = verdict(report)
     return report
+
+
+def _notes(records: Records) -> tuple[str, ...]:
+    """What the parts that routers are judged on say of themselves, each once."""
+    parts = (complete(records.split(name), name) for name in ("validation", "test"))
+    return tuple(dict.fromkeys(note for part in parts for note in part.notes))
 
 
 def with_yardsticks(routers: Mapping[str, Make]) -> dict[str, Make]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import pydantic
 
 from roster.errors import RosterError
+from roster.lm.text import DEFAULT, TextRule
 from roster.saving import FORMAT, MANIFEST, Manifest, read_manifest, recover
 
 
@@ -31,7 +32,7 @@ class LmManifest(Manifest):
 
 
 class RecordsManifest(LmManifest):
-    """`roster.json` of a folder of records; `missing` is for people."""
+    """`roster.json` of a folder of records; `missing` is for people, `text` is None for what was no log."""
 
     what: ClassVar[str] = "a folder of records"
     earlier: ClassVar[str] = "records.json"
@@ -41,6 +42,7 @@ class RecordsManifest(LmManifest):
     notes: list[str]
     prompts: int
     missing: dict[str, int]
+    text: TextRule | None = None
 
 
 class PolicyManifest(LmManifest):
@@ -53,6 +55,7 @@ class PolicyManifest(LmManifest):
     estimator: dict[str, Any]
     rule: dict[str, Any]
     prices: dict[str, dict[str, float]]
+    text: TextRule = DEFAULT
     about: dict[str, Any]
 
 

@@ -40,26 +40,6 @@ class Run:
     decision_ms: float | None = None
 
 
-def complete(records: Records, part: str = "test") -> Records:
-    """The prompts for which every model's score and cost are known, so that all routers face the same ones.
-
-    Raises:
-        RosterError: there are none.
-    """
-    whole_N = np.asarray(np.isfinite([records.score_NM, records.cost_NM]).all((0, 2)))
-    if not whole_N.any():
-        raise RosterError(
-            f"records {records.name!r}: no prompt of the {part} has the score and the cost of every model; "
-            "leave out the models that lack them"
-        )
-    left = records.rows(whole_N)
-    if dropped := len(records) - len(left):
-        left = replace(
-            left, notes=(*records.notes, f"{dropped} {part} prompts were left out: a score or cost is missing")
-        )
-    return left
-
-
 def play(routing: Routing, test: Records, timed: bool = True, rules: Sequence[Rule] | None = None) -> Run:
     """A fitted router over its whole dial.
 

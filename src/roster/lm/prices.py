@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import yaml
 
 from roster.errors import RosterError, nearest
 from roster.lm.records import Matrix
@@ -24,6 +26,29 @@ class Price:
     def __post_init__(self) -> None:
         if not (np.isfinite([self.input, self.output]).all() and min(self.input, self.output) >= 0):
             raise RosterError(f"a price must be a number of at least 0, not {self.input} and {self.output}")
+
+
+def read_prices(path: Path | str) -> dict[str, Price]:
+    """Prices from a YAML or JSON file: `small: {input: 0.15, output: 0.6}` for each model, per 1M tokens.
+
+    Raises:
+        RosterError: the file cannot be read, or something in it is no price.
+    """
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RosterError(f"prices {str(path)!r} cannot be read: {error}") from None
+    if not isinstance(given, dict) or not given:
+        raise RosterError(f"prices {str(path)!r}: a line per model is needed: `small: {{input: 1, output: 2}}`")
+    prices = {}
+    for model, price in given.items():
+        if not isinstance(price, dict) or price.keys() != {"input", "output"}:
+            raise RosterError(f"prices {str(path)!r}: {model}: an `input` and an `output` are needed, and nothing else")
+        try:
+            prices[str(model)] = Price(float(price["input"]), float(price["output"]))
+        except (TypeError, ValueError) as error:
+            raise RosterError(f"prices {str(path)!r}: {model}: {error}") from None
+    return prices
 
 
 def check_prices(prices: Mapping[str, Price], models: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ Reading a user's log is `roster.lm.importing`, the recorded data of others `rost
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,9 +14,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roster.errors import RosterError, nearest
+from roster.lm.text import DEFAULT, TextRule
 
 Matrix = NDArray[np.float64]
 SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Logged:
+    """What a log of calls knows beside the figures of the answers.
+
+    Attributes:
+        text: which text of a request the prompts are.
+        calls_NM: of how many calls each cell is the mean; NaN for none.
+        propensity_NM: the chance with which whoever routed the log drew this model for this prompt.
+        written_NM: tokens of the answer; with them, a policy can be held to other prices.
+    """
+
+    text: TextRule
+    calls_NM: Matrix
+    propensity_NM: Matrix
+    written_NM: Matrix
+
+    def part(self, rows: Any, columns: Any) -> Logged:
+        """That of some prompts and models."""
+        named = {name: getattr(self, name)[rows][:, columns] for name in MEASURED}
+        return replace(self, **named)
+
+
+MEASURED = ("calls_NM", "propensity_NM", "written_NM")
+"""The matrices of `Logged`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +63,7 @@ class Records:
         answer_NM: the answers' texts, None where there is none; or no matrix at all.
         logprob_NM: mean log-probability of each answer; or no matrix at all.
         notes: what a reader of a report must know about the data.
+        logged: what only a log of calls has; None for other data.
     """
 
     name: str
@@ -50,6 +78,7 @@ class Records:
     answer_NM: NDArray[np.object_] | None = None
     logprob_NM: Matrix | None = None
     notes: tuple[str, ...] = field(default=())
+    logged: Logged | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.prompts), len(self.models))
@@ -78,7 +107,7 @@ class Records:
             name: tuple(getattr(self, name)[n] for n in at) for name in ("prompts", "datasets", "splits")
         }
         changed |= {name: matrix[at] for name, matrix in self.matrices().items()}
-        return replace(self, **changed)
+        return replace(self, **changed, logged=self.logged and self.logged.part(at, slice(None)))
 
     def split(self, name: str) -> Records:
         """The records of one split."""
@@ -92,7 +121,24 @@ class Records:
         """
         at = [self.column(model) for model in models]
         columns: dict[str, Any] = {name: matrix[:, at] for name, matrix in self.matrices().items()}
-        return replace(self, models=tuple(models), **columns)
+        return replace(self, models=tuple(models), **columns, logged=self.logged and self.logged.part(slice(None), at))
+
+    def without(self, models: Iterable[str]) -> Records:
+        """The records of all models but some.
+
+        Raises:
+            RosterError: a model that the records do not have, or none is left.
+        """
+        gone = {self.models[self.column(model)] for model in models}
+        left = [model for model in self.models if model not in gone]
+        if not left:
+            raise RosterError(f"records {self.name!r} have no model left: all {len(gone)} are left out")
+        return self.only(left) if gone else self
+
+    @property
+    def text(self) -> TextRule:
+        """Which text of a request the prompts are."""
+        return self.logged.text if self.logged is not None else DEFAULT
 
     def column(self, model: str) -> int:
         """Where a model's column is; RosterError with the nearest names when there is none."""

@@ -179,7 +179,7 @@ class Ruler:
         )
 
     def _price(self, decision_ms: float | None) -> float | None:
-        if self.currency != "USD" or decision_ms is None:
+        if self.currency != "USD" or decision_ms is None or self.budget_B[0] == 0:
             return None
         return float(decision_ms / 3.6e6 * CORE_HOUR_USD / self.budget_B[0])
 

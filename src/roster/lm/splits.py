@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roster.errors import RosterError, nearest
-from roster.lm.records import SPLITS, Records
+from roster.lm.records import SPLITS, Logged, Records
 
 
 def same(prompt: str) -> str:
@@ -41,6 +41,8 @@ def deduplicate(records: Records) -> Records:
         if len(everywhere[g]) > 1:
             for name, matrix in records.matrices().items():
                 merged[name][at] = _merged(matrix, everywhere[g], records.splits)
+    if records.logged is not None:
+        merged["logged"] = _merged_log(records.logged, [everywhere[g] for g in order], records.splits)
     datasets = tuple(next((records.datasets[n] for n in everywhere[g] if records.datasets[n]), "") for g in order)
     notes = list(records.notes)
     if leaked:
@@ -55,14 +57,30 @@ def _nearest_to_test(records: Records, rows: list[int]) -> list[int]:
     return [n for n in rows if records.splits[n] == nearest_split]
 
 
-def _merged(matrix: NDArray[Any], rows: list[int], splits: Sequence[str]) -> NDArray[Any]:
+def _merged_log(logged: Logged, rows: list[list[int]], splits: Sequence[str]) -> Logged:
+    """As the figures merge, but calls add up and propensities have the harmonic mean: a weight is their inverse."""
+
+    def merged(matrix: NDArray[Any], mean: Callable[[Sequence[Any]], Any] = np.mean) -> NDArray[Any]:
+        return np.stack([_merged(matrix, each, splits, mean) for each in rows])
+
+    return replace(
+        logged,
+        calls_NM=merged(logged.calls_NM, np.sum),
+        propensity_NM=1 / merged(1 / logged.propensity_NM),
+        written_NM=merged(logged.written_NM),
+    )
+
+
+def _merged(
+    matrix: NDArray[Any], rows: list[int], splits: Sequence[str], mean: Callable[[Sequence[Any]], Any] = np.mean
+) -> NDArray[Any]:
     """One row for several, from test to train: each cell of the first split that has it."""
     cell_M: NDArray[Any] = matrix[rows[0]].copy()
     for m in range(len(cell_M)):
         known = [n for n in rows if not _missing(matrix[n, m])]
         alike = [matrix[n, m] for n in known if splits[n] == splits[known[0]]]
         if alike:
-            cell_M[m] = alike[0] if matrix.dtype == object else np.mean(alike)
+            cell_M[m] = alike[0] if matrix.dtype == object else mean(alike)
     return cell_M
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from roster.errors import RosterError
 from roster.lm import data
 from roster.lm.manifest import RecordsManifest, is_here, read
-from roster.lm.records import Records
+from roster.lm.records import MEASURED, Logged, Records
 from roster.saving import MANIFEST, writing
 
 _MATRICES = ("score_NM", "cost_NM", "delay_NM", "logprob_NM")
@@ -35,8 +35,11 @@ def save_records(records: Records, folder: Path | str) -> Path:
         notes=list(records.notes),
         prompts=len(records),
         missing=dict(records.missing),
+        text=None if records.logged is None else records.logged.text,
     )
     matrices = {name: getattr(records, name) for name in _MATRICES if getattr(records, name) is not None}
+    if records.logged is not None:
+        matrices |= {name: getattr(records.logged, name) for name in MEASURED}
     with writing(folder, (MANIFEST, RecordsManifest.earlier, _PROMPTS, _NUMBERS)) as new:
         with open(new / _PROMPTS, "w", encoding="utf-8", newline="\n") as file:
             for n in range(len(records)):
@@ -83,6 +86,7 @@ def load_records(folder: Path | str) -> Records:
             answer_NM=answers,
             logprob_NM=matrices.get("logprob_NM"),
             notes=tuple(about.notes),
+            logged=None if about.text is None else Logged(about.text, *(matrices[name] for name in MEASURED)),
         )
     except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
         if isinstance(error, RosterError):

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from roster.errors import RosterError
 from roster.lm.curve import corners, interval, resamples
 from roster.lm.dial import Setting, above, within
-from roster.lm.play import complete, dial, ordered, play, play_setting
+from roster.lm.judging import complete, has_costs
+from roster.lm.play import dial, ordered, play, play_setting
 from roster.lm.records import Matrix, Records
 from roster.lm.results import Figure
 from roster.lm.routing import Routing
@@ -71,12 +72,14 @@ class Tuned:
         validation: what the setting gave where it was chosen (with the estimator fitted on training prompts only).
         test: what it gave on prompts that had no part in the choice; None without a test split.
         kept: whether the test kept the budget or the floor; None without a test split.
+        notes: what a reader must know about the data.
     """
 
     routing: Routing
     validation: Outcome
     test: Outcome | None
     kept: bool | None
+    notes: tuple[str, ...]
 
 
 def tune(
@@ -98,8 +101,13 @@ def tune(
         RosterError: not exactly one target, or one that no setting reaches on the validation prompts.
     """
     target = Target.of(budget, floor)
+    if not has_costs(records):
+        raise RosterError(
+            f"records {records.name!r} have no costs, and a {target.kind} weighs them: give prices (--prices of "
+            "`roster lm import`)"
+        )
     records = carve_validation(records, seed=seed)
-    validation = complete(records.split("validation"))
+    validation = complete(records.split("validation"), "validation")
     routing.fit(records.split("train"))
     rules = dial(routing, validation)
     played = play(routing, validation, timed=False, rules=rules).played
@@ -110,9 +118,11 @@ def tune(
     chosen = _outcome(setting.of(played.score_LN), setting.of(played.cost_LN), seed)
     tuned = Routing(routing.estimator, rule, routing.sees_dataset, routing.mixes).fit(training(records))
     if "test" not in records.splits:
-        return Tuned(tuned, chosen, None, None)
-    tested = _test(tuned, complete(records.split("test")), seed)
-    return Tuned(tuned, chosen, tested, target.kept_by(tested))
+        return Tuned(tuned, chosen, None, None, validation.notes)
+    test = complete(records.split("test"))
+    tested = _test(tuned, test, seed)
+    notes = tuple(dict.fromkeys((*validation.notes, *test.notes)))
+    return Tuned(tuned, chosen, tested, target.kept_by(tested), notes)
 
 
 def _test(routing: Routing, test: Records, seed: int) -> Outcome:

@@ -41,6 +41,12 @@ def _section(section: Section) -> list[str]:
 
 def _saving(section: Section, row: Row) -> str:
     """What the row's cost at equal quality, and its interval, allow to say."""
+    if section.cost_of_random == 0:
+        over = row.quality.value - section.single_quality
+        return (
+            f"no call costs anything here, so quality alone is compared: {row.router} reaches {row.quality.value:.4f}, "
+            f"{over:+.4f} beside the best single model ({section.single})."
+        )
     single = f"the best single model's quality ({section.single}, {section.single_quality:.4f})"
     if math.isinf(row.cost.value):
         return f"no saving is shown: {row.router} does not reach {single} on the test."
