@@ -17,6 +17,7 @@ from roster.cli import (
     arena,
     attack,
     build,
+    convert,
     demo,
     evaluate,
     experts,
@@ -74,6 +75,7 @@ app.add_typer(arena.app, name="arena")
 app.add_typer(gateway.app, name="gateway")
 app.command()(attack.attack)
 app.command()(merge.merge)
+app.command()(convert.convert)
 
 
 def _version(asked: bool) -> None:

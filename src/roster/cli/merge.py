@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roster.cli.common import console, parse_options, progress_bar
+from roster.cli.common import parse_options
+from roster.cli.writing import Progress, place
 from roster.errors import RosterError
 
 if TYPE_CHECKING:
@@ -51,30 +52,8 @@ def merge(
     if out is None:
         raise RosterError("give --out FOLDER, or --plan to see what would be done")
     typer.echo(made.text(every=False))
-    run(made, out, overwrite=overwrite, progress=Progress(made.bytes_to_write))
+    run(made, out, overwrite=overwrite, progress=Progress("merging", made.bytes_to_write))
     typer.echo(f"wrote {out}")
-
-
-class Progress:
-    """A bar on a terminal; on a pipe, a line at each tenth."""
-
-    def __init__(self, total: int) -> None:
-        self._tenth = 0
-        self._bar: Any = None
-        if console(stderr=True).is_terminal:
-            self._bar = progress_bar()
-            self._task = self._bar.add_task("merging", total=total)
-            self._bar.start()
-
-    def __call__(self, written: int, total: int, tensor: str) -> None:
-        """See `roster.weights.run.Progress`."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=written)
-            if written == total:
-                self._bar.stop()
-        elif (tenth := 10 * written // max(total, 1)) > self._tenth:
-            self._tenth = tenth
-            typer.echo(f"{10 * tenth} %: {written:,} of {total:,} bytes ({tensor})", err=True)
 
 
 def _config(method: str, models: list[str], base: str | None, options: list[str], dtype: str | None) -> MergeConfig:
@@ -82,7 +61,7 @@ def _config(method: str, models: list[str], base: str | None, options: list[str]
     from roster.merge.methods import find_method
 
     settings = find_method(method).settings
-    members = [Member(_place(each)) for each in models]
+    members = [Member(place(each)) for each in models]
     shared: dict[str, Any] = {}
     for name, value in parse_options(options).items():
         if name in settings and settings[name].per_model and isinstance(value, list):
@@ -96,14 +75,5 @@ def _config(method: str, models: list[str], base: str | None, options: list[str]
             shared[name] = value
     if not members:
         raise RosterError("give the models to merge: --model A --model B")
-    found = None if base is None else _place(base)
+    found = None if base is None else place(base)
     return MergeConfig(method, (Slice(tuple(members)),), found, shared, parse_dtype(dtype))
-
-
-def _place(name: str) -> str:
-    """`pocket` is the model that comes with roster, as it is elsewhere."""
-    if name != "pocket":
-        return name
-    from roster import pocket
-
-    return str(pocket.base_path())

@@ -14,6 +14,13 @@ from roster.weights import Source
 
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model",
               "chat_template*")  # fmt: skip
+_GENERATION = "generation_config.json"
+
+
+def model_files(folder: Path) -> dict[str, bytes | Path]:
+    """Tokenizer, chat template and generation settings of a folder, by name."""
+    found = (each for pattern in (*_TOKENIZER, _GENERATION) for each in sorted(folder.glob(pattern)))
+    return {each.name: each for each in found if each.is_file()}
 
 
 def side_files(config: MergeConfig, models: Mapping[str, Source], layers: int) -> dict[str, bytes | Path]:
@@ -28,11 +35,9 @@ def side_files(config: MergeConfig, models: Mapping[str, Source], layers: int) -
     if first is None:
         return {}
     tokens = folder_of(models.get(config.tokenizer) or open_model(config.tokenizer)) if config.tokenizer else first
-    files: dict[str, bytes | Path] = {}
-    for pattern in _TOKENIZER:
-        files.update({each.name: each for each in sorted((tokens or first).glob(pattern)) if each.is_file()})
-    if (first / "generation_config.json").is_file():
-        files["generation_config.json"] = first / "generation_config.json"
+    files = {name: file for name, file in model_files(first).items() if tokens == first or name == _GENERATION}
+    if tokens != first:
+        files |= {name: file for name, file in model_files(tokens or first).items() if name != _GENERATION}
     if (first / "config.json").is_file():
         files["config.json"] = _new_config(first / "config.json", config, layers)
     if config.chat_template not in (None, "auto"):
@@ -46,11 +51,16 @@ def check_tokenizers(config: MergeConfig, models: Mapping[str, Source]) -> None:
     Raises:
         RosterError: two vocabularies differ, and the config does not say whose to take.
     """
+    if not config.tokenizer:
+        check_vocabularies({name: folder_of(source) for name, source in models.items()})
+
+
+def check_vocabularies(folders: Mapping[str, Path | None]) -> None:
+    """Refuses models, by name and folder, whose tokenizers differ; one without `tokenizer.json` passes."""
     seen: tuple[str, bytes, Any] | None = None
-    for name, source in models.items():
-        folder = folder_of(source)
+    for name, folder in folders.items():
         file = folder / "tokenizer.json" if folder else None
-        if config.tokenizer or file is None or not file.is_file():
+        if file is None or not file.is_file():
             continue
         content = file.read_bytes()
         if seen is None:

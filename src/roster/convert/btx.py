@@ -1,0 +1,63 @@
+"""Branch-Train-MiX: models trained apart from one seed become the experts of one mixture.
+
+Equation: FFN(x) = sum over the top k of softmax(W x) restricted to the chosen, times FFN_i(x); every tensor outside the
+blocks is the mean over the models; W is new.
+Source: Sukhbaatar et al. 2024, arXiv 2403.07816. No code of the authors was found; that the seed itself joins as one
+more expert is left to the caller, who gives it as one of the models or does not. The mixture must be trained after
+this (all of it, with a balance loss of 0.01): only then do its routers know whom to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from roster.convert.dense import PARTS, Dense
+from roster.convert.kernels import DrawnRouter
+from roster.convert.mixtral import expert_name, router_name, side_files
+from roster.convert.upcycling import ROUTER_STD
+from roster.errors import RosterError
+from roster.header import Spec
+from roster.merge.linear import Linear
+from roster.merge.side_files import check_vocabularies
+from roster.weights import MAX_SHARD, Copy, Operand, Output, Plan, make_plan, same_specs
+
+
+def plan_btx(
+    models: Sequence[Dense], top_k: int = 2, std: float = ROUTER_STD, seed: int = 0, max_shard: int = MAX_SHARD
+) -> Plan:
+    """The plan of the mixture; config and tokenizer are the first model's.
+
+    Args:
+        models: one an expert, all of one shape.
+        top_k: experts a token gets.
+        std: of the new routers' rows.
+        seed: of their draw.
+        max_shard: bytes of one output file.
+
+    Raises:
+        RosterError: fewer than two models; other tensors, shapes or vocabularies than the first one's.
+    """
+    if len(models) < 2:
+        raise RosterError("btx makes a mixture of at least two models")
+    first = models[0]
+    for other in models[1:]:
+        if apart := sorted(first.source.specs.keys() ^ other.source.specs.keys()):
+            raise RosterError(f"{first.source.name!r} and {other.source.name!r} are not alike: one lacks {apart[0]!r}")
+    check_vocabularies({each.source.name: each.source.folder for each in models})
+    outputs = []
+    for name in first.others():
+        operands = tuple(Operand(each.source, name) for each in models)
+        spec = same_specs(name, operands)
+        mean = Linear(tuple([1.0] * len(models))) if spec.dtype.is_floating_point else Copy()
+        outputs.append(Output(name, Spec(operands[0].spec.dtype, spec.shape), operands, mean))
+    for layer in range(len(first.blocks)):
+        for expert, each in enumerate(models):
+            for part in PARTS:
+                own, ours = each.operand(layer, part), first.operand(layer, part)
+                same_specs(ours.tensor, (ours, own))
+                outputs.append(Output(expert_name(layer, expert, part), ours.spec, (own,), Copy()))
+        spec = first.operand(layer, "gate").spec
+        router = DrawnRouter(std, 1, seed + layer)
+        outputs.append(Output(router_name(layer), Spec(spec.dtype, (len(models), spec.shape[1])), (), router))
+    files = side_files(first, len(models), top_k, first.width)
+    return make_plan(outputs, [each.source for each in models], files, max_shard, f"btx of {len(models)} models")

@@ -1,0 +1,98 @@
+"""Upcycling: experts that are copies of one dense block, or of its shards.
+
+Source: Komatsuzaki et al. 2022, arXiv 2212.05055 (copies); He et al. 2024, arXiv 2410.07524 (`nemotron-upcycling`: a
+block is cut into G shards of neighbouring hidden units, the shards are copied, and G rows of the router are equal, so
+that a token's k experts, a multiple of G, are whole groups, each shard once: "virtual group initialisation").
+
+Scale. With a softmax over the k chosen, all of a group alike, a group of G shards adds up to 1 / G of the block, so
+the experts must be G times as large. The released code (Megatron-LM, `moe/upcycling_utils.py`) multiplies both matrices
+of a gated block by the cube root of G. That is exact where the activation is homogeneous of degree two (squared ReLU);
+with SiLU it is another function. Here up and down are multiplied by the square root of G each and gate is left, which
+is the block itself for every activation; where G is a power of two, up and down are multiplied by powers of two instead
+(G = 2: up by 2), which no type of weights rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from roster.convert.dense import PARTS, Dense
+from roster.convert.kernels import DrawnRouter, Scaled
+from roster.convert.mixtral import expert_name, router_name, side_files
+from roster.errors import RosterError
+from roster.header import Spec
+from roster.weights import MAX_SHARD, Columns, Copy, Operand, Output, Plan, Rows, Views, make_plan
+from roster.weights.views import View
+
+ROUTER_STD = 0.02
+
+
+def plan_upcycling(
+    dense: Dense,
+    copies: int = 8,
+    shards: int = 1,
+    groups: int = 2,
+    std: float = ROUTER_STD,
+    seed: int = 0,
+    max_shard: int = MAX_SHARD,
+) -> Plan:
+    """The plan of a mixture that answers as `dense` does before it is trained.
+
+    Args:
+        dense: the model.
+        copies: of its block (or of each shard).
+        shards: G, the parts that a block is cut into; the mixture has ``copies * shards`` experts.
+        groups: of shards that a token gets: ``groups * shards`` experts on duty.
+        std: of the new routers' rows.
+        seed: of their draw.
+        max_shard: bytes of one output file.
+
+    Raises:
+        RosterError: a width that does not divide by the shards, more groups than copies.
+    """
+    if copies < 1 or shards < 1 or dense.width % shards:
+        raise RosterError(f"a block of {dense.width} hidden units does not divide into {shards} shards")
+    if not 1 <= groups <= copies:
+        raise RosterError(f"{groups} groups on duty of {copies} copies: it must be from 1 to their number")
+    experts, width = copies * shards, dense.width // shards
+    cut = _shards(dense, shards)
+    outputs = [Output(name, spec, (Operand(dense.source, name),), Copy()) for name, spec in dense.others().items()]
+    for layer in range(len(dense.blocks)):
+        outputs += _experts(dense, cut, layer, copies, shards)
+        spec = dense.operand(layer, "gate").spec
+        router = DrawnRouter(std, shards, seed + layer)
+        outputs.append(Output(router_name(layer), Spec(spec.dtype, (experts, spec.shape[1])), (), router))
+    files = side_files(dense, experts, groups * shards, width)
+    return make_plan(outputs, [dense.source], files, max_shard, f"upcycling to {experts} experts")
+
+
+def _shards(dense: Dense, shards: int) -> Views:
+    """Every shard's matrices, called layer.shard.part."""
+    width, views = dense.width // shards, dict[str, View]()
+    for layer in range(len(dense.blocks)):
+        for shard in range(shards):
+            units = range(shard * width, (shard + 1) * width)
+            for part in PARTS:
+                view = Columns if part == "down" else Rows
+                views[f"{layer}.{shard}.{part}"] = view(dense.operand(layer, part), units)
+    return Views(dense.source.name, views)
+
+
+def _experts(dense: Dense, cut: Views, layer: int, copies: int, shards: int) -> Iterator[Output]:
+    factors = _factors(shards)
+    # The source: expert copy * G + shard is the shard.
+    for expert in range(copies * shards):
+        for part in PARTS:
+            name = f"{layer}.{expert % shards}.{part}"
+            whole = Operand(cut, name) if shards > 1 else dense.operand(layer, part)
+            kernel = Copy() if factors[part] == 1 else Scaled(factors[part])
+            yield Output(expert_name(layer, expert, part), whole.spec, (whole,), kernel)
+
+
+def _factors(shards: int) -> dict[str, float]:
+    """What each part is multiplied by: together `shards`, and nothing that a type would round where that can be."""
+    whole = shards.bit_length() - 1
+    if shards == 1 << whole:
+        return {"gate": 1.0, "up": float(1 << whole - whole // 2), "down": float(1 << whole // 2)}
+    return {"gate": 1.0, "up": math.sqrt(shards), "down": math.sqrt(shards)}
