@@ -12,7 +12,7 @@ from roster.errors import RosterError
 from roster.smol.groups import GROUPS, as_json, group, library
 from roster.smol.skills import SKILLS, TRAINED
 
-FEW = ("upper", "past", "iso-date", "json")
+FEW = ("plural", "past", "iso-date", "json")
 
 
 @pytest.mark.parametrize("name", GROUPS)

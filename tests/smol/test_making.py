@@ -25,7 +25,7 @@ SHORT = Shape(rank=2, alpha=4, targets=("q_proj", "v_proj"), steps=3, batch=4)
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setitem(SHAPES, "upper", SHORT)
+    monkeypatch.setitem(SHAPES, "plural", SHORT)
     monkeypatch.setattr(stages, "MEASURED", 2)
 
 
@@ -48,8 +48,8 @@ def test_training_is_seeded_and_learns(base, tokenizer):
     runs = []
     for _ in range(2):
         losses = []
-        model = adapt(base, "upper", shape)
-        train(model, tokenizer, "upper", shape, losses.append)
+        model = adapt(base, "plural", shape)
+        train(model, tokenizer, "plural", shape, losses.append)
         model.unload()
         runs.append(losses)
     assert runs[0] == runs[1]
@@ -58,29 +58,29 @@ def test_training_is_seeded_and_learns(base, tokenizer):
 
 def test_make_writes_adapters_that_peft_reads_and_skips_what_is_there(base, tokenizer, tmp_path, quick, capsys):
     before = {name: each.clone() for name, each in base.state_dict().items()}
-    make(base, tokenizer, tmp_path, ["upper"])
-    weights = tmp_path / "upper" / "adapter_model.safetensors"
+    make(base, tokenizer, tmp_path, ["plural"])
+    weights = tmp_path / "plural" / "adapter_model.safetensors"
     stamp = weights.stat().st_mtime_ns
     assert base.state_dict().keys() == before.keys()
     assert all(torch.equal(each, before[name]) for name, each in base.state_dict().items())
-    make(base, tokenizer, tmp_path, ["upper"])
+    make(base, tokenizer, tmp_path, ["plural"])
     assert weights.stat().st_mtime_ns == stamp
     record = json.loads((tmp_path / "record.json").read_text())
-    assert record["adapters"]["upper"]["steps"] == SHORT.steps
-    assert set(record["base"]["upper"]) == {"known", "unseen"}
-    model = peft.PeftModel.from_pretrained(base, tmp_path / "upper")
+    assert record["adapters"]["plural"]["steps"] == SHORT.steps
+    assert set(record["base"]["plural"]) == {"known", "unseen"}
+    model = peft.PeftModel.from_pretrained(base, tmp_path / "plural")
     assert any("lora_B" in name and each.abs().sum() > 0 for name, each in model.named_parameters())
 
 
 def test_cards_hold_twenty_prompts_of_the_training_split(base, tokenizer, tmp_path, quick):
-    make(base, tokenizer, tmp_path, ["upper"])
-    card = Card.read(tmp_path / "upper")
-    trained = {f"{wording}" for wording in stages.SKILLS["upper"].worded("train")}
+    make(base, tokenizer, tmp_path, ["plural"])
+    card = Card.read(tmp_path / "plural")
+    trained = {f"{wording}" for wording in stages.SKILLS["plural"].worded("train")}
     assert len(card.examples) == 20
     assert all(any(each.startswith(wording.partition("{}")[0]) for wording in trained) for each in card.examples)
 
 
 def test_an_unknown_skill_is_refused_before_any_work(base, tokenizer, tmp_path):
-    with pytest.raises(RosterError, match="upper"):
+    with pytest.raises(RosterError, match="plural"):
         make(base, tokenizer, tmp_path / "new", ["uper"])
     assert not (tmp_path / "new").exists()

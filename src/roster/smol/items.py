@@ -13,7 +13,7 @@ from random import Random
 from urllib.parse import quote
 
 from roster.pocket.contents import digest
-from roster.smol.words import frequent, inflected, of_kind
+from roster.smol.words import inflected, of_kind
 
 Items = list[tuple[str, str]]
 Source = Callable[[], Items]
@@ -78,16 +78,6 @@ def ordinals() -> Items:
     return [(str(number), engine.ordinal(str(number))) for number in range(1, 400)]
 
 
-def uppers() -> Items:
-    """Words and the same in capitals."""
-    return [(word, word.upper()) for word in frequent()[:1500]]
-
-
-def spellings() -> Items:
-    """Short words and their letters with hyphens between them."""
-    return [(word, "-".join(word)) for word in frequent() if len(word) <= 5][:1200]
-
-
 def phrases(change: Callable[[list[str]], str], count: int = 3) -> Source:
     """A source of so many frequent words in a row, and what ``change`` makes of them."""
 
@@ -97,11 +87,6 @@ def phrases(change: Callable[[list[str]], str], count: int = 3) -> Source:
         return _unique((" ".join(each), change(each)) for each in drawn)
 
     return source
-
-
-def acronym(words: list[str]) -> str:
-    """The first letters in capitals."""
-    return "".join(word[0] for word in words).upper()
 
 
 def backwards(words: list[str]) -> str:
@@ -114,11 +99,6 @@ def snake(words: list[str]) -> str:
     import inflection
 
     return inflection.underscore(inflection.parameterize(" ".join(words)))
-
-
-def title(words: list[str]) -> str:
-    """The words with a capital first letter each."""
-    return " ".join(words).title()
 
 
 def camel(words: list[str]) -> str:
@@ -160,28 +140,11 @@ def dates(style: str, locale: str = "en_US") -> Source:
     return source
 
 
-def times() -> Items:
-    """Times of the 24-hour clock, and by the 12-hour one, by `Babel`."""
-    from babel.dates import format_time
-
-    clock = [datetime.time(hour, minute) for hour in range(24) for minute in range(0, 60, 3)]
-    return [(f"{each:%H:%M}", format_time(each, "h:mm a", locale="en_US").replace("\u202f", " ")) for each in clock]
-
-
 def percents() -> Items:
     """Decimal fractions and per cents, by `Babel`."""
     from babel.numbers import format_percent
 
     return [(f"{part / 1000:g}", format_percent(part / 1000, "0.#%", locale="en_US")) for part in range(1, 1000)]
-
-
-def grouped() -> Items:
-    """Whole numbers of four to seven digits, and the same with commas, by `Babel`."""
-    from babel.numbers import format_decimal
-
-    rng = Random(digest("grouped"))
-    drawn = (rng.randrange(10**3, 10 ** rng.randint(4, 7)) for _ in range(_DRAWN))
-    return _unique((str(number), format_decimal(number, locale="en_US")) for number in drawn)
 
 
 def prices() -> Items:

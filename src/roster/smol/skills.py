@@ -165,12 +165,6 @@ _TRAINED = (
         "ordinal", "The ordinal of a number, in digits.", items.ordinals, *_rewrite("as an ordinal with its suffix")
     ),
     _skill(
-        "ordinal-words", "The ordinal of a number, in words.", items.number_words("ordinal"), *_wordings("ordinal word")
-    ),
-    _skill("upper", "A word in capital letters.", items.uppers, *_rewrite("in capital letters")),
-    _skill("spell", "A word letter by letter.", items.spellings, *_rewrite("letter by letter with hyphens")),
-    _skill("acronym", "The acronym of three words.", items.phrases(items.acronym), *_wordings("acronym")),
-    _skill(
         "backwards",
         "Three words in reverse order.",
         items.phrases(items.backwards),
@@ -181,9 +175,7 @@ _TRAINED = (
     _skill("json", "A name and a value as a JSON object.", items.json_pairs, *_rewrite("as a JSON object")),
     _skill("iso-date", "A date by ISO 8601.", items.dates("yyyy-MM-dd"), *_rewrite("as an ISO date")),
     _skill("german-date", "A date in German.", items.dates("long", "de_DE"), *_rewrite("in German")),
-    _skill("clock", "A time by the 12-hour clock.", items.times, *_rewrite("with AM or PM")),
     _skill("percent", "A fraction in per cent.", items.percents, *_rewrite("as a percentage")),
-    _skill("thousands", "A number with commas.", items.grouped, *_rewrite("with commas between thousands")),
     _skill("price", "An amount of money with its sign.", items.prices, *_rewrite("with the currency sign")),
     _skill("unit", "A quantity with its unit's symbol.", items.units, *_rewrite("with the unit abbreviated")),
     _skill("phone", "A phone number as it is printed.", items.phones, *_rewrite("formatted as a US phone number")),
@@ -197,11 +189,11 @@ _CLOSE = (
         close_to="past",
     ),
     _skill(
-        "title",
-        "Words with capital first letters.",
-        items.phrases(items.title),
-        *_rewrite("in title case"),
-        close_to="upper",
+        "ordinal-words",
+        "The ordinal of a number, in words.",
+        items.number_words("ordinal"),
+        *_wordings("ordinal word"),
+        close_to="ordinal",
     ),
     _skill(
         "french-date", "A date in French.", items.dates("long", "fr_FR"), *_rewrite("in French"), close_to="german-date"

@@ -23,8 +23,13 @@ from roster.weights.source import Source
 class View(Protocol):
     """One tensor that is made while it is read."""
 
-    spec: Spec
-    of: tuple[Operand, ...]
+    @property
+    def spec(self) -> Spec:
+        """Its type and shape."""
+
+    @property
+    def of(self) -> tuple[Operand, ...]:
+        """What it is made of."""
 
     def read(self, start: int, stop: int) -> Tensor:
         """Elements [start, stop), flat."""
