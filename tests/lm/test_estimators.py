@@ -20,15 +20,20 @@ from roster.lm.records import Records
 LABELLED = [
     partial(estimate.Aptitude, tasks=6),  # as many as a hundred prompts can test
     estimate.Boosted,
+    partial(estimate.ClusterRanks, clusters=6, nearest=2),
     estimate.Contrastive,
     estimate.DatasetTable,
     estimate.Domains,
     estimate.Elo,
+    partial(estimate.Ensemble, [estimate.Logistic(), estimate.KMeansTable(8)], folds=2),
     estimate.Factors,
+    partial(estimate.IRT, abilities=2, rounds=40),
     estimate.KMeansTable,
     estimate.KNN,
+    estimate.Leaderboard,
     estimate.Logistic,
     estimate.Mean,
+    estimate.ModelVectors,
     estimate.Perceptron,
     estimate.Skills,
 ]

@@ -1,7 +1,7 @@
 """Part: something with options and fitted values that can be saved without pickle. Encoders, estimators and rules are.
 
 A part's options are its constructor's arguments, kept under their names; `fitted` names the attributes that are arrays,
-`facts` those that JSON can hold. Parts nest.
+`facts` those that JSON can hold. Parts nest, one or several to an option.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ def pack(part: Part, prefix: str = "") -> tuple[dict[str, Any], Arrays]:
             tree, inner = pack(value, f"{prefix}{name}.")
             options[name] = {"part": tree}
             arrays |= inner
+        elif isinstance(value, tuple) and value and all(isinstance(each, Part) for each in value):
+            packed = [pack(each, f"{prefix}{name}.{n}.") for n, each in enumerate(value)]
+            options[name] = {"parts": [tree for tree, _ in packed]}
+            for _, inner in packed:
+                arrays |= inner
         else:
             options[name] = {"value": list(value) if isinstance(value, tuple) else value}
     for name in part.fitted:
@@ -72,6 +77,9 @@ def unpack(
             raise RosterError(f"{tree['class']} has no option {name!r}")
         if "part" in entry:
             options[name] = unpack(entry["part"], arrays, known, f"{prefix}{name}.")
+        elif "parts" in entry:
+            inner = [unpack(each, arrays, known, f"{prefix}{name}.{n}.") for n, each in enumerate(entry["parts"])]
+            options[name] = tuple(inner)
         else:
             value = entry["value"]
             options[name] = tuple(value) if isinstance(value, list) else value

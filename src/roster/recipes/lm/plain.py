@@ -1,7 +1,7 @@
 """The plain routers that people build first, all with the same rule: quality less what the cost is worth.
 
-kNN, a k-means table, matrix factorisation, logistic regression and boosted trees on vectors, and Elo ratings. They
-come without a claim of their own; docs/results/lm.md has their figures beside the published methods.
+kNN, a k-means table, matrix factorisation, logistic regression and boosted trees on vectors, a stacked ensemble of
+some of them, and Elo ratings. They come without a claim of their own; docs/results/lm.md has their figures beside the published methods.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import partial
 
 from roster.lm.decide import Weights
 from roster.lm.encode import encoder as named_encoder
-from roster.lm.estimate import KNN, Boosted, Elo, Factors, KMeansTable, Logistic
+from roster.lm.estimate import KNN, Boosted, Domains, Elo, Ensemble, Factors, KMeansTable, Logistic
 from roster.lm.routing import Routing
 from roster.recipes.recipe import Recipe
 
@@ -70,6 +70,24 @@ def boosted(trees: int = 60, depth: int = 3, cost_weight: float = 0.0, encoder: 
     return Routing(Boosted(trees, depth, encoder=named_encoder(encoder)), Weights(cost_weight))
 
 
+def ensemble(caution: float = 0.5, folds: int = 3, cost_weight: float = 0.0, encoder: str = "tfidf") -> Routing:
+    """Neighbours, logistic regression, boosted trees and an inferred data set, stacked; less where they disagree.
+
+    Args:
+        caution: deviations that are taken off, which hold how far the members are apart.
+        folds: of the cross-fitting that weighs them.
+        cost_weight: quality that one unit of the currency is worth.
+        encoder: `tfidf`, `minilm`, or a sentence-transformers model.
+    """
+    members = (
+        Domains(soft=True, encoder=named_encoder(encoder)),
+        KNN(60, encoder=named_encoder(encoder)),
+        Logistic(0.3, encoder=named_encoder(encoder)),
+        Boosted(encoder=named_encoder(f"{encoder}+figures"), dimensions=48),
+    )
+    return Routing(Ensemble(members, folds), Weights(cost_weight, caution=caution))
+
+
 def elo(cost_weight: float = 0.0) -> Routing:
     """Ratings from pairwise comparisons; blind to the prompt.
 
@@ -96,5 +114,6 @@ RECIPES = (
     _plain(slug="lm-factorisation", title="Matrix factorisation", compose=factorisation),
     _plain(slug="lm-logistic", title="Logistic regression per model", compose=logistic),
     _plain(slug="lm-boosted", title="Boosted trees per model", compose=boosted),
+    _plain(slug="lm-ensemble", title="Stacked ensemble", compose=ensemble, evidence="docs/results/lm-ladder.md"),
     _plain(slug="lm-elo", title="Elo ratings", compose=elo),
 )
