@@ -8,6 +8,7 @@ import torch
 
 from roster.errors import RosterError
 from roster.lm.online.cascaded import Cascaded, Configuration
+from roster.lm.online.cascaded_folder import load_controller, save_controller
 from roster.recipes import find
 
 MODES, ROLES, MODELS = {"alone": 1, "pair": 2}, ("solver", "critic"), ("small", "large")
@@ -76,3 +77,17 @@ def test_the_recipe_makes_a_controller():
     controller = find("masrouter").compose(width=8)(MODES, ROLES, MODELS)
     assert controller.width == 8
     assert len(list(itertools.chain(controller.modes, controller.roles, controller.models))) == 6
+
+
+def test_a_saved_controller_decides_the_same(tmp_path):
+    controller = Cascaded(MODES, ROLES, MODELS, seed=3).fit(PROMPTS, play, epochs=2)
+    again = load_controller(save_controller(controller, tmp_path / "controller"))
+    assert again.choose(PROMPTS) == controller.choose(PROMPTS)
+    for name, value in controller.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    again.fit(PROMPTS, play, epochs=1)  # and it can go on learning
+    with pytest.raises(RosterError, match="call `fit` first"):
+        save_controller(Cascaded(MODES, ROLES, MODELS), tmp_path / "untrained")
+    (tmp_path / "controller" / "arrays.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(RosterError, match="is damaged"):
+        load_controller(tmp_path / "controller")

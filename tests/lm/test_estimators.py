@@ -20,6 +20,7 @@ from roster.lm.records import Records
 LABELLED = [
     partial(estimate.Aptitude, tasks=6),  # as many as a hundred prompts can test
     estimate.Boosted,
+    estimate.ChosenKNN,
     partial(estimate.ClusterRanks, clusters=6, nearest=2),
     estimate.Contrastive,
     estimate.DatasetTable,

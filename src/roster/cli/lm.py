@@ -172,6 +172,7 @@ def tune(
     router: Annotated[str, typer.Option(help="A recipe's name.")] = "carrot-router",
     budget: Annotated[float | None, typer.Option(help="Mean cost per call, at most.")] = None,
     floor: Annotated[float | None, typer.Option(help="Mean quality, at least.")] = None,
+    confidence: Annotated[float | None, typer.Option(help="With which the floor is shown, such as 0.95.")] = None,
     name: Annotated[str | None, typer.Option(help="The policy's name; by default the folder's.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="An option of the recipe, name=value.")] = None,
     without: Without = None,
@@ -184,6 +185,8 @@ def tune(
       roster lm tune zeroeval --router carrot-router --budget 0.001 --out cheap
       roster lm tune zeroeval --router lm-knn --option neighbours=20 \\
         --floor 0.85 --out good
+      roster lm tune zeroeval --router lm-knn --floor 0.8 --confidence 0.95 \\
+        --out sure
     """
     from roster.lm.offline import OfflinePolicy
     from roster.lm.storing import find_records
@@ -194,9 +197,11 @@ def tune(
     routing = recipe(parse_options(option or []))
     if routing.sees_dataset:
         raise RosterError(f"{router!r} must be told every prompt's data set, which nobody does behind a gateway")
-    tuned = choose(routing, records, budget=budget, floor=floor, seed=seed)
+    tuned = choose(routing, records, budget=budget, floor=floor, confidence=confidence, seed=seed)
     target = f"mean cost at most {budget:g}" if budget is not None else f"mean quality at least {floor:g}"
     lines = [f"target: {target} {records.currency if budget is not None else ''}".rstrip()]
+    if confidence is not None:
+        lines[0] += f", shown with confidence {confidence:g} on traffic like the validation prompts"
     about: dict[str, Any] = {"recipe": recipe.slug, "data": records.name, "currency": records.currency}
     for split, outcome in (("validation", tuned.validation), ("test", tuned.test)):
         if outcome is not None:

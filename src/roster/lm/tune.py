@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roster.errors import RosterError
-from roster.lm.curve import corners, interval, resamples
+from roster.lm.certify import certified, prompts_needed
+from roster.lm.curve import Played, corners, interval, resamples
 from roster.lm.dial import Setting, above, within
 from roster.lm.judging import complete, has_costs
 from roster.lm.play import dial, ordered, play, play_setting
@@ -68,7 +69,8 @@ class Tuned:
     """A router at its operating point.
 
     Attributes:
-        routing: fitted on training and validation prompts, with the chosen rule.
+        routing: with the chosen rule; fitted on training and validation prompts, or, where the floor was shown, on
+            training prompts alone, because what is fitted anew was not tested.
         validation: what the setting gave where it was chosen (with the estimator fitted on training prompts only).
         test: what it gave on prompts that had no part in the choice; None without a test split.
         kept: whether the test kept the budget or the floor; None without a test split.
@@ -83,22 +85,34 @@ class Tuned:
 
 
 def tune(
-    routing: Routing, records: Records, *, budget: float | None = None, floor: float | None = None, seed: int = 0
+    routing: Routing,
+    records: Records,
+    *,
+    budget: float | None = None,
+    floor: float | None = None,
+    confidence: float | None = None,
+    seed: int = 0,
 ) -> Tuned:
     """Turns the rule's dial to a mean budget per call, or to a mean quality.
 
     Where the target lies between two settings and the router may mix, the rule becomes a `Mix` of the two, so that what
     the curve of a report promises is what the tuned router does.
 
+    With a confidence the floor is not only met on validation but shown to hold (`roster.lm.certify`): at least so
+    often, over draws of the validation prompts, the router keeps it on traffic like theirs. Such a router is a single
+    setting, and stays as it was tested: fitted on training prompts alone.
+
     Args:
         routing: unfitted or fitted; it is fitted anew.
         records: with training prompts; validation prompts are taken from them if there are none.
         budget: the best quality whose mean cost on validation is at most this.
         floor: the least mean cost whose quality on validation is at least this.
+        confidence: with which the floor is to be shown, such as 0.95; None for the best guess.
         seed: of the split and the bootstrap.
 
     Raises:
-        RosterError: not exactly one target, or one that no setting reaches on the validation prompts.
+        RosterError: not exactly one target, a confidence without a floor, or a target that no setting reaches, or is
+            shown to reach, on the validation prompts.
     """
     target = Target.of(budget, floor)
     if not has_costs(records):
@@ -106,23 +120,46 @@ def tune(
             f"records {records.name!r} have no costs, and a {target.kind} weighs them: give prices (--prices of "
             "`roster lm import`)"
         )
+    if confidence is not None and floor is None:
+        raise RosterError("a confidence belongs to a quality floor: give that too")
     records = carve_validation(records, seed=seed)
     validation = complete(records.split("validation"), "validation")
     routing.fit(records.split("train"))
     rules = dial(routing, validation)
     played = play(routing, validation, timed=False, rules=rules).played
     cost_L, quality_L = played.cost_LN.mean(1), played.score_LN.mean(1)
-    corner_P = corners(cost_L, quality_L, routing.mixes)
-    setting = target.setting(corner_P, cost_L, quality_L, routing.mixes)
+    if confidence is None:
+        corner_P = corners(cost_L, quality_L, routing.mixes)
+        setting = target.setting(corner_P, cost_L, quality_L, routing.mixes)
+    else:
+        setting = _shown(played, target.value, confidence)
     rule = setting.rule(rules)
     chosen = _outcome(setting.of(played.score_LN), setting.of(played.cost_LN), seed)
-    tuned = Routing(routing.estimator, rule, routing.sees_dataset, routing.mixes).fit(training(records))
+    tuned = Routing(routing.estimator, rule, routing.sees_dataset, routing.mixes)
+    if confidence is None:
+        tuned.fit(training(records))
     if "test" not in records.splits:
         return Tuned(tuned, chosen, None, None, validation.notes)
     test = complete(records.split("test"))
     tested = _test(tuned, test, seed)
     notes = tuple(dict.fromkeys((*validation.notes, *test.notes)))
     return Tuned(tuned, chosen, tested, target.kept_by(tested), notes)
+
+
+def _shown(played: Played, floor: float, confidence: float) -> Setting:
+    """The cheapest setting that is shown to keep the floor; RosterError with what is missing where none is."""
+    kept = certified(played.score_LN, floor, confidence)
+    if not len(kept):
+        best, count = float(played.score_LN[-1].mean()), played.score_LN.shape[1]
+        advice = "it is below the floor"
+        if best > floor:
+            advice = f"about {prompts_needed(floor, confidence, best)} would be needed"
+        raise RosterError(
+            f"no setting is shown to reach quality {floor:g} with confidence {confidence:g}: the most generous one has "
+            f"{best:.4f} on {count} validation prompts; {advice}"
+        )
+    cheapest = int(kept[played.cost_LN[kept].mean(1).argmin()])
+    return Setting(cheapest, cheapest)
 
 
 def _test(routing: Routing, test: Records, seed: int) -> Outcome:

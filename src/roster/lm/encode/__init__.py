@@ -4,12 +4,23 @@ from roster.errors import RosterError
 from roster.lm.encode.api import EmbeddingAPI
 from roster.lm.encode.base import Encoder
 from roster.lm.encode.figures import WithFigures
+from roster.lm.encode.letters import Letters
 from roster.lm.encode.sentence import MiniLM, SentenceTransformer
 from roster.lm.encode.tfidf import TfIdf
 
-__all__ = ["ENCODERS", "EmbeddingAPI", "Encoder", "MiniLM", "SentenceTransformer", "TfIdf", "WithFigures", "encoder"]
+__all__ = [
+    "ENCODERS",
+    "EmbeddingAPI",
+    "Encoder",
+    "Letters",
+    "MiniLM",
+    "SentenceTransformer",
+    "TfIdf",
+    "WithFigures",
+    "encoder",
+]
 
-ENCODERS = {"tfidf": TfIdf, "minilm": MiniLM}
+ENCODERS = {"tfidf": TfIdf, "minilm": MiniLM, "letters": Letters}
 
 
 def encoder(name: str) -> Encoder:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class WithFigures(Encoder):
         encoder: the other.
     """
 
-    fitted = ("middle_F", "scale_F")
+    fitted: ClassVar[tuple[str, ...]] = ("middle_F", "scale_F")
 
     def __init__(self, weight: float = 0.1, encoder: Encoder | None = None):
         self.weight, self.encoder = weight, encoder or TfIdf()

@@ -4,6 +4,7 @@ from roster.lm.estimate.agreement import Agreement
 from roster.lm.estimate.aptitude import Aptitude
 from roster.lm.estimate.base import Embedding, Estimates, Estimator
 from roster.lm.estimate.boosted import Boosted
+from roster.lm.estimate.chosen_knn import ChosenKNN
 from roster.lm.estimate.cluster_ranks import ClusterRanks
 from roster.lm.estimate.contrastive import Contrastive
 from roster.lm.estimate.domains import Domains
@@ -27,6 +28,7 @@ __all__ = [
     "Agreement",
     "Aptitude",
     "Boosted",
+    "ChosenKNN",
     "ClusterRanks",
     "Contrastive",
     "DatasetTable",

@@ -13,6 +13,8 @@ Shape legend: N prompts, M models, D width of the encoder, G clusters.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,8 +40,8 @@ class ClusterRanks(Embedding):
         encoder, expense: parts.
     """
 
-    fitted = (*Embedding.fitted, "centre_GD", "mean_GM", "count_GM", "curve_1")
-    facts = (*Embedding.facts, "bias")
+    fitted: ClassVar[tuple[str, ...]] = (*Embedding.fitted, "centre_GD", "mean_GM", "count_GM", "curve_1")
+    facts: ClassVar[tuple[str, ...]] = (*Embedding.facts, "bias")
 
     def __init__(
         self,

@@ -12,6 +12,8 @@ Shape legend: N prompts, M models, D width of the encoder, W width of the models
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,7 +37,7 @@ class ModelVectors(Embedding):
         encoder, expense: parts.
     """
 
-    fitted = (*Embedding.fitted, "map_DM", "bias_M", "vector_MW", "count_M")
+    fitted: ClassVar[tuple[str, ...]] = (*Embedding.fitted, "map_DM", "bias_M", "vector_MW", "count_M")
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +36,8 @@ class Ensemble(Estimator):
         expense: part.
     """
 
-    fitted = ("weight_E",)
-    facts = ("models",)
+    fitted: ClassVar[tuple[str, ...]] = ("weight_E",)
+    facts: ClassVar[tuple[str, ...]] = ("models",)
 
     def __init__(
         self,

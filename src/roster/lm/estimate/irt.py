@@ -13,6 +13,8 @@ Shape legend: N prompts, M models, D width of the encoder, K abilities.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,8 +38,8 @@ class IRT(Embedding):
         encoder, expense: parts.
     """
 
-    fitted = (*Embedding.fitted, "demand_DK", "demand_K", "hard_D", "ability_KM", "count_M")
-    facts = (*Embedding.facts, "hard")
+    fitted: ClassVar[tuple[str, ...]] = (*Embedding.fitted, "demand_DK", "demand_K", "hard_D", "ability_KM", "count_M")
+    facts: ClassVar[tuple[str, ...]] = (*Embedding.facts, "hard")
 
     def __init__(
         self,

@@ -3,6 +3,10 @@
 Smoothie: the embedded answer z_m is the unknown true one plus independent noise of size v_m, so that
 E|z_i - z_j|^2 = v_i + v_j, and every triple gives v_i = (d_ij + d_ik - d_jk) / 2; the estimate is the mean over all
 triples. Locally: distances averaged over the most similar prompts instead of all of them.
+
+Two regimes. `estimate` foretells from sample prompts whose answers are on record, before anybody is asked: routing.
+`test_time` reads the answers that all models gave to the very prompts in question, and says whose to keep: selection,
+which is what the authors' code does, and where every model is paid.
 """
 
 from __future__ import annotations
@@ -63,9 +67,7 @@ class Smoothie(KNN):
             raise RosterError(f"vectors of shape {z_NMD.shape} are not one per prompt and model of {records.name!r}")
         if not np.isfinite(z_NMD).all():
             raise RosterError(f"some of the embedded answers of {records.name!r} are not finite")
-        square_NM = (z_NMD.astype(float) ** 2).sum(2)
-        distance_NMM = square_NM[:, :, None] + square_NM[:, None] - 2 * np.einsum("nid,njd->nij", z_NMD, z_NMD)
-        distance_NMM[:, np.arange(len(records.models)), np.arange(len(records.models))] = 0
+        distance_NMM = _square_distances(z_NMD)
         return self._fit(records, (distance_NMM / max(float(distance_NMM.max()), 1e-12)).clip(0, 1).astype(np.float32))
 
     def _fit(self, records: Records, distance_NMM: NDArray[np.float32]) -> Smoothie:
@@ -78,6 +80,43 @@ class Smoothie(KNN):
         self.cost_NM = None
         self.expense.fit(records)
         return self
+
+    @staticmethod
+    def test_time(prompts_ND: NDArray[np.floating], answers_NMD: NDArray[np.floating], neighbours: int = 20) -> Matrix:
+        """The authors' regime: weights of every model on prompts whose answers are all there, [N, M].
+
+        Keep the answer of the largest weight. Neighbours are sought among the prompts themselves, each its own first.
+
+        Args:
+            prompts_ND: the prompts' vectors.
+            answers_NMD: the answers' vectors.
+            neighbours: prompts over which distances are averaged; 1 for the prompt alone, 0 for all.
+
+        Returns:
+            weights in proportion to 1 / v, their sizes summing to one over a prompt's models. As in the source, a
+            negative estimate of the noise v makes a negative weight; the source divides by the plain sum, which turns
+            the order around where that is negative, and this does not.
+
+        Raises:
+            RosterError: vectors that do not belong together, or fewer than three models.
+        """
+        if answers_NMD.ndim != 3 or len(prompts_ND) != len(answers_NMD) or answers_NMD.shape[1] < 3:
+            raise RosterError(
+                f"Smoothie compares the answers of at least 3 models to each prompt: {len(prompts_ND)} prompts and "
+                f"answers of shape {answers_NMD.shape} are not that"
+            )
+        distance_NMM = _square_distances(answers_NMD)
+        if neighbours == 0:
+            near_NMM = np.repeat(distance_NMM.mean(0, keepdims=True), len(prompts_ND), axis=0)
+        else:
+            square_N = (prompts_ND.astype(float) ** 2).sum(1)
+            far_NN = square_N[:, None] + square_N - 2 * prompts_ND @ prompts_ND.T
+            np.fill_diagonal(far_NN, -1.0)  # itself first, whatever rounding says
+            near_Nk = far_NN.argsort(1, kind="stable")[:, :neighbours]
+            near_NMM = np.stack([distance_NMM[at].mean(0) for at in near_Nk])
+        noise_NM = np.stack([noise(each) for each in near_NMM])
+        weight_NM = 1 / np.where(np.abs(noise_NM) < 1e-12, 1e-12, noise_NM)
+        return np.asarray(weight_NM / np.abs(weight_NM).sum(1, keepdims=True))
 
     def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """See `Embedding.quality`."""
@@ -113,3 +152,13 @@ def noise(distance_MM: Matrix) -> Matrix:
     pairs = (M - 1) * (M - 2) / 2
     # Every d_ij is in M - 2 of i's triples; the pairs without i sum to the total less i's own row.
     return ((M - 2) * row_M - (total - row_M)) / (2 * pairs)
+
+
+def _square_distances(z_NMD: NDArray[np.floating]) -> Matrix:
+    """Squared distance between every two models' vectors on each prompt, [N, M, M]."""
+    z_NMD = z_NMD.astype(float)
+    square_NM = (z_NMD**2).sum(2)
+    distance_NMM = square_NM[:, :, None] + square_NM[:, None] - 2 * np.einsum("nid,njd->nij", z_NMD, z_NMD)
+    own = np.arange(z_NMD.shape[1])
+    distance_NMM[:, own, own] = 0
+    return np.asarray(distance_NMM)

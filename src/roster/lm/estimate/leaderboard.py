@@ -14,7 +14,7 @@ Shape legend: N prompts, M models, D width of the encoder, P pairs of models.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +43,8 @@ class Leaderboard(Embedding):
         encoder, expense: parts.
     """
 
-    fitted = (*Embedding.fitted, "head_DM", "head_M", "tie_D", "curve_1", "count_M")
-    facts = (*Embedding.facts, "tie", "bias")
+    fitted: ClassVar[tuple[str, ...]] = (*Embedding.fitted, "head_DM", "head_M", "tie_D", "curve_1", "count_M")
+    facts: ClassVar[tuple[str, ...]] = (*Embedding.facts, "tie", "bias")
 
     def __init__(
         self, ridge: float = 3.0, rounds: int = 100, encoder: Encoder | None = None, expense: Expense | None = None

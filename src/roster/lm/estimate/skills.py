@@ -1,24 +1,35 @@
 """Skills: a prompt asks for a few skills; a model's profile says how often it succeeded at each.
 
 Symbolic-MoE has a language model name the skills; here they are the most telling terms of the prompt (largest TF-IDF
-weight), which needs no further model. A profile is the share of successes on validation prompts that ask for the
-skill, drawn to the model's overall share (the source counts +1 and -1); suitability is its mean over the prompt's
-skills, and a curve over suitability and overall share gives the expected score.
+weight), which needs no further model. A term that no profile knows is mapped to the nearest that they know. A profile
+is the share of successes on validation prompts that ask for the skill, drawn to the model's overall share (the source
+counts +1 and -1). As in the source's code, a model's relevance is its suitability, the mean of its profile over the
+prompt's skills, times its share of everybody's overall strength at a temperature of 0.5: strength is squared. One
+logistic curve that models share turns relevance into an expected score.
+
+Source: Chen, Yun, Stengel-Eskin, Chen, Bansal, 2025, arXiv:2503.05641, whose code maps unknown skills by the cosine of
+MiniLM's vectors; here nearness is that of the letters, unless an encoder is given.
+
+Shape legend: N prompts, M models, V terms, U unknown terms, D width of the encoder.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from roster.lm.encode import Encoder, Letters
 from roster.lm.estimate.base import Estimates, Estimator, check, column_means, probe_scores
 from roster.lm.estimate.expense import Expense
 from roster.lm.estimate.logistic import fit_logistic, sigmoid
 from roster.lm.records import Matrix, Records
 
 _TERM = re.compile(r"\w\w+|[^\w\s]")
+_AT_ONCE = 1000
+"""Unknown terms that are compared with all known ones in one product."""
 
 
 class Skills(Estimator):
@@ -28,16 +39,30 @@ class Skills(Estimator):
         per_prompt: how many terms count as a prompt's skills.
         least: a term must occur in so many training prompts.
         smooth: votes of the overall mean in every profile entry.
+        temperature: of the overall strengths; 1 leaves them as they are, less tells strong models further apart.
+        nearest: the cosine from which an unknown term counts as the nearest known one; above 1 never.
+        encoder: of terms, to find the nearest; None compares their letters.
         expense: part.
     """
 
-    fitted = ("idf_V", "share_VM", "count_VM", "overall_M", "curve_2")
+    fitted = ("idf_V", "share_VM", "count_VM", "overall_M", "curve_1")
     facts = ("models", "terms", "bias")
 
-    def __init__(self, per_prompt: int = 8, least: int = 5, smooth: float = 4.0, expense: Expense | None = None):
+    def __init__(
+        self,
+        per_prompt: int = 8,
+        least: int = 5,
+        smooth: float = 4.0,
+        temperature: float = 0.5,
+        nearest: float = 0.3,
+        encoder: Encoder | None = None,
+        expense: Expense | None = None,
+    ):
         self.per_prompt, self.least, self.smooth = per_prompt, least, smooth
+        self.temperature, self.nearest, self.encoder = temperature, nearest, encoder or Letters()
         self.expense = expense or Expense()
         self._index: dict[str, int] | None = None
+        self._term_VD: NDArray[np.float32] | None = None
 
     def fit(self, records: Records) -> Skills:
         """Writes the profiles."""
@@ -51,51 +76,75 @@ class Skills(Estimator):
         self.terms = tuple(sorted(term for term, count in frequency.items() if count >= self.least))
         count_V = np.array([frequency[term] for term in self.terms], dtype=float)
         self.idf_V = np.log(len(records) / np.maximum(count_V, 1))
-        self._index = None
+        self._index = self._term_VD = None
         self.overall_M = column_means(records.score_NM)
         self.share_VM, self.count_VM = self._profile(records.prompts, records.score_NM, self.overall_M)
-        suit_NM, _ = self._suitability(records.prompts)
-        self.curve_2, self.bias = fit_logistic(self._features(suit_NM), records.score_NM.T.reshape(-1), 1.0)
+        suit_NM, _ = self._suitability(records.prompts, {})
+        relevance_NM = self._relevance(suit_NM)
+        curve_1, self.bias = fit_logistic(relevance_NM.T.reshape(-1, 1), records.score_NM.T.reshape(-1), 1.0)
+        self.curve_1 = np.maximum(curve_1, 1e-3)  # the more relevant is never the worse
         self.expense.fit(records)
         return self
 
     def skills(self, prompt: str) -> list[str]:
-        """The prompt's skills, the most telling first."""
-        return [self.terms[n] for n in self._skills(prompt)]
+        """The prompt's skills, the most telling first; unknown terms by their nearest."""
+        return [self.terms[n] for n in self._skills(prompt, self._nearest([prompt]))]
 
-    def _skills(self, prompt: str) -> list[int]:
+    def _known(self) -> dict[str, int]:
         if self._index is None:
             self._index = {term: n for n, term in enumerate(self.terms)}
-        found = {n for n in map(self._index.get, _TERM.findall(prompt.lower())) if n is not None}
+        return self._index
+
+    def _skills(self, prompt: str, mapped: Mapping[str, int]) -> list[int]:
+        known = self._known()
+        found = {known.get(term, mapped.get(term, -1)) for term in _TERM.findall(prompt.lower())} - {-1}
         return sorted(found, key=lambda n: (-self.idf_V[n], n))[: self.per_prompt]
+
+    def _nearest(self, prompts: Sequence[str]) -> dict[str, int]:
+        """Of each word that no profile knows, the known one that is nearest, where any is near enough."""
+        known = self._known()
+        terms = {term for prompt in prompts for term in _TERM.findall(prompt.lower()) if len(term) > 1}
+        unknown = sorted(terms - set(known))
+        if not unknown or not known or self.nearest > 1:
+            return {}
+        if self._term_VD is None:
+            self._term_VD = self.encoder.fit(self.terms).encode(self.terms)
+        found = {}
+        for start in range(0, len(unknown), _AT_ONCE):
+            part = unknown[start : start + _AT_ONCE]
+            cosine_UV = self.encoder.encode(part) @ self._term_VD.T
+            best_U = cosine_UV.argmax(1)
+            near_U = cosine_UV[np.arange(len(part)), best_U] >= self.nearest
+            found |= {term: int(n) for term, n, near in zip(part, best_U, near_U, strict=True) if near}
+        return found
 
     def _profile(self, prompts: Sequence[str], score_NM: Matrix, overall_M: Matrix) -> tuple[Matrix, Matrix]:
         count_VM = np.zeros((len(self.terms), score_NM.shape[1]))
         total_VM = np.zeros_like(count_VM)
         for prompt, score_M in zip(prompts, score_NM, strict=True):
-            at = self._skills(prompt)
+            at = self._skills(prompt, {})
             count_VM[at] += np.isfinite(score_M)
             total_VM[at] += np.nan_to_num(score_M)
         return (total_VM + self.smooth * overall_M) / (count_VM + self.smooth), count_VM
 
-    def _suitability(self, prompts: Sequence[str]) -> tuple[Matrix, Matrix]:
+    def _suitability(self, prompts: Sequence[str], mapped: Mapping[str, int]) -> tuple[Matrix, Matrix]:
         suit_NM = np.tile(self.overall_M, (len(prompts), 1))
         votes_NM = np.ones_like(suit_NM)
         for n, prompt in enumerate(prompts):
-            if at := self._skills(prompt):
+            if at := self._skills(prompt, mapped):
                 suit_NM[n] = self.share_VM[at].mean(0)
                 votes_NM[n] = self.count_VM[at].mean(0) + self.smooth
         return suit_NM, votes_NM
 
-    def _features(self, suit_NM: Matrix) -> Matrix:
-        overall_NM = np.broadcast_to(self.overall_M, suit_NM.shape)
-        return np.stack([suit_NM.T.reshape(-1), overall_NM.T.reshape(-1)], axis=1) * 4
+    def _relevance(self, suit_NM: Matrix) -> Matrix:
+        """Suitability times strength, whose mean over models is one."""
+        strength_M = self.overall_M ** (1 / self.temperature)
+        return np.asarray(suit_NM * strength_M / max(float(strength_M.mean()), 1e-12))
 
     def estimate(self, prompts: Sequence[str], datasets: Sequence[str] | None = None) -> Estimates:
         """What is expected, by profile."""
-        suit_NM, votes_NM = self._suitability(prompts)
-        flat = sigmoid(self._features(suit_NM) @ self.curve_2 + self.bias)
-        quality_NM = flat.reshape(suit_NM.shape[::-1]).T
+        suit_NM, votes_NM = self._suitability(prompts, self._nearest(prompts))
+        quality_NM = sigmoid(self._relevance(suit_NM) * self.curve_1[0] + self.bias)
         std_NM = np.sqrt((quality_NM * (1 - quality_NM)).clip(0.01) / np.maximum(votes_NM, 1))
         return Estimates(self.models, quality_NM, std_NM, *self.expense.estimate(prompts))
 

@@ -43,7 +43,6 @@ RECIPE = Recipe(
     trains="router",
     batch_invariant=True,
     claim="Ten small models, clustered and voting, surpass GPT-4.1 on ten of fifteen data sets.",
-    claim_shown=False,
     evidence="docs/results/lm-ladder.md",
     needs=("training",),
     kind="lm",

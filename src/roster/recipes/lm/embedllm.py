@@ -43,7 +43,6 @@ RECIPE = Recipe(
     trains="router",
     batch_invariant=True,
     claim="Routes among more than a hundred models better than a kNN of prompts does, at a lower cost per decision.",
-    claim_shown=False,
     evidence="docs/results/lm-ladder.md",
     needs=("training",),
     kind="lm",

@@ -41,7 +41,6 @@ RECIPE = Recipe(
     trains="router",
     batch_invariant=True,
     claim="Better and cheaper than the strongest single model and than other routers, in and out of distribution.",
-    claim_shown=False,
     evidence="docs/results/lm-ladder.md",
     needs=("training",),
     kind="lm",

@@ -13,6 +13,7 @@ Differences: compared with the authors' released code. A mode fixes the number o
     models from one distribution. The gains of other draws are the baseline and entropy is rewarded, where the source
     has neither; it also learns from far fewer plays, while the check's controller has tried 72,000. The agents are the
     caller's: `play` runs them.
+Saving: `roster.lm.online.cascaded_folder`.
 """
 
 from __future__ import annotations

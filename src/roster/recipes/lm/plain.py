@@ -1,7 +1,8 @@
 """The plain routers that people build first, all with the same rule: quality less what the cost is worth.
 
 kNN, a k-means table, matrix factorisation, logistic regression and boosted trees on vectors, a stacked ensemble of
-some of them, and Elo ratings. They come without a claim of their own; docs/results/lm.md has their figures beside the published methods.
+some of them, and Elo ratings. They come without a claim of their own; docs/results/lm.md and docs/results/lm-ladder.md
+have their figures beside the published methods.
 """
 
 from __future__ import annotations

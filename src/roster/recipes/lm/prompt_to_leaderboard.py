@@ -39,7 +39,6 @@ RECIPE = Recipe(
     trains="router",
     batch_invariant=True,
     claim="Ratings of the very prompt foretell votes better than one leaderboard, and routing by them tops it.",
-    claim_shown=False,
     evidence="docs/results/lm-ladder.md",
     needs=("training",),
     kind="lm",

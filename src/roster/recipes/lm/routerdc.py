@@ -8,10 +8,12 @@ Trains: the map f and the keys.
 Siblings: Tryage regresses scores where RouterDC ranks models.
 Source: Chen, Jiang, Lin, Kwok, Zhang, 2024, "RouterDC: Query-Based Router by Dual Contrastive Learning for Assembling
     Large Language Models", arXiv:2409.19886.
-Recorded answers: below plainer routers and the look-up by data set (docs/results/lm.md). In the check the second loss
-    does not make trainings more alike.
+Recorded answers: below plainer routers and the look-up by data set (docs/results/lm.md).
 Differences: f is a linear map over a frozen encoder, where the paper fine-tunes mDeBERTa-v3; clusters are made from the
-    encoder's vectors. The similarity is turned into an expected score by a logistic fit, so that any rule can use it.
+    encoder's vectors, and the rate fits a linear map. Positives (the three best models, unless they score 0), negatives
+    (the three worst, unless above 0.5), both losses and the decision (the most similar model) are those of the authors'
+    code; a prompt is not drawn as its own positive. One logistic curve turns similarity into an expected score, so that
+    any rule can weigh it against cost.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ Simulated models: where embedded answers are the true one plus independent noise
     their chances and not as assumed: estimates correlate with the truth by 0.88 to 0.93, and routing beats the best
     single model at three seeds of five.
 Recorded answers, which are right or wrong: below the look-up by data set or not better than it (docs/results/lm.md).
+Regimes: the composition routes: it foretells from sample prompts whose answers are on record. The authors' code
+    selects: every model answers the prompt in question, and one answer is kept; that is `Smoothie.test_time`.
 Differences: answers are embedded by TF-IDF unless the caller brings vectors (`Smoothie.fit_embedded`); the paper uses a
     sentence encoder. Quality is given as 1 - v rather than 1 / v, which ranks models alike and stays within [0, 1].
 """
