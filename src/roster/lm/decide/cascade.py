@@ -64,15 +64,30 @@ class Cascade(CascadeRule):
 
     Args:
         order: names, the first is asked first.
-        threshold: confidence from which an answer is kept.
+        threshold: confidence from which an answer is kept; one for all models, or one for each but the last.
     """
 
-    def __init__(self, order: Sequence[str], threshold: float = 0.5):
+    def __init__(self, order: Sequence[str], threshold: float | Sequence[float] = 0.5):
         if not order:
             raise RosterError("a cascade needs at least one model")
-        if not 0 <= threshold <= 1:
-            raise RosterError(f"a cascade's threshold lies between 0 and 1, not at {threshold}")
-        self.order, self.threshold = tuple(order), threshold
+        self.order = tuple(order)
+        self.threshold = threshold if isinstance(threshold, float | int) else tuple(threshold)
+        each = self.thresholds
+        if len(each) != len(self.order) - 1:
+            raise RosterError(
+                f"a cascade of {len(self.order)} models has {len(self.order) - 1} thresholds, not {len(each)}"
+            )
+        if wrong := [
+            t for t in (*each, *([threshold] if isinstance(threshold, float | int) else [])) if not 0 <= t <= 1
+        ]:
+            raise RosterError(f"a cascade's threshold lies between 0 and 1, not at {wrong[0]}")
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """One for every model but the last."""
+        if isinstance(self.threshold, float | int):
+            return (self.threshold,) * (len(self.order) - 1)
+        return self.threshold
 
     def utility(self, estimates: Estimates) -> Matrix:
         """Earlier in the order is better; models outside it come last."""
@@ -89,10 +104,15 @@ class Cascade(CascadeRule):
     def next_below(self, estimates: Estimates, asked: Sequence[int], choice: int) -> float | None:
         """See `CascadeRule.next_below`."""
         tried = {estimates.models[m] for m in (*asked, choice)}
-        return self.threshold if set(self.order) - tried else None
+        name = estimates.models[choice]
+        if not set(self.order) - tried or name not in self.order:
+            return None
+        # Where models are left out, the last of the order may be asked before another; then any answer is kept.
+        place = self.order.index(name)
+        return self.thresholds[place] if place < len(self.thresholds) else 0.0
 
     def sweep(self, estimates: Estimates) -> Sequence[Cascade]:
-        """At every threshold from "never ask again" to "always"."""
+        """At every threshold, the same for all models, from "never ask again" to "always"."""
         return [Cascade(self.order, float(t)) for t in np.linspace(0, 1, _STEPS)]
 
 

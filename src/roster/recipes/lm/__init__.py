@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from roster.recipes.lm import (
     active_ranking,
+    automix,
     avengers,
     banditeval,
     carrot,
     composition_of_experts,
     embedllm,
     expertise_trees,
+    frugalgpt,
     informed_thompson,
     irt_router,
     learned_best_effort,
@@ -54,4 +56,6 @@ RECIPES = (
     active_ranking.RECIPE,
     expertise_trees.RECIPE,
     masrouter.RECIPE,
+    frugalgpt.RECIPE,
+    automix.RECIPE,
 )
