@@ -1,6 +1,7 @@
 """Files of public benchmarks as they are, and their scores as their papers and code compute them, by hand."""
 
 import csv
+import dataclasses
 import json
 import math
 import pickle
@@ -8,9 +9,20 @@ import pickle
 import numpy as np
 import pytest
 
+from cli.conftest import refuse, succeed
+from lm import tiny
 from roster.errors import RosterError
-from roster.lm.boards import aiq, arena_score, arena_score_of, read_routerarena, read_routerbench
+from roster.lm.boards import (
+    aiq,
+    arena_score,
+    arena_score_of,
+    read_routerarena,
+    read_routerbench,
+    routerarena_scores,
+    routerbench_scores,
+)
 from roster.lm.curve import curve
+from roster.recipes import RECIPES
 
 ROWS = [
     {
@@ -148,3 +160,32 @@ def test_what_is_missing_is_said(tmp_path):
     (tmp_path / "x.json").write_text("[{}]")
     with pytest.raises(RosterError, match="entry 1: there is no 'global_index'"):
         read_routerarena([tmp_path / "x.json"])
+
+
+def test_routers_are_scored_as_the_boards_do():
+    records = tiny.records(600)
+    makers = {slug: RECIPES[slug] for slug in ("lm-knn", "lm-best-single")}
+    areas = routerbench_scores(records, makers)
+    assert 1 > areas["lm-knn"] > areas["lm-best-single"] > 0
+    cheap = dataclasses.replace(records, cost_NM=records.cost_NM / 1e4)  # within the board's range of costs
+    found = routerarena_scores(cheap, makers)
+    for arena in found.values():
+        assert arena.score == pytest.approx(arena_score(arena.accuracy, arena.cost_per_1000))
+    assert found["lm-knn"].score > found["lm-best-single"].score
+
+
+def test_a_board_on_the_command_line(tmp_path):
+    arena_files(tmp_path)
+    shown = succeed(
+        "lm",
+        "board",
+        "import",
+        "routerarena",
+        tmp_path / "my-router.json",
+        tmp_path / "cached",
+        "--out",
+        tmp_path / "out",
+    )
+    assert "3 models: large, small, third" in shown
+    assert "read_pickle" in refuse("lm", "board", "import", "routerbench", tmp_path / "x.pkl", "--out", tmp_path / "no")
+    assert "one file, not 2" in refuse("lm", "board", "import", "routerbench", "a", "b", "--out", tmp_path / "no")

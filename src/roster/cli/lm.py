@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from roster.cli.boards import app as boards
 from roster.cli.common import console, parse_options
-from roster.errors import RosterError, nearest
+from roster.cli.lm_recipes import recipes_for
+from roster.errors import RosterError
 
 if TYPE_CHECKING:
-    from roster.lm.records import Records
     from roster.recipes import Recipe
 
 app = typer.Typer(no_args_is_help=True, help="Route prompts among whole language models.")
+app.add_typer(boards, name="board")
 Data = Annotated[str, typer.Argument(help="A folder of records, or recorded data such as `llmrouter`.")]
 Without = Annotated[list[str] | None, typer.Option("--without", help="A model to leave out; may be repeated.")]
 Routers = Annotated[list[str] | None, typer.Option("--router", help="A recipe's name; may be repeated.")]
@@ -116,7 +118,7 @@ def evaluate(
     held_out: Annotated[list[str] | None, typer.Option(help="A data set to hold out; may be repeated.")] = None,
     add: Annotated[list[str] | None, typer.Option(help="A model to add from probes; may be repeated.")] = None,
     probes: Annotated[list[int] | None, typer.Option(min=1, help="How many; may be repeated.")] = None,
-    encoder: Annotated[str, typer.Option(help="`tfidf`, `minilm` or a sentence-transformers model.")] = "tfidf",
+    encoder: Annotated[str, typer.Option(help="`tfidf`, `minilm`, `api:MODEL@URL`, any name.")] = "tfidf",
     draws: Annotated[int, typer.Option(min=10, help="Bootstrap draws.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     without: Without = None,
@@ -139,7 +141,7 @@ def evaluate(
     from roster.lm.storing import find_records
 
     records = find_records(data).without(without or ())
-    routers = {recipe.slug: _make(recipe, encoder) for recipe in _recipes(router, records)}
+    routers = {recipe.slug: _make(recipe, encoder) for recipe in recipes_for(router, records)}
     for model in add or []:
         records.column(model)
     with console(stderr=True).status("measuring") as status:
@@ -193,7 +195,7 @@ def tune(
     from roster.lm.tune import tune as choose
 
     records = find_records(data).without(without or ())
-    (recipe,) = _recipes([router], records)
+    (recipe,) = recipes_for([router], records)
     routing = recipe(parse_options(option or []))
     if routing.sees_dataset:
         raise RosterError(f"{router!r} must be told every prompt's data set, which nobody does behind a gateway")
@@ -242,23 +244,6 @@ def route(
 def _say(notes: Iterable[str]) -> None:
     for note in notes:
         typer.echo(f"note: {note}")
-
-
-def _recipes(names: list[str] | None, records: Records) -> list[Recipe]:
-    """The recipes asked for, or all that these data allow."""
-    from roster.recipes import RECIPES
-
-    known = {slug: recipe for slug, recipe in RECIPES.items() if recipe.kind == "lm"}
-    has_answers = records.answer_NM is not None
-    if names is None:
-        # Random is always in the report, exactly.
-        return [r for r in known.values() if r.slug != "lm-random" and (has_answers or "answers" not in r.needs)]
-    for name in names:
-        if name not in known:
-            raise RosterError(f"unknown router among models {name!r}: {nearest(name, known)}")
-        if "answers" in known[name].needs and not has_answers:
-            raise RosterError(f"{name!r} compares answers, and records {records.name!r} have none")
-    return [known[name] for name in names]
 
 
 def _make(recipe: Recipe, encoder: str) -> Any:

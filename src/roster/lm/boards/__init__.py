@@ -5,5 +5,15 @@ One board a file. What is downloaded from them stays with the user; nothing of t
 
 from roster.lm.boards.routerarena import arena_score, arena_score_of, read_routerarena
 from roster.lm.boards.routerbench import aiq, read_routerbench
+from roster.lm.boards.scoring import Arena, routerarena_scores, routerbench_scores
 
-__all__ = ["aiq", "arena_score", "arena_score_of", "read_routerarena", "read_routerbench"]
+__all__ = [
+    "Arena",
+    "aiq",
+    "arena_score",
+    "arena_score_of",
+    "read_routerarena",
+    "read_routerbench",
+    "routerarena_scores",
+    "routerbench_scores",
+]
