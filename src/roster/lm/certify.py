@@ -33,7 +33,7 @@ def p_value(score_N: Matrix, floor: float) -> float:
         score_N: independent, in [0, 1].
         floor: strictly between 0 and 1.
     """
-    from scipy.stats import binom
+    from scipy.stats import binom  # type: ignore[import-untyped]
 
     count, risk, most = len(score_N), 1 - float(score_N.mean()), 1 - floor
     if risk >= most:

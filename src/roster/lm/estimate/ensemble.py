@@ -99,7 +99,7 @@ def stacking(expected_ENM: Matrix, score_NM: Matrix) -> NDArray[np.float64]:
     What decides is which model is better on a prompt, so both sides are taken less their mean over a prompt's models
     where there is more than one.
     """
-    from scipy.optimize import nnls
+    from scipy.optimize import nnls  # type: ignore[import-untyped]
 
     seen_NM = np.isfinite(score_NM) & np.isfinite(expected_ENM).all(0)
     if not seen_NM.any():
