@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from roster.lm.curve import Played, corners, interval, resamples
 from roster.lm.dial import within
-from roster.lm.play import best_single, complete, dial, play
+from roster.lm.judging import complete
+from roster.lm.play import best_single, dial, play
 from roster.lm.records import Matrix, Records
 from roster.lm.routing import Routing
 from roster.lm.ruler import together

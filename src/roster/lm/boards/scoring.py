@@ -14,7 +14,8 @@ import numpy as np
 from roster.errors import RosterError
 from roster.lm.boards.routerarena import arena_score, arena_score_of
 from roster.lm.boards.routerbench import aiq
-from roster.lm.play import complete, dial, play
+from roster.lm.judging import complete
+from roster.lm.play import dial, play
 from roster.lm.records import Records
 from roster.lm.routing import Routing
 from roster.lm.splits import training

@@ -8,7 +8,6 @@ Source: Zhang, Li, Wang, Chen, Hao, Wang, et al., 2025, "The Avengers: A Simple 
     Models to Challenge Proprietary Giants", arXiv:2505.19797.
 Panels: the source lets the three best models answer, several times each, and vote; that is
     `roster.lm.panel.Panel(fitted, recruits=3)`, one answer each.
-Recorded answers: docs/results/lm-ladder.md.
 Differences: clusters, softmax and ranks as in the authors' code, with 64 clusters, 11 of which vote. The curve that
     turns suitability into an expected score is ours, so that a rule can weigh cost.
 """
@@ -43,7 +42,7 @@ RECIPE = Recipe(
     trains="router",
     batch_invariant=True,
     claim="Ten small models, clustered and voting, surpass GPT-4.1 on ten of fifteen data sets.",
-    evidence="docs/results/lm-ladder.md",
+    evidence="tests/lm/test_field_estimators.py",
     needs=("training",),
     kind="lm",
 )

@@ -6,7 +6,6 @@ Trains: projection, the models' vectors and the classifier.
 Siblings: IRT-Router has a difficulty beside the product; Tryage is a network without vectors of models.
 Source: Zhuang, Wu, Wen, Li, Jiao, Ramchandran, 2024, "EmbedLLM: Learning Compact Representations of Large Language
     Models", arXiv:2410.02223.
-Recorded answers: docs/results/lm-ladder.md.
 Differences: compared with the authors' code. Two outputs of the classifier are one logit here; batches are of prompts
     with all their models' answers; width and rate fit thousands of answers, not millions.
 """
@@ -43,7 +42,7 @@ RECIPE = Recipe(
     trains="router",
     batch_invariant=True,
     claim="Routes among more than a hundred models better than a kNN of prompts does, at a lower cost per decision.",
-    evidence="docs/results/lm-ladder.md",
+    evidence="tests/lm/test_field_estimators.py",
     needs=("training",),
     kind="lm",
 )

@@ -6,7 +6,6 @@ Trains: abilities and the maps from text, together, on recorded scores.
 Siblings: EmbedLLM multiplies without a difficulty; `lm-factorisation` finds the prompts' factors before it reads them.
 Source: Song, Huang, Cheng, Gao, Xu, Zhao, Wang, Wu, 2025, "IRT-Router: Effective and Interpretable Multi-LLM Routing
     via Item Response Theory", arXiv:2506.01048.
-Recorded answers: docs/results/lm-ladder.md.
 Differences: recalled from the paper, not compared with its code. Abilities are free parameters with a normal prior,
     where the paper maps a description of each model; the warm-up by similar prompts is left out; the encoder is frozen.
 """
@@ -41,7 +40,7 @@ RECIPE = Recipe(
     trains="router",
     batch_invariant=True,
     claim="Better and cheaper than the strongest single model and than other routers, in and out of distribution.",
-    evidence="docs/results/lm-ladder.md",
+    evidence="tests/lm/test_field_estimators.py",
     needs=("training",),
     kind="lm",
 )

@@ -1,8 +1,8 @@
 """The plain routers that people build first, all with the same rule: quality less what the cost is worth.
 
 kNN, a k-means table, matrix factorisation, logistic regression and boosted trees on vectors, a stacked ensemble of
-some of them, and Elo ratings. They come without a claim of their own; docs/results/lm.md and docs/results/lm-ladder.md
-have their figures beside the published methods.
+some of them, and Elo ratings. They come without a claim of their own; docs/results/lm.md has figures of all but the
+ensemble beside the published methods.
 """
 
 from __future__ import annotations
@@ -115,6 +115,6 @@ RECIPES = (
     _plain(slug="lm-factorisation", title="Matrix factorisation", compose=factorisation),
     _plain(slug="lm-logistic", title="Logistic regression per model", compose=logistic),
     _plain(slug="lm-boosted", title="Boosted trees per model", compose=boosted),
-    _plain(slug="lm-ensemble", title="Stacked ensemble", compose=ensemble, evidence="docs/results/lm-ladder.md"),
+    _plain(slug="lm-ensemble", title="Stacked ensemble", compose=ensemble, evidence="tests/lm/test_field_estimators.py"),
     _plain(slug="lm-elo", title="Elo ratings", compose=elo),
 )

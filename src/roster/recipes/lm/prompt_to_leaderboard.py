@@ -6,7 +6,6 @@ Shapes: ratings [N, M], one eta per prompt.
 Trains: a linear head on the vectors, by maximum likelihood over all pairs.
 Siblings: `lm-elo` has one leaderboard for all prompts.
 Source: Frick, Chen, Tennyson, Li, Chiang, Angelopoulos, Stoica, 2025, "Prompt-to-Leaderboard", arXiv:2502.14855.
-Recorded answers: docs/results/lm-ladder.md.
 Differences: the loss is that of the authors' code ("bag"). There a language model is fine-tuned on millions of votes;
     here the encoder is frozen and votes are made from recorded scores.
 """
@@ -39,7 +38,7 @@ RECIPE = Recipe(
     trains="router",
     batch_invariant=True,
     claim="Ratings of the very prompt foretell votes better than one leaderboard, and routing by them tops it.",
-    evidence="docs/results/lm-ladder.md",
+    evidence="tests/lm/test_field_estimators.py",
     needs=("training",),
     kind="lm",
 )
