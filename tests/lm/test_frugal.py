@@ -7,12 +7,13 @@ import pytest
 
 from lm import tiny
 from roster.errors import RosterError
+from roster.lm.curve import curve
 from roster.lm.decide import Cascade
 from roster.lm.estimate import Mean
 from roster.lm.frugal import fit_chain, search, with_scores
 from roster.lm.part import pack, unpack
 from roster.lm.play import play_setting
-from roster.lm.verification import MetaVerifier, dial, self_verified, verification_prompt
+from roster.lm.verification import NEEDY, MetaVerifier, dial, self_verified, verification_prompt
 
 
 def asked_in_turn(order, thresholds, score_M, sure_M, cost_M):
@@ -57,13 +58,14 @@ def told_apart(count=240):
     return tiny.records(count, answer_NM=answers)
 
 
-def test_a_judged_chain_beats_every_single_model_of_its_price():
+def test_a_judged_chain_beats_every_mix_of_models_of_its_price():
     records = told_apart()
     train, test = records.split("train"), records.split("test")
     chain = fit_chain(train, budget=float(train.cost_NM.mean()), thresholds=3, folds=2)
     scored = with_scores(test, chain.judge)
     score_N, cost_N = play_setting(chain.rule, Mean().fit(train).estimate(scored.prompts), scored)
-    assert score_N.mean() > test.score_NM.mean(0).max()
+    mixes = curve(test.cost_NM.mean(0), test.score_NM.mean(0))
+    assert score_N.mean() > mixes.quality_at(float(cost_N.mean())) + 0.05
     n = 3
     said = dict(zip(test.models, test.answer_NM[n], strict=True))
     answer, asked = chain.answer(test.prompts[n], lambda model, prompt: said[model])
@@ -107,7 +109,7 @@ def test_the_meta_verifier_is_the_sources_decision_per_bin():
         assert verifier.escalates(reward).tolist() == sources_actions(share, small, large, 8, reward)
     rates = [verifier.escalates(reward)[verifier.bin(share)].mean() for reward in dial(verifier)]
     assert rates[0] == 0
-    assert rates[-1] == 1
+    assert rates[-1] == (verifier.chance_V3[:, NEEDY] > 0)[verifier.bin(share)].mean()  # all where it may help
     assert np.all(np.diff(rates) >= 0)
     # What it escalates first is where help helps: better than the same number of prompts drawn at random.
     reward = dial(verifier)[3]
