@@ -115,6 +115,8 @@ RECIPES = (
     _plain(slug="lm-factorisation", title="Matrix factorisation", compose=factorisation),
     _plain(slug="lm-logistic", title="Logistic regression per model", compose=logistic),
     _plain(slug="lm-boosted", title="Boosted trees per model", compose=boosted),
-    _plain(slug="lm-ensemble", title="Stacked ensemble", compose=ensemble, evidence="tests/lm/test_field_estimators.py"),
+    _plain(
+        slug="lm-ensemble", title="Stacked ensemble", compose=ensemble, evidence="tests/lm/test_field_estimators.py"
+    ),
     _plain(slug="lm-elo", title="Elo ratings", compose=elo),
 )
