@@ -1,7 +1,7 @@
 """Context: what a router may know besides the hidden states. One per forward call, read by every part.
 
 Shape legend: B batch rows, S tokens of this call, L tokens so far (earlier decode steps included), T = B * S
-flattened tokens, D width. This file does not say how a context is made from a model's inputs
+flattened tokens, D width, E experts. This file does not say how a context is made from a model's inputs
 (`roster.routed.inputs`) nor how it survives activation recomputation (`roster.routed.checkpoint`).
 """
 
@@ -35,8 +35,8 @@ class History(Protocol):
         """Adds this call's values and returns all so far, [B, L, D]; positions not yet written are zero."""
         ...
 
-    def since_first(self, key: str, make: Callable[[], Tensor]) -> Tensor:
-        """What was remembered of a row's first token, [B, D]; `make` is asked for it when there is none yet."""
+    def latest(self, key: str, make: Callable[[], Tensor]) -> Tensor:
+        """What was remembered of a row's last token, [B, D]; `make` is asked for it when there is none yet."""
         ...
 
 
@@ -72,6 +72,7 @@ class Context:
         history: per-token memory across decode steps; None outside cached generation.
         memory: what lives across the layers of this one call, by name (tensors and routes).
         recorder: where routes are traced to; None costs nothing.
+        gates_BE: combine weights that the caller gives each row, at every layer; no router is asked then.
         off: True while the base must answer alone (the first of two passes).
         recipe: the method at work, for errors to name; "" outside a model.
         decoder: of a model with an encoder: what is known of its decoder's tokens, where the rest is of its encoder's;
@@ -87,6 +88,7 @@ class Context:
     history: History | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     recorder: Recorder | None = None
+    gates_BE: Tensor | None = None
     off: bool = False
     recipe: str = ""
     decoder: Context | None = None

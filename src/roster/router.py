@@ -1,6 +1,6 @@
 """Router: score, select, balance. The three choices in which published routing methods differ, wired in one place.
 
-Shape legend: T tokens, D width of what the router reads, E experts.
+Shape legend: T tokens, D width of what the router reads, E experts, B batch rows, K given to a row.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from roster.context import Context, Recorder
 from roster.errors import RosterError
-from roster.route import AnyRoute
+from roster.route import AnyRoute, Route
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -54,6 +54,8 @@ class Router(nn.Module):
         Raises:
             RosterError: the score of a real token is not a number (found on processors, outside compiled code).
         """
+        if context.gates_BE is not None:
+            return self._given(context.gates_BE, context)
         scores_TE = self._scores(x_TD, context)
         # One token per row is a decode step: what is wrong with the weights showed in the prompt before it. A device
         # would have to be waited for.
@@ -69,6 +71,21 @@ class Router(nn.Module):
             loss = part(route, context)
             if loss is not None:
                 context.add_loss(self.site, loss)
+        self.trace(route, context)
+        return route
+
+    def _given(self, gates_BE: Tensor, context: Context) -> AnyRoute:
+        """The route that the caller wants; one for all layers of a call."""
+        route: AnyRoute | None = context.memory.get("given")
+        if route is None:
+            most = max(int((gates_BE != 0).sum(1).max()), 1)
+            expert_BK = gates_BE.abs().topk(most, dim=1).indices
+            weight_BK = gates_BE.gather(1, expert_BK)
+            expert_BK = expert_BK.masked_fill(weight_BK == 0, gates_BE.shape[1])
+            route = Route.slots(context.per_token(expert_BK), context.per_token(weight_BK), gates_BE.shape[1])
+            if context.mask_T is not None:
+                route = route.keep(context.mask_T.to(gates_BE.device))
+            context.memory["given"] = route
         self.trace(route, context)
         return route
 

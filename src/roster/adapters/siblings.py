@@ -93,9 +93,10 @@ class Siblings:
         return y_TO.addmm_(ready[1][id(member)], B_RO, alpha=scale)
 
     def _may_share(self, x_TI: Tensor, context: Context) -> bool:
-        """Whether this is plain inference: nobody records, differentiates, compiles or casts."""
+        """Whether this is plain inference: nobody records, differentiates, compiles, casts or gives routes."""
         return not (
             context.recorder is not None
+            or (context.gates_BE is not None and self.members[0].router is not None)
             or x_TI.dtype != _experts(self.members[0]).A_RI.dtype
             or torch.is_grad_enabled()
             or torch.compiler.is_compiling()

@@ -28,6 +28,7 @@ from roster.cli import (
     methods,
     moe,
     pocket,
+    serve,
     smol,
 )
 from roster.cli.common import complain
@@ -73,6 +74,7 @@ app.add_typer(pocket.app, name="pocket")
 app.add_typer(smol.app, name="smol")
 app.add_typer(arena.app, name="arena")
 app.add_typer(gateway.app, name="gateway")
+app.command()(serve.serve)
 app.command()(attack.attack)
 app.command()(merge.merge)
 app.command()(convert.convert)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -10,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from roster.gateway.admin import check_admin
 from roster.gateway.errors import ApiError, AsciiJson
+from roster.gateway.http import replayed, whole_body
 
 if TYPE_CHECKING:
     from roster.gateway.gateway import Gateway
@@ -18,8 +18,6 @@ PATHS = (
     "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/models", "/v1/route",
     "/v1/feedback", "/health", "/metrics", "/openapi.json", "/docs",
 )  # fmt: skip
-BODY_SECONDS = 60.0
-"""Within which a request's body must have come."""
 
 
 class Guard:
@@ -60,52 +58,15 @@ class Guard:
             if scope["path"].startswith("/admin"):
                 check_admin(self.gateway.runtime.config.admin, scope["method"], authorization)
             limit = self.gateway.runtime.config.limits.request_bytes
-            body = await _body(request, receive, limit)
+            body = await whole_body(request, receive, limit)
         except ApiError as error:
             response = AsciiJson(error.body(), error.status, error.headers | {"connection": "close"})
             await response(scope, receive, send)
             return
         if body is None:
             return
-        await self.app(scope, _replay(body, receive), send)
+        await self.app(scope, replayed(body, receive), send)
 
 
 def _is_admin(scope: Scope) -> bool:
     return bool(scope["path"].startswith("/admin"))
-
-
-async def _body(request: Request, receive: Receive, limit: int) -> bytes | None:
-    """The whole body; None when the client went away before its end."""
-    too_large = ApiError(413, f"The request is larger than {limit} bytes.", "request_too_large")
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > limit:
-        raise too_large
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return None
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > limit:
-                    raise too_large
-                if not message.get("more_body", False):
-                    return b"".join(parts)
-    except TimeoutError:
-        raise ApiError(408, "The request did not come to its end in time.", "request_timeout") from None
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """The body in one message, then whatever the client does next."""
-    given = False
-
-    async def replayed() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replayed

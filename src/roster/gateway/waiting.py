@@ -7,12 +7,12 @@ ever; only who waits longer is told of a failure by an error event, since the st
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from roster.gateway.errors import ApiError
+from roster.gateway.http import leaves
 from roster.gateway.relay import Relay
 from roster.gateway.session import Answer, Session
 from roster.gateway.sse import KEEP_ALIVE, event
@@ -36,7 +36,7 @@ class Waiting(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends comments until there is an answer, then the answer."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        left = asyncio.create_task(_leaves(receive))
+        left = asyncio.create_task(leaves(receive))
         try:
             while not self._answer.done() and not left.done():
                 await send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
@@ -64,9 +64,3 @@ class Waiting(Response):
                 await send(message)
 
         await Relay(self._session, answer, {})(scope, receive, rest)
-
-
-async def _leaves(receive: Receive) -> None:
-    with suppress(asyncio.CancelledError):
-        while (await receive())["type"] != "http.disconnect":
-            pass

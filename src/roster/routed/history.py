@@ -47,16 +47,17 @@ class CacheHistory:
         keys, _ = self._layer(key).update(value_BSD[:, None], value_BSD[:, None, :, :0])
         return keys[:, 0]
 
-    def since_first(self, key: str, make: Callable[[], Tensor]) -> Tensor:
-        """What was remembered of a row's first token, [B, D]; `make` is asked for it when the cache is empty."""
+    def latest(self, key: str, make: Callable[[], Tensor]) -> Tensor:
+        """What was remembered of a row's last token, [B, D]; `make` is asked for it when the cache is empty."""
         layer = self._layer(key)
         if not layer.is_initialized:
             return make()
         length = layer.get_seq_length()
         if isinstance(length, Tensor):
             # A static cache that was reset is initialised and empty; finding out must not wait for the device.
-            return torch.where(length > 0, layer.keys[:, 0, 0], make())
-        return layer.keys[:, 0, 0] if length else make()
+            last = layer.keys[:, 0].index_select(1, (length.reshape(1) - 1).clamp_min(0).to(layer.keys.device))[:, 0]
+            return torch.where(length > 0, last, make())
+        return layer.keys[:, 0, -1] if length else make()
 
     def _layer(self, key: str) -> Any:
         if key not in self.entries:

@@ -4,7 +4,7 @@ The model keeps being what it was (an instance of its class, with `generate`, `T
 own) and gains a second base class with a handful of methods. Attaching is in `roster.adapters.attach`, each kind of
 mixture writes and reads its own folder.
 
-Shape legend: B batch rows, S tokens of this call, D width.
+Shape legend: B batch rows, S tokens of this call, D width, E experts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from roster.router import Router
 from roster.saving import Wanted
 from roster.score import TaskTable
 
-_OWN_INPUTS = ("token_mask", "prompt_mask", "task_ids")
+_OWN_INPUTS = ("token_mask", "prompt_mask", "task_ids", "gates")
 
 
 class RoutedModel(TransformersModel):
@@ -52,6 +52,7 @@ class RoutedModel(TransformersModel):
         token_mask: Tensor | None = None,
         prompt_mask: Tensor | None = None,
         task_ids: Tensor | None = None,
+        gates: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """The base model's forward, with routed experts at work.
@@ -61,6 +62,8 @@ class RoutedModel(TransformersModel):
             prompt_mask: True for prompt tokens, [B, S], for recipes that route by the prompt; read off the labels
                 when there are any, else the first call of a generation is the prompt.
             task_ids: task of each row, [B], -1 for none of `model.roster.tasks`; for recipes that route by task.
+            gates: combine weights of the experts for each row, [B, E], in place of what the router would say: a row of
+                zeros is answered by the base, one with a single 1 by that expert alone.
             args, kwargs: as the base model takes them.
 
         Returns:
@@ -75,9 +78,11 @@ class RoutedModel(TransformersModel):
             )
         kwargs.update(zip(type(self).input_names, args, strict=False))
         context = self._context(kwargs, token_mask, prompt_mask, task_ids)
-        if mixture.plan.routes_by_task and not torch.compiler.is_compiling():
+        if gates is not None:
+            self._give(context, gates)
+        elif mixture.plan.routes_by_task and not torch.compiler.is_compiling():
             self._check_tasks(task_ids, context.batch)
-        if mixture.plan.remembers or mixture.plan.two_passes:
+        if gates is None and (mixture.plan.remembers or mixture.plan.two_passes):
             self._open_history(context, kwargs)
         if context.recorder is not None:
             cache = kwargs.get("past_key_values")
@@ -105,6 +110,14 @@ class RoutedModel(TransformersModel):
         context.recorder = mixture.recorder
         return context
 
+    def _give(self, context: Context, gates_BE: Tensor) -> None:
+        wanted = [context.batch, len(self.roster.experts)]
+        if list(gates_BE.shape) != wanted:
+            raise RosterError(f"gates must be {wanted}, prompts by experts, not {list(gates_BE.shape)}")
+        for each in (context, context.decoder):
+            if each is not None:
+                each.gates_BE = gates_BE.to(self.device)
+
     def _open_history(self, context: Context, kwargs: dict[str, Any]) -> None:
         """Finds or begins the per-token memory in the KV cache, if this call uses one."""
         use_cache = kwargs.get("use_cache")
@@ -122,7 +135,7 @@ class RoutedModel(TransformersModel):
     def _route_ahead(self, context: Context, kwargs: dict[str, Any]) -> None:
         """Runs what a recipe decides before the first layer."""
         mixture = self.roster
-        if mixture.head is None:
+        if mixture.head is None or context.gates_BE is not None:
             if mixture.router is None:
                 return
             if context.decoder is not None:

@@ -37,7 +37,7 @@ class PromptPooled(nn.Module):
             scores_BE = self._pooled(x_TD, context)
         else:
             # Every token carries its row's scores along, so that cropping or reordering the cache keeps them right.
-            scores_BE = history.since_first(self.key, lambda: self._pooled(x_TD, context))
+            scores_BE = history.latest(self.key, lambda: self._pooled(x_TD, context))
             history.append(self.key, scores_BE[:, None].expand(-1, context.length, -1))
         return context.per_token(scores_BE)
 

@@ -1,0 +1,159 @@
+"""Rows that step together: one forward pass a step for all of them, whatever adapters each of them has.
+
+A batch is of one of two sorts. In one every row has its weights of the experts given (an adapter's name, the base, or a
+router's decision on the whole prompt); in the other the mixture's router decides in every pass. New rows read their
+prompts in a pass of their own and are then joined to the running ones.
+
+Shape legend: B rows, L columns of the cache, S tokens of one pass, E experts, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache
+
+from roster.prompts import padded
+from roster.serve.duty import OnDuty
+from roster.serve.jobs import Ended, Job, Routed, Token
+from roster.serve.joining import joined, kept
+from roster.serve.sampling import Draw, next_tokens
+
+
+@dataclass(eq=False)
+class Row:
+    """A job at work.
+
+    Attributes:
+        job: the job.
+        draw: its choices.
+        gates_E: its weights, given or decided; None while the router decides in every pass.
+        token: what the next pass reads of it.
+        done: whether it has ended.
+    """
+
+    job: Job
+    draw: Draw
+    gates_E: Tensor | None
+    token: int = -1
+    done: bool = False
+
+    def take(self, token: int) -> None:
+        """One more token; says so, and when it was the last."""
+        job = self.job
+        self.token = token
+        if token in job.ends:
+            self.done = True
+            job.emit(Ended("stop"))
+            return
+        job.written.append(token)
+        job.emit(Token(token))
+        if len(job.written) == job.limit:
+            self.done = True
+            job.emit(Ended("length"))
+
+
+class Batch:
+    """Rows of one sort.
+
+    Args:
+        model: the routed model.
+        rows: whose prompts have been read.
+        cache: of those prompts.
+        mask_BL: which columns of the cache are theirs.
+    """
+
+    def __init__(self, model: Any, rows: list[Row], cache: Cache, mask_BL: Tensor) -> None:
+        self.model, self.rows, self.cache, self.mask_BL = model, rows, cache, mask_BL
+
+    @property
+    def given(self) -> bool:
+        """Whether rows have their weights."""
+        return self.rows[0].gates_E is not None
+
+    def join(self, other: Batch) -> None:
+        """Takes the rows of another batch of the same sort, which is used up."""
+        L = max(self.mask_BL.shape[1], other.mask_BL.shape[1])
+        masks = [torch.nn.functional.pad(each, (L - each.shape[1], 0)) for each in (self.mask_BL, other.mask_BL)]
+        self.cache = joined(self.cache, other.cache)
+        self.mask_BL = torch.cat(masks)
+        self.rows += other.rows
+
+    def prune(self) -> bool:
+        """Lets rows go that have ended or that nobody waits for; False when none is left."""
+        left = [at for at, row in enumerate(self.rows) if not row.done and not row.job.cancelled]
+        if len(left) == len(self.rows):
+            return True
+        self.rows = [self.rows[at] for at in left]
+        if left:
+            mask_BL = self.mask_BL[left]
+            columns = int(mask_BL.shape[1] - mask_BL.any(0).int().argmax())
+            self.mask_BL = mask_BL[:, mask_BL.shape[1] - columns :]
+            self.cache = kept(self.cache, left, columns)
+        return bool(left)
+
+    def step(self) -> None:
+        """One token of every row."""
+        token_B1 = torch.tensor([[row.token] for row in self.rows], device=self.mask_BL.device)
+        self.mask_BL = torch.cat([self.mask_BL, torch.ones_like(token_B1)], dim=1)
+        logits_BV = _forward(self.model, token_B1, self.mask_BL, self.cache, _gates(self.rows), prompt=False)
+        _choose(self.rows, logits_BV)
+
+
+def read(model: Any, rows: list[Row]) -> Batch:
+    """Reads the prompts of new rows of one sort, and chooses their first tokens.
+
+    A router that decides on the whole prompt has then done so, and its rows become such as have their weights.
+    """
+    prompts = padded([row.job.ids for row in rows], pad=0)
+    ids_BS, mask_BS = (prompts[name].to(model.device) for name in ("input_ids", "attention_mask"))
+    cache, gates_BE, duty = DynamicCache(), _gates(rows), OnDuty(model, len(rows))
+    with duty if gates_BE is None else nullcontext():
+        logits_BV = _forward(model, ids_BS, mask_BS, cache, gates_BE, prompt=True)
+    if gates_BE is None and getattr(model.roster.plan, "decides", False):
+        gates_BE = duty.last_BE
+        for row, gates_E in zip(rows, gates_BE, strict=True):
+            row.gates_E = gates_E
+        del cache.layers[model.config.get_text_config().num_hidden_layers :]  # what the router remembered
+    for row, gates_E in zip(rows, duty.mean_BE() if gates_BE is None else gates_BE, strict=True):
+        row.job.emit(Routed(_by_name(model.roster.experts, gates_E)))
+    _choose(rows, logits_BV)
+    return Batch(model, rows, cache, mask_BS)
+
+
+def _gates(rows: Sequence[Row]) -> Tensor | None:
+    given = [row.gates_E for row in rows if row.gates_E is not None]
+    return torch.stack(given) if given else None
+
+
+def _choose(rows: list[Row], logits_BV: Tensor) -> None:
+    for row, token in zip(rows, next_tokens([row.draw for row in rows], logits_BV), strict=True):
+        row.take(token)
+
+
+def _forward(
+    model: Any, ids_BS: Tensor, mask_BL: Tensor, cache: Cache, gates_BE: Tensor | None, prompt: bool
+) -> Tensor:
+    """Logits [B, V] of each row's last token."""
+    S = ids_BS.shape[1]
+    known: dict[str, Any] = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
+    if "position_ids" in type(model).input_names:
+        known["position_ids"] = (mask_BL.cumsum(1) - 1).clamp_min(0)[:, -S:]
+    if gates_BE is None:
+        known["prompt_mask"] = mask_BL[:, -S:].bool() if prompt else torch.zeros_like(ids_BS, dtype=torch.bool)
+    else:
+        known["gates"] = gates_BE
+    with torch.inference_mode():
+        output = model(input_ids=ids_BS, attention_mask=mask_BL, past_key_values=cache, use_cache=True, **known)
+    logits_BV: Tensor = output.logits[:, -1]
+    return logits_BV
+
+
+def _by_name(experts: Sequence[str], gates_E: Tensor) -> dict[str, float]:
+    order = gates_E.argsort(descending=True).tolist()
+    return {experts[e]: float(gates_E[e]) for e in order if gates_E[e] != 0}
