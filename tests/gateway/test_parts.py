@@ -29,6 +29,11 @@ OPTIONS = {
     "fixed": {"models": ["large", "small"]},
     "mix": {"weights": {"small": 3.0, "large": 1.0}, "seed": 0},
     "thompson": {"seed": 0, "features": 8},
+    "learned-best-effort": {
+        "deadline": 9.0,
+        "models": {name: {"quality": 0.5, "seconds": 1.0} for name in ("small", "large")},
+    },
+    "workload-aware-router": {"models": ["small", "large"]},
 }
 
 

@@ -14,12 +14,14 @@ from pydantic import ValidationError
 from roster.errors import RosterError, nearest
 from roster.gateway.config import Model
 from roster.gateway.policies.base import Untrained, prices_of
+from roster.gateway.policies.best_effort import BestEffortPolicy
 from roster.gateway.policies.cascade import Cascade
 from roster.gateway.policies.cheapest import Cheapest
 from roster.gateway.policies.fixed import Fixed
 from roster.gateway.policies.folder import Folder
 from roster.gateway.policies.mix import Mix
 from roster.gateway.policies.thompson import Thompson
+from roster.gateway.policies.workload import WorkloadAwarePolicy
 from roster.gateway.reading import worded
 from roster.lm.policy import Policy
 
@@ -28,8 +30,10 @@ KINDS: dict[str, type[Untrained]] = {
     "cheapest": Cheapest,
     "fixed": Fixed,
     "folder": Folder,
+    "learned-best-effort": BestEffortPolicy,
     "mix": Mix,
     "thompson": Thompson,
+    "workload-aware-router": WorkloadAwarePolicy,
 }
 
 

@@ -118,21 +118,34 @@ class BestEffort:
 
     def scheduler(self, arrival_N: Matrix, expected: Expected) -> Scheduler:
         """The policy for a trace; of the arrivals it reads those that have been."""
-        knot_K, mean_M = np.log(self.rates), expected.seconds_NM.mean(0)
+        mean_M = expected.seconds_NM.mean(0)
 
         def schedule(n: int, load: Load) -> int:
             # The gap since the last arrival counts, so the first request has none: the lowest load.
             seen = arrival_N[max(0, n - MEMORY) : n + 1]
             gap = (seen[-1] - seen[0]) / max(len(seen) - 1, 1)
-            rate = math.log(1 / gap) if gap > 0 else knot_K[0]
-            price = float(np.interp(rate, knot_K, self.price_K))
             # The request in service is half done on average.
             wait_M = np.maximum(load.count_M - 0.5, 0.0) * mean_M
-            chance_M = self._in_time(self.deadline - wait_M, expected.seconds_NM[n], expected.spread_M)
-            cost_M = price * (1 + self.crowd * load.count_M) * expected.seconds_NM[n]
-            return int(np.argmax(expected.quality_NM[n] * chance_M**self.caution - cost_M))
+            worth_M = self.worth(expected.rows(np.array([n])), load.count_M.astype(float), wait_M, gap)
+            return int(np.argmax(worth_M))
 
         return schedule
+
+    def worth(self, expected: Expected, count_M: Matrix, wait_M: Matrix, gap: float) -> Matrix:
+        """What each model is worth to one request, [M].
+
+        Args:
+            expected: of the request, N = 1.
+            count_M: requests at every model.
+            wait_M: seconds until it would be begun there.
+            gap: mean seconds between the last arrivals; 0 where there was none, the lowest load.
+        """
+        knot_K, seconds_M = np.log(self.rates), expected.seconds_NM[0]
+        price = float(np.interp(math.log(1 / gap) if gap > 0 else knot_K[0], knot_K, self.price_K))
+        chance_M = self._in_time(self.deadline - wait_M, seconds_M, expected.spread_M)
+        cost_M = price * (1 + self.crowd * count_M) * seconds_M
+        worth_M: Matrix = expected.quality_NM[0] * chance_M**self.caution - cost_M
+        return worth_M
 
     @staticmethod
     def _in_time(left_M: Matrix, seconds_M: Matrix, spread_M: Matrix) -> Matrix:

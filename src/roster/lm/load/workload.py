@@ -11,8 +11,10 @@ Shape legend: N requests, F features, J requests at an instance.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -42,6 +44,24 @@ class Trace:
     prompt_N: Matrix
     answer_N: Matrix
     predicted_N: Matrix
+
+
+class Loaded(Protocol):
+    """What the router reads of an instance: a simulated one, or what a gateway knows of a real one.
+
+    Attributes:
+        waiting: requests (positions) that are not admitted yet, in order.
+        running: admitted requests, oldest first.
+        held: tokens in memory.
+    """
+
+    waiting: deque[int]
+    running: list[int]
+    held: int
+
+    def written(self, n: int) -> int:
+        """Tokens of the answer that there are so far."""
+        ...
 
 
 class WorkloadAware:
@@ -87,7 +107,7 @@ class WorkloadAware:
 
         return route
 
-    def features(self, n: int, instance: Instance, prompt_N: Matrix, predicted_N: Matrix) -> Matrix:
+    def features(self, n: int, instance: Loaded, prompt_N: Matrix, predicted_N: Matrix) -> Matrix:
         """What assigning request n to the instance would add, [F]: four in seconds, a share, and a count."""
         machine, prompt, answer = self.machine, prompt_N[n], predicted_N[n]
         running, waiting = instance.running, list(instance.waiting)
@@ -113,7 +133,7 @@ class WorkloadAware:
             ]
         )
 
-    def _wait(self, instance: Instance, size_J: Matrix, left_J: Matrix, wanted: float) -> float:
+    def _wait(self, instance: Loaded, size_J: Matrix, left_J: Matrix, wanted: float) -> float:
         """Seconds until enough running answers have ended for the queue and the request to fit."""
         machine, count = self.machine, len(instance.running)
         missing = instance.held + wanted - machine.memory
