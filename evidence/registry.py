@@ -10,7 +10,21 @@ from evidence.protocol.check import Check
 from roster.errors import RosterError, nearest
 
 FOLDER = Path(__file__).parent
-MODULES: dict[str, str] = {}
+MODULES: dict[str, str] = {
+    "capacity-aware-inference.reroute": "evidence.checks.capacity_aware_inference",
+    "capacity-aware-inference.score": "evidence.checks.capacity_aware_inference",
+    "capacity-aware-inference.quality": "evidence.checks.capacity_aware_inference",
+    "expert-prototyping": "evidence.checks.expert_prototyping",
+    "dynamic-moe-top-p.loss": "evidence.checks.dynamic_moe",
+    "dynamic-moe-top-p.hard": "evidence.checks.dynamic_moe",
+    "expert-choice": "evidence.checks.expert_choice",
+    "gw-moe": "evidence.checks.gw_moe",
+    "switch-transformer": "evidence.checks.switch",
+    "base-layers": "evidence.checks.base_layers",
+    "stratified-moe.loss": "evidence.checks.stratified_moe",
+    "stratified-moe.hard": "evidence.checks.stratified_moe",
+    "rmoe": "evidence.checks.rmoe",
+}
 """Module by the name of a check; the module's `CHECKS` holds it."""
 
 

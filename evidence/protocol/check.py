@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from evidence.protocol.declaration import Declaration
 from roster.errors import RosterError
@@ -57,3 +58,14 @@ class Check:
             runs += [(name, Draw(seed, seed)) for name in self.contenders]
             runs.append((pairs.method, Draw(seed, seed + APART)))
         return runs
+
+
+def make_check(*, contenders: Mapping[str, tuple[str, Contender]], **declared: Any) -> Check:
+    """A check whose declaration and contenders are written in one place.
+
+    Args:
+        contenders: what each is in words, and the function, by name.
+        declared: the declaration's other fields.
+    """
+    words = {name: what for name, (what, _) in contenders.items()}
+    return Check(Declaration(contenders=words, **declared), {name: run for name, (_, run) in contenders.items()})

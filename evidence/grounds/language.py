@@ -1,0 +1,188 @@
+"""A small language model on real text: four layers of width 128, a byte-pair vocabulary of 2,048, Python's own sources.
+
+The text is the standard library (documentation strings, comments and code, without its tests) and the language's
+manual, about 3.5 million tokens, which every installation of Python 3.11 carries. It is tokenised once and kept in the
+cache folder under the digest of the text. float32 and one thread: on the processors at hand bfloat16 was slower, and
+the dispatch of tokens to experts does not compile.
+
+Shape legend: B rows, S tokens per row, T tokens of the text.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+
+from evidence.protocol.check import Draw
+from roster.arena.moe.pretrain import rate_at
+from roster.files import write_whole
+from roster.train.consistency import training_loss
+from roster.train.schedule import advance
+
+VOCAB = 2048
+_HELD_OUT = 10  # every tenth file is for validation
+_LEFT_OUT = {"test", "tests", "idle_test", "lib2to3", "site-packages", "dist-packages"}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all contenders share.
+
+    Attributes:
+        steps, rows, length: optimiser steps, B, S.
+        width, layers, heads: of the model.
+        hidden: hidden units of a feed-forward block that one token uses.
+        rate: peak of the learning rate; warm-up over a tenth, then a cosine to a tenth.
+        validation_rows: rows of held-out text.
+    """
+
+    steps: int = 300
+    rows: int = 8
+    length: int = 128
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    hidden: int = 128
+    rate: float = 3e-3
+    validation_rows: int = 64
+
+
+SHORT = Terms()
+"""0.3 million tokens: about half a minute of one core."""
+LONG = Terms(steps=1400, rows=16)
+"""2.9 million tokens, once through the text: about five minutes of one core."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Token ids.
+
+    Attributes:
+        train, validation: [T].
+    """
+
+    train: Tensor
+    validation: Tensor
+
+    def batch(self, step: int, terms: Terms, seed: int) -> Tensor:
+        """The rows of one training step, [B, S]: the same for every contender of a seed."""
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        start_B = torch.randint(0, len(self.train) - terms.length, (terms.rows,), generator=generator)
+        return self.train[start_B[:, None] + torch.arange(terms.length)]
+
+    def held_out(self, terms: Terms) -> Tensor:
+        """Evenly spaced rows of the validation text, [rows, S]."""
+        start_B = torch.linspace(0, len(self.validation) - terms.length, terms.validation_rows).long()
+        return self.validation[start_B[:, None] + torch.arange(terms.length)]
+
+
+@functools.cache
+def text() -> Text:
+    """Reads the tokenised text, which the first call makes (about 20 seconds)."""
+    parts = _parts()
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "roster" / "evidence"
+    path = home / f"python-{VOCAB}-{digest}.npy"
+    if not path.exists():
+        _tokenise(parts, path)
+    ids = np.load(path)
+    split = int(ids[0]) * 65536 + int(ids[1])  # where the validation text begins
+    train, validation = (torch.from_numpy(part.astype(np.int64)) for part in (ids[2 : 2 + split], ids[2 + split :]))
+    return Text(train, validation)
+
+
+def _parts() -> tuple[str, str]:
+    """(Training text, validation text)"""
+    from pydoc_data.topics import topics
+
+    library = Path(sysconfig.get_paths()["stdlib"])
+    files = sorted(path for path in library.rglob("*.py") if not _LEFT_OUT & set(path.relative_to(library).parts))
+    documents = {
+        **{path.relative_to(library).as_posix(): path.read_text(encoding="utf-8", errors="replace") for path in files},
+        "manual": "\n\n".join(topics[name] for name in sorted(topics)),
+    }
+    held_out = {name for name in documents if hashlib.sha256(name.encode()).digest()[0] % _HELD_OUT == 0}
+    train = "\n".join(content for name, content in documents.items() if name not in held_out)
+    return train, "\n".join(documents[name] for name in documents if name in held_out)
+
+
+def _tokenise(parts: tuple[str, str], path: Path) -> None:
+    import io
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=VOCAB, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(parts[0].splitlines(keepends=True), trainer)
+    train, validation = (
+        [id for row in tokenizer.encode_batch(part.splitlines(keepends=True)) for id in row.ids] for part in parts
+    )
+    ids = np.array([len(train) // 65536, len(train) % 65536, *train, *validation], dtype=np.uint16)
+    buffer = io.BytesIO()
+    np.save(buffer, ids)
+    write_whole(path, buffer.getvalue())
+
+
+def model(terms: Terms, seed: int) -> nn.Module:
+    """A Llama with random weights."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    torch.manual_seed(seed)
+    config = transformers.LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=terms.width,
+        intermediate_size=terms.hidden,
+        num_hidden_layers=terms.layers,
+        num_attention_heads=terms.heads,
+        num_key_value_heads=terms.heads,
+        max_position_embeddings=terms.length,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def train(made: Any, draw: Draw, terms: Terms, each_step: Callable[[int, Any], None] | None = None) -> Any:
+    """Trains a model whose blocks were replaced; the order of the text is the draw's luck."""
+    steps = draw.steps(terms.steps)
+    parameters = [p for p in made.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=terms.rate, weight_decay=0.01, betas=(0.9, 0.95))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, steps))
+    made.train()
+    for step in range(steps):
+        ids_BS = text().batch(step, terms, draw.luck)
+        loss = training_loss(made, input_ids=ids_BS, labels=ids_BS, use_cache=False)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        advance(made, (step + 1) / steps)
+        if each_step is not None:
+            each_step(step, made)
+    return made.eval()
+
+
+@torch.no_grad()
+def loss(made: Any, terms: Terms) -> float:
+    """Held-out loss in nats per token, of the language model alone."""
+    ids_BS = text().held_out(terms)
+    found = []
+    for rows in ids_BS.split(16):
+        logits = made(input_ids=rows, use_cache=False).logits
+        found.append(nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), rows[:, 1:], reduction="none"))
+    return float(torch.cat(found).mean())
