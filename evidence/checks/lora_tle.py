@@ -1,72 +1,115 @@
-"""Token-level adaptation's own claim: when a text changes its task, weights per token follow, and beat weights per
-prompt, single adapters and the base.
+"""Token-level adaptation's claim: when a text changes its task, weights per token beat any fixed weights.
 
-Two pocket experts, prompts of two parts (one skill each), teacher forcing: the loss on the answers, and the weight of
-the expert whose part is being written.
+A text is prompt A, answer A, prompt B, answer B: two tasks of the pocket models, one after the other, under teacher
+forcing. The baseline is the best fixed choice for the two tasks, found on the test itself: either expert, or both.
+
+Shape legend: S tokens of a text.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+from itertools import combinations
+from random import Random
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from evidence.checks.pocket_runs import answer_loss
-from roster import pocket, trace
+from evidence.protocol.check import Contender, Draw, make_check
+from evidence.protocol.declaration import Pairs, Statistic
+from roster import pocket
 from roster.adapters.attach import attach
 from roster.adapters.mixing import Mixing
 from roster.library import Library
-from roster.pocket.skills import COMPOSED, SKILLS, examples
+from roster.pocket.skills import Example, examples
 from roster.recipes import find
 from roster.recipes.lora_tle import lora_tle
 
-WINDOW = 12
+NAMES = ("reverse", "shift", "upper", "twice", "vowels", "sort")
+PAIRS = list(combinations(NAMES, 2))
+TEXTS, WINDOW = 40, 12
+Losses = tuple[float, float]
+"""Nats per answer token of the first task and of the second."""
 
 
-def check(seed: int) -> dict[str, float]:
-    """Losses in nats per answer token, averaged over composed skills, and weights of the right expert by part."""
-    skill = COMPOSED[seed % len(COMPOSED)]
-    first, second = SKILLS[skill].parts
+def _pair(draw: Draw) -> tuple[str, str]:
+    first, second = Random(draw.ground).sample(PAIRS, 1)[0]
+    return (first, second) if draw.ground % 2 else (second, first)
+
+
+@lru_cache(maxsize=16)
+def _losses(draw: Draw, way: str) -> Losses:
+    first, second = _pair(draw)
     everything = Library.read(pocket.experts_path())
-    library = Library({name: everything[name] for name in (first, second)})
-    mixings: dict[str, Mixing | None] = {
-        "per token": lora_tle(),
-        "per token, window": lora_tle(window=WINDOW),
-        "uniform": find("uniform")(),
-        "base": None,
-    }
-    figures = {}
-    for name, mixing in mixings.items():
-        model, tokenizer = pocket.load_base()
-        if mixing is not None:
-            attach(model, library, mixing, tokenizer=tokenizer)
-        figures[name] = answer_loss(model, tokenizer, [skill], 100)
-        if name.startswith("per token"):
-            figures[f"{name}: weight follows the switch"] = _follows(model, tokenizer, skill)
-    for label, single in (("first expert", first), ("second expert", second)):
-        model, tokenizer = pocket.load_base()
-        attach(model, Library({single: everything[single]}), find("uniform")())
-        figures[label] = answer_loss(model, tokenizer, [skill], 100)
-    return figures
+    model, tokenizer = pocket.load_base()
+    names = {"first": (first,), "second": (second,)}.get(way, (first, second))
+    attach(model, Library({name: everything[name] for name in names}), _mixing(way), tokenizer=tokenizer)
+    found = []
+    for a, b in _texts(draw, first, second):
+        ids_S, part_S = _encoded(tokenizer, (a, b))
+        with torch.no_grad():
+            logits = model(input_ids=ids_S[None]).logits[0]
+        loss_S = F.cross_entropy(logits[:-1], ids_S[1:], reduction="none")
+        found.append([float(loss_S[part_S[1:] == part].mean()) for part in (1, 2)])
+    one, two = np.mean(found, axis=0).tolist()
+    return one, two
 
 
-def shown(figures: list[dict[str, float]]) -> bool:
-    """On average the lowest loss, with the weight moving towards the second expert."""
-    mean = {name: np.mean([each[name] for each in figures]) for name in figures[0]}
-    rivals = [mean[name] for name in ("uniform", "base", "first expert", "second expert")]
-    best = min(("per token", "per token, window"), key=lambda name: mean[name])
-    return bool(mean[best] < min(rivals) and mean[f"{best}: weight follows the switch"] > 0)
+def _mixing(way: str) -> Mixing:
+    windows = {"per token": WINDOW, "whole prefix": None}
+    made: Mixing = lora_tle(window=windows[way], embed="hidden") if way in windows else find("uniform")()
+    return made
 
 
-@torch.no_grad()
-def _follows(model, tokenizer, skill: str) -> float:
-    """Weight of the second expert while its answer is written, less its weight while the first's is."""
-    differences = []
-    for each in examples(skill, "test", 20):
-        head, tail = each.answer.split(" & ")
-        lengths = [len(tokenizer(text)["input_ids"]) for text in (each.prompt, each.prompt + head)]
-        with trace(model) as routes:
-            model(**tokenizer(each.prompt + each.answer, return_tensors="pt"))
-        weight_S = routes.gates()[:, 1]
-        differences.append(float(weight_S[lengths[1] + 2 :].mean() - weight_S[lengths[0] : lengths[1]].mean()))
-        assert tail
-    return float(np.mean(differences))
+def _texts(draw: Draw, first: str, second: str) -> list[tuple[Example, Example]]:
+    dice = Random(draw.luck)
+    many = 2 if draw.short else TEXTS
+    drawn = [dice.sample(list(examples(name, "test", 4 * TEXTS)), many) for name in (first, second)]
+    return list(zip(*drawn, strict=True))
+
+
+def _encoded(tokenizer: Any, parts: tuple[Example, Example]) -> tuple[Tensor, Tensor]:
+    """(Token ids, 1 or 2 where a token is of that task's answer, else 0), both [S]."""
+    ids: list[int] = []
+    part: list[int] = []
+    for number, each in enumerate(parts, 1):
+        asked = tokenizer(each.prompt)["input_ids"]
+        said = [*tokenizer(each.prompt + each.answer)["input_ids"][len(asked) :], tokenizer.eos_token_id]
+        ids += asked + said
+        part += [0] * len(asked) + [number] * len(said)
+    return torch.tensor(ids), torch.tensor(part)
+
+
+def _mean(way: str) -> Contender:
+    return lambda draw: float(np.mean(_losses(draw, way)))
+
+
+def _best_fixed(draw: Draw) -> float:
+    return min(float(np.mean(_losses(draw, way))) for way in ("first", "second", "uniform"))
+
+
+def _told(draw: Draw) -> float:
+    """Each part by its own expert."""
+    return (_losses(draw, "first")[0] + _losses(draw, "second")[1]) / 2
+
+
+CHECKS = (
+    make_check(
+        slug="lora-tle",
+        version=1,
+        claim="On a text that changes its task, weights per token have a lower loss than any fixed weights.",
+        ground="pocket models: 40 texts of two tasks one after the other, teacher forcing; two of six experts a seed",
+        budget="the same two experts; nothing is trained; the weights read the base's hidden states, a second pass",
+        contenders={
+            "per token": ("weights by the mean of the last 12 tokens' hidden states", _mean("per token")),
+            "whole prefix": ("weights by the mean of all tokens so far", _mean("whole prefix")),
+            "fixed": ("the best of either expert alone and both alike, chosen on the test", _best_fixed),
+            "told": ("control: each part by its own expert", _told),
+        },
+        pairs=Pairs("per token", "fixed", "fixed", "told", "fixed"),
+        statistic=Statistic("nats per answer token, the mean of both tasks", "lower", 0.05),
+    ),
+)

@@ -1,0 +1,69 @@
+"""Simulated models (`evidence.checks.simulated_models`) under the protocol: worth from the ground, the rest luck.
+
+Every contender is judged by the true chances of the models that it chooses, on prompts that nobody learned from.
+
+Shape legend: N prompts, M models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from evidence.checks.simulated_models import World, mean_of, uneven
+from evidence.protocol.check import Contender, Draw
+from roster.lm.records import Matrix, Records
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a contender sees.
+
+    Attributes:
+        world: its chances are the truth, for controls alone.
+        learn: records to learn from.
+        judge: other prompts, whose scores are the chances.
+    """
+
+    world: World
+    learn: Records
+    judge: Records
+
+    @property
+    def best(self) -> int:
+        """The model that is best on the records to learn from."""
+        return int(self.learn.score_NM.mean(0).argmax())
+
+
+@lru_cache(maxsize=4)
+def scene(draw: Draw, per_kind: int) -> Scene:
+    """Six models, six kinds of prompts."""
+    world = replace(uneven(draw.ground), seed=draw.luck)
+    return Scene(world, world.learn(20 if draw.short else per_kind), world.judge())
+
+
+Choose = Callable[[Scene, Draw], Matrix]
+"""Positions of the chosen models, [N]."""
+
+
+def quality(choose: Choose, per_kind: int = 320) -> Contender:
+    """A contender whose statistic is the mean chance of the models that it chooses."""
+
+    def run(draw: Draw) -> float:
+        seen = scene(draw, per_kind)
+        return mean_of(seen.judge.score_NM, choose(seen, draw))
+
+    return run
+
+
+def best_single(seen: Scene, _draw: Draw) -> Matrix:
+    """The best model of the records, for every prompt."""
+    return np.full(len(seen.judge), seen.best)
+
+
+def truth(seen: Scene, _draw: Draw) -> Matrix:
+    """The best model of every prompt, by its true chances."""
+    return seen.judge.score_NM.argmax(1)
