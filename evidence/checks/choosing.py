@@ -41,8 +41,8 @@ def _doubled(function: Any) -> Any:
 class Direct(Net):
     """One block and a read-out without a residual: where the block adds nothing, the answer is zero."""
 
-    def __init__(self, recipe: str, options: Mapping[str, Any] | None = None):
-        super().__init__(recipe, options, width=WIDTH, hidden=16, out=OUT)
+    def __init__(self, recipe: str, options: Mapping[str, Any] | None = None, hidden: int = 16):
+        super().__init__(recipe, options, width=WIDTH, hidden=hidden, out=OUT)
         self.out = nn.Linear(WIDTH, OUT, bias=False)
 
     def forward(self, x_BD: Tensor, task_B: Tensor | None = None, context: Context | None = None) -> Tensor:

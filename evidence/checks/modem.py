@@ -55,8 +55,8 @@ CHECKS = (
         slug="modem",
         version=1,
         claim="Specialists behind a classifier of the domain are right more often than a general model of equal cost.",
-        ground="simulated: a specialist for each of six kinds of recorded prompts (0.8 there, 0.45 elsewhere, "
-        "each give or take 0.03) and a general model (0.65); 80 prompts of each kind to learn from, judged on 720 others",
+        ground="simulated: a specialist for each of six kinds of prompts (0.8 there, 0.45 elsewhere, "
+        "each give or take 0.03) and a general model (0.65); 80 prompts of each to learn from, judged on 720 others",
         budget="every model costs the same",
         contenders={
             "MoDEM": ("specialists found from the records, behind the classifier", _by_domain(shuffled=False)),

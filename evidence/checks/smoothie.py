@@ -50,8 +50,8 @@ CHECKS = (
         slug="smoothie",
         version=1,
         claim="Without labels, routing around each prompt beats the best single model, which labels had to tell.",
-        ground="six simulated models, 80 recorded prompts of each of six kinds, embedded answers with independent noise "
-        "as the source assumes; judged on 720 other prompts",
+        ground="six simulated models, 80 recorded prompts of each of six kinds, embedded answers with independent "
+        "noise as the source assumes; judged on 720 other prompts",
         budget="no price; the best single model is given by the true chances",
         contenders={
             "Smoothie": ("noise estimated around each prompt", quality(_label_free(), LEARN)),

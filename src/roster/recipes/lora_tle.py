@@ -12,8 +12,6 @@ Differences: the source embeds with a sentence encoder of its own and may recomp
     states, which cost a second pass and tell tasks apart far better (docs/results/mix.md). Such means share a large
     common part, so the mean of the experts' vectors is taken off first. `window` limits the mean to the last
     tokens, so that a text that changes its topic is followed sooner.
-Claim: not shown here. On prompts of two skills the weights do not follow the switch (docs/results/checks.md); on
-    prompts of one skill they find the expert without any training.
 """
 
 from __future__ import annotations

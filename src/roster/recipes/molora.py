@@ -9,7 +9,6 @@ Source: Zadouri, Ustun, Ahmadian, Ermis, Locatelli, Hooker, 2023, "Pushing Mixtu
 Differences: the source routes by a sentence embedding or by tokens; here by tokens, its better variant. It writes
     the mixture of LoRAs as a mean of expert parameters; here the updates B_e A_e are averaged, which is the mean of
     the experts' functions, not the product of the means of B and A.
-Claim: not shown here: its check (`make evidence`) has not been run to the end yet.
 """
 
 from __future__ import annotations

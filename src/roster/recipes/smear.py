@@ -9,7 +9,8 @@ Differences: what is averaged is the update of each LoRA expert, not A and B sep
     apart have nothing in common in their factors. The update of a layer is linear in its parameters, so merging the
     experts and mixing their outputs are the same function; the second costs two thin matmuls instead of one full-size
     merge per row. The mean is over the prompt, as a causal model must not pool over tokens it has yet to produce.
-    The source's layer norm before the router is kept, without learned parameters.
+    The source's layer norm before the router is kept, without learned parameters; its dropout of experts (0.1) is
+    left out.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ Differences: in the source a network for tables computes every task's stream for
 task read their own task's stream from the second level on. Here a row belongs to one task and has its stream only; a
 level is one block of the model, and all experts read that stream. With one level the two are the same. All experts
 serve every token, so that E of them have E times fewer hidden units each, and the block has the parameters of a dense
-one.
+one. The source's gates have biases and a fixed weight of the native part; here gates have none and that weight is
+learned.
 """
 
 from __future__ import annotations

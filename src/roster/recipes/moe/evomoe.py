@@ -7,7 +7,9 @@ Siblings: Switch begins with random experts and one of them per token.
 Source: Nie et al., 2021, "EvoMoE: An Evolutional Mixture-of-Experts Training Framework via Dense-To-Sparse Gate",
 arXiv:2112.14397.
 Differences: the stages are shares of one training; before the copies are made all experts are the one, and the gate,
-which is flat and not trained until then, makes a token cost as much as it will right after.
+which is flat and not trained until then, makes a token cost as much as it will right after. The threshold and the
+number of experts at evaluation are those of `DenseToSparse`; the source's code has a threshold of 0.001 and one
+expert at evaluation.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ Shapes: router [E, D].
 Trains: everything together.
 Siblings: Switch keeps one expert.
 Source: Lepikhin et al., 2020, "GShard", arXiv:2006.16668; in this form the gate of Mixtral.
-Differences: no capacity, so nothing is dropped; the second expert is always used, not drawn by its weight.
+Differences: the balance loss counts both choices, the source's the first alone; no capacity, so nothing is dropped;
+the second expert is always used, not drawn by its weight.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Shapes: router [1, D], bias [1].
 Trains: the routers, on a model that is trained already.
 Siblings: mixture of depths skips whole blocks and trains everything.
 Source: He et al., 2024, "Router-Tuning", arXiv:2410.13184.
-Differences: decides per token (the source has also a form per sequence); the penalty's form is from memory. A token
+Differences: decides per token, where the released code decides per sequence; the penalty's form is from memory. A token
 that skips is still read by others, so its keys and values are computed.
 """
 

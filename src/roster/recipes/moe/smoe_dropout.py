@@ -5,8 +5,9 @@ Shapes: router [E, D].
 Trains: everything but the router.
 Siblings: HyperRouter trains a small input of a random router; fixed k is an ordinary mixture with a frozen router.
 Source: Chen et al., 2023, "Sparse MoE as the New Dropout", arXiv:2303.01610.
-Differences: none known beside size. All experts together are one dense block, into which the source cuts a block, too,
-so that the whole mixture has a quarter of the parameters of the others here.
+Differences: `start` is 2, in the source k grows from half of the experts; the source's gate has a bias, this one
+none, and the deviation of its frozen weights is this library's (0.02). All experts together are one dense block, into
+which the source cuts a block, too, so that the whole mixture has a quarter of the parameters of the others here.
 """
 
 from __future__ import annotations

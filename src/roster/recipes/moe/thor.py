@@ -5,9 +5,9 @@ Shapes: nothing to route by.
 Trains: everything together; there is no router.
 Siblings: random routing is the same without the second draw.
 Source: Zuo et al., 2021, "Taming Sparsely Activated Transformer with Stochastic Experts", arXiv:2110.04260.
-Differences: the draw is per token, in the source per layer and batch; all blocks that are replaced are stochastic, in
-the source every second; at evaluation the draw is a fixed function of the token id, so that the same text always gets
-the same answer.
+Differences: the disagreement weighs 1 by default, in the source's experiments more; the draw is per token, in the
+source per layer and batch; all blocks that are replaced are stochastic, in the source every second; at evaluation the
+draw is a fixed function of the token id, so that the same text always gets the same answer.
 """
 
 from __future__ import annotations
