@@ -42,7 +42,17 @@ MODULES: dict[str, str] = {
     "smoothie": "evidence.checks.smoothie",
     "composition-of-experts": "evidence.checks.composition_of_experts",
     "banditeval": "evidence.checks.banditeval",
+    "remoe": "evidence.checks.remoe",
+    "adamoe.loss": "evidence.checks.adamoe",
+    "adamoe.fillers": "evidence.checks.adamoe",
+    "sam-switch-mixture": "evidence.checks.sam",
     "rmoe": "evidence.checks.rmoe",
+    "autonomy-of-experts": "evidence.checks.on_language",
+    "competesmoe": "evidence.checks.on_language",
+    "hyperrouter": "evidence.checks.on_language",
+    "deepseekmoe": "evidence.checks.on_language",
+    "shortcut-moe": "evidence.checks.on_language",
+    "attention-router": "evidence.checks.on_language",
 }
 """Module by the name of a check; the module's `CHECKS` holds it."""
 

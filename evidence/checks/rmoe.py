@@ -10,26 +10,24 @@ Shape legend: T tokens, D width, E experts, H width of the state, L layers, M hi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evidence.grounds import language
+from evidence.grounds.language import SHORT, loss_of
 from evidence.protocol.check import Contender, Draw, make_check
 from evidence.protocol.declaration import Pairs, Statistic
 from roster.context import Context
 from roster.experts import SwiGLU
 from roster.moe.layer import MoE
-from roster.moe.replacing import replace
 from roster.router import Router
 from roster.score import Linear, Recurrent
 from roster.score.projection import project
 from roster.select import TopK
 
 EXPERTS, STATE, MLP_HIDDEN, WIDER = 8, 32, 43, 152
-TERMS = language.SHORT
+TERMS = SHORT
 
 
 class Detached(Recurrent):
@@ -56,35 +54,23 @@ class Mlp(nn.Module):
         return project(project(x_TD, self.inner_MD).relu(), self.weight_EM)
 
 
-Scores = Callable[[Recurrent], nn.Module]
-"""Makes one layer's score from the recurrent one that stands there."""
-
-
-def _cut(score: Recurrent) -> nn.Module:
+def _cut(router: Router) -> None:
     """Every layer begins with a state of zeros: the same parameters, no recurrence."""
+    score = _recurrent(router)
     score.key, score.index = f"cut {score.index}", 0
-    return score
 
 
-def _detached(score: Recurrent) -> nn.Module:
-    score.__class__ = Detached
-    return score
+def _detached(router: Router) -> None:
+    _recurrent(router).__class__ = Detached
 
 
-def _mlp(score: Recurrent) -> nn.Module:
-    return Mlp(score.reduce_HD.shape[1], EXPERTS, MLP_HIDDEN)
+def _mlp(router: Router) -> None:
+    router.score = Mlp(_recurrent(router).reduce_HD.shape[1], EXPERTS, MLP_HIDDEN)
 
 
-def _language(recipe: str, change: Scores | None = None, hidden: int = TERMS.hidden) -> Contender:
-    def run(draw: Draw) -> float:
-        made: Any = replace(language.model(TERMS, draw.luck), recipe, options={"num_experts": EXPERTS}, hidden=hidden)
-        for module in made.modules():
-            if change is not None and isinstance(module, Router):
-                assert isinstance(module.score, Recurrent)
-                module.score = change(module.score)
-        return language.loss(language.train(made, draw, TERMS), TERMS)
-
-    return run
+def _recurrent(router: Router) -> Recurrent:
+    assert isinstance(router.score, Recurrent)
+    return router.score
 
 
 def _planted(make: Callable[[int, nn.Module], nn.Module]) -> Contender:
@@ -137,15 +123,15 @@ CHECKS = (
         "included. Linear, equal arithmetic: experts of 76 units, 1.1 times the parameters. Linear: the same experts "
         "as RMoE, 5 % less arithmetic. MLP: the same experts, a router of as many parameters. All: balance loss 0.01",
         contenders={
-            "RMoE": ("recurrent router, H = 32", _language("rmoe")),
+            "RMoE": ("recurrent router, H = 32", loss_of("rmoe")),
             "linear, equal arithmetic": (
                 "linear router, wider experts",
-                _language("gshard-top2", hidden=WIDER),
+                loss_of("gshard-top2", hidden=WIDER),
             ),
-            "linear": ("linear router, experts as in RMoE", _language("gshard-top2")),
-            "cut": ("RMoE trained and judged with its state cut between layers", _language("rmoe", _cut)),
-            "detached": ("RMoE whose state carries no gradient to the layers below", _language("rmoe", _detached)),
-            "MLP": ("a router of one hidden layer, 43 units, parameters as RMoE's", _language("rmoe", _mlp)),
+            "linear": ("linear router, experts as in RMoE", loss_of("gshard-top2")),
+            "cut": ("RMoE trained and judged with its state cut between layers", loss_of("rmoe", change=_cut)),
+            "detached": ("RMoE whose state carries no gradient to the layers below", loss_of("rmoe", change=_detached)),
+            "MLP": ("a router of one hidden layer, 43 units, parameters as RMoE's", loss_of("rmoe", change=_mlp)),
             "toy, RMoE": ("control: two layers, recurrent", _planted(lambda i, cell: Recurrent(16, 4, cell, 16, i))),
             "toy, linear": ("control: two layers, linear", _planted(lambda _i, _cell: Linear(16, 4))),
         },

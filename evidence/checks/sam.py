@@ -1,36 +1,40 @@
-"""SAM's own claim: more experts per token lower the loss although a token still visits one device.
+"""SAM's claim: several experts of one device's group are better than one, at equal arithmetic. That every token visits
+one device is a test, not a claim.
 
-Toy: 12 equally frequent clusters of tokens, each with a function of its own; 16 experts of 8 hidden units in 4 groups;
-1, 2 or 4 of a group's experts serve a token. Switch-like top-4 of all 16 says what it costs to stay in one group.
+The earlier check gave four experts four times the arithmetic; here an expert's units shrink as more of them serve.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
-from evidence.checks.choosing import trained
-from evidence.checks.clusters import Clusters, mean_error, routes
-
-
-def check(seed: int) -> dict[str, float]:
-    """Errors, and devices per token."""
-    figures = {}
-    for k in (1, 2, 4):
-        options = {"num_experts": 16, "groups": 4, "k": k}
-        sam, ground = trained(Clusters, seed, "sam-switch-mixture", options, hidden=8 * k)
-        figures[f"SAM, {k} experts: error"] = mean_error(sam, ground.draw)
-        chosen_TE = routes(sam, ground.draw(1024))[0].chosen()
-        devices_T = chosen_TE.view(-1, 4, 4).any(2).sum(1)
-        figures[f"SAM, {k} experts: devices per token"] = float(devices_T.float().mean())
-    free, ground = trained(Clusters, seed, "gshard-top2", {"num_experts": 16, "k": 4}, hidden=32)
-    chosen_TE = routes(free, ground.draw(1024))[0].chosen()
-    figures["top-4: error"] = mean_error(free, ground.draw)
-    figures["top-4: devices per token"] = float(chosen_TE.view(-1, 4, 4).any(2).sum(1).float().mean())
-    return figures
+from evidence.grounds.field import by_lot, error_of
+from evidence.protocol.check import Contender, make_check
+from evidence.protocol.declaration import Pairs, Statistic
 
 
-def shown(figures: list[dict[str, float]]) -> bool:
-    """Every token visits exactly one device, and the mean error falls from 1 to 2 and from 2 to 4 experts."""
-    one = all(each[f"SAM, {k} experts: devices per token"] == 1 for each in figures for k in (1, 2, 4))
-    first, second, third = (np.mean([each[f"SAM, {k} experts: error"] for each in figures]) for k in (1, 2, 4))
-    return bool(one and first > second > third)
+def _sam(k: int) -> Contender:
+    """k of the 4 experts of one of 4 groups; 32 units per token."""
+    return error_of("sam-switch-mixture", {"num_experts": 16, "groups": 4, "k": k}, hidden=32)
+
+
+CHECKS = (
+    make_check(
+        slug="sam-switch-mixture",
+        version=1,
+        claim="At equal arithmetic, four experts of one group are better than one.",
+        ground="12 equally frequent clusters of tokens, each with a function of its own; one block; 600 steps of 256",
+        budget="32 units per token for all: 4 of 16 experts of 8, or 1 of 16 of 32, which is four times the parameters, "
+        "or 1 of 4 of 32, which are as many",
+        contenders={
+            "SAM, four": ("the whole of one group of four", _sam(4)),
+            "one of four": ("Switch with as many parameters", error_of("switch-transformer", hidden=32)),
+            "SAM, one": ("one expert of one group, four times the parameters", _sam(1)),
+            "any four": (
+                "the best four of all 16, on any device",
+                error_of("gshard-top2", {"num_experts": 16, "k": 4}, hidden=32),
+            ),
+            "lot": ("control: one of four by lot", error_of("switch-transformer", hidden=32, change=by_lot(1))),
+        },
+        pairs=Pairs("SAM, four", "one of four", "one of four", "one of four", "lot"),
+        statistic=Statistic("relative squared error on fresh tokens", "lower", 0.02),
+    ),
+)

@@ -14,7 +14,7 @@ import functools
 import hashlib
 import os
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-from evidence.protocol.check import Draw
+from evidence.protocol.check import Contender, Draw
 from roster.arena.moe.pretrain import rate_at
 from roster.files import write_whole
+from roster.moe.replacing import replace
+from roster.router import Router
 from roster.train.consistency import training_loss
 from roster.train.schedule import advance
 
@@ -186,3 +188,33 @@ def loss(made: Any, terms: Terms) -> float:
         logits = made(input_ids=rows, use_cache=False).logits
         found.append(nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), rows[:, 1:], reduction="none"))
     return float(torch.cat(found).mean())
+
+
+Change = Callable[[Router], None]
+
+
+def loss_of(
+    recipe: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    change: Change | None = None,
+    hidden: int | None = None,
+    terms: Terms = SHORT,
+) -> Contender:
+    """A contender whose statistic is its held-out loss.
+
+    Args:
+        recipe, options: of kind "moe".
+        change: of every router, by hand.
+        hidden: units that a token may use; by default the terms'.
+        terms: sizes and steps.
+    """
+
+    def run(draw: Draw) -> float:
+        made: Any = replace(model(terms, draw.luck), recipe, options=options, hidden=hidden)
+        for module in made.modules():
+            if change is not None and isinstance(module, Router):
+                change(module)
+        return loss(train(made, draw, terms), terms)
+
+    return run
