@@ -39,7 +39,7 @@ def _error(recipe: str, **more: Any) -> Contender:
 COMMON: dict[str, Any] = {
     "slug": "adamoe",
     "version": 1,
-    "ground": "12 clusters of tokens; nothing is wanted of one half (fillers), random functions of the other; 600 steps",
+    "ground": "12 clusters of tokens; nothing is wanted of one half (fillers), random functions of the others",
     "budget": "8 real experts of 8 units; AdaMoE: best 4 of 8 real and 8 null ones, steered to 2 real ones on average",
 }
 

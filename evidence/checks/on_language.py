@@ -19,7 +19,7 @@ from roster.select import TopK
 
 EFFECT = 0.01
 GROUND = (
-    f"4 layers of width {SHORT.width}, {SHORT.steps} steps of {SHORT.rows} x {SHORT.length} tokens of Python's sources, "
+    f"4 layers of width {SHORT.width}, {SHORT.steps} steps of {SHORT.rows} x {SHORT.length} tokens of Python, "
     "vocabulary 2,048"
 )
 

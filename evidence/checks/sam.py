@@ -22,8 +22,8 @@ CHECKS = (
         version=1,
         claim="At equal arithmetic, four experts of one group are better than one.",
         ground="12 equally frequent clusters of tokens, each with a function of its own; one block; 600 steps of 256",
-        budget="32 units per token for all: 4 of 16 experts of 8, or 1 of 16 of 32, which is four times the parameters, "
-        "or 1 of 4 of 32, which are as many",
+        budget="32 units per token for all: 4 of 16 experts of 8, or 1 of 16 of 32, which is four times the "
+        "parameters, or 1 of 4 of 32, which are as many",
         contenders={
             "SAM, four": ("the whole of one group of four", _sam(4)),
             "one of four": ("Switch with as many parameters", error_of("switch-transformer", hidden=32)),
