@@ -62,7 +62,6 @@ def _error(recipe: str, native: bool = True, hidden: int = HIDDEN) -> Contender:
     return lambda draw: mean_error(*_learned(draw, recipe, native, hidden))
 
 
-@torch.no_grad()
 def _related(draw: Draw, shuffled: bool = False) -> float:
     """Mean gate on the expert of the related task, less that on those of unrelated ones."""
     made, batch = _learned(draw, "adatt", True, HIDDEN)

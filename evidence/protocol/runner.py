@@ -30,7 +30,10 @@ Task = tuple[str, str, Draw]
 def measure(find: Callable[[str], Check], task: Task) -> Line:
     """One run, in whatever process."""
     import torch
+    import transformers
 
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)  # processes run side by side, and one thread's sums do not depend on the machine's cores
     name, contender, draw = task
     check = find(name)
