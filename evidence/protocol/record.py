@@ -92,6 +92,12 @@ class Record:
             os.fsync(file.fileno())
         self.lines[line.key] = line
 
+    @property
+    def complete(self) -> bool:
+        """Whether every run that was declared is there."""
+        found, again = self.values()
+        return min(len(each) for each in [*found.values(), again]) >= self.declaration.seeds
+
     def values(self) -> tuple[dict[str, list[float]], list[float]]:
         """(Statistics by contender in the order of the seeds, the method's once more for the null)."""
         found: dict[str, list[float]] = {name: [] for name in self.declaration.contenders}
