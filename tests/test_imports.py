@@ -18,6 +18,7 @@ LATE = {
     "roster.gateway.policies.folder": "a gateway without tuned folders starts without scikit-learn",
     "roster.merge.opening": "checkpoints are merged without PEFT",
     "roster.pocket.make": "its --help needs no torch",
+    "roster.recipes.auto": "recipes are listed without PEFT",
     "roster.recipes.phatgoose": "recipes are listed without PEFT",
     "roster.recipes.studies.contrast": "recipes are listed without transformers",
     "roster.recipes.studies.early_exit": "recipes are listed without transformers",
@@ -28,7 +29,7 @@ FLOORS = [
     {"errors", "files", "header", "context", "prompts", "route", "positions"},
     {"router", "score", "select", "balance", "experts", "dispatch", "pocket", "saving", "tensors", "reporting"},
     {"library", "routed", "lm"},
-    {"adapters", "moe", "recipes", "analyze"},
+    {"adapters", "auto", "moe", "recipes", "analyze"},
     {
         "lm.evaluate",
         "lm.tune",

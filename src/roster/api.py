@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from roster.analyze.trace import Trace
 from roster.errors import RosterError
 from roster.folders import load_folder
 from roster.library import Library
-from roster.prompts import Rendering
-from roster.recipes import check_needs, find
+from roster.library.examples import read_examples, with_examples
+from roster.library.written import written
+from roster.prompts import Prompt, Rendering
+from roster.recipes import DEFAULT, check_needs, find
 from roster.routed.base import finding, load_base, load_tokenizer
 from roster.saving import MANIFEST
 
@@ -27,6 +29,7 @@ def load(
     experts: str | Path | Library | None = None,
     router: str | None = None,
     options: Mapping[str, Any] | None = None,
+    examples: str | Path | Mapping[str, Sequence[Prompt]] | None = None,
     tokenizer: Any = None,
     template: bool | None = None,
     **kwargs: Any,
@@ -41,8 +44,9 @@ def load(
         base: the base (a folder, a name on the Hugging Face hub, "pocket", or a loaded transformers model), or the
             folder of a saved mixture.
         experts: a folder of adapters, a `Library`, or the folder of a saved mixture for this base.
-        router: a recipe's name; see `roster methods`.
+        router: a recipe's name, by default "auto"; see `roster methods`.
         options: the recipe's options.
+        examples: example prompts by expert, or a JSONL file of them, in place of those on the cards.
         tokenizer: the base's tokenizer; found beside the base by default.
         template: whether prompts go through the tokenizer's chat template, where it has one (the default for a mixture
             that is built; a saved one does as it was built); False reads texts as they stand.
@@ -57,21 +61,21 @@ def load(
     if experts is None:
         if router is not None or not isinstance(base, (str, Path)) or not (Path(base) / MANIFEST).is_file():
             raise RosterError(
-                f"{str(base)[:80]!r} is not a saved mixture: give experts= (a folder of adapters) and router= "
-                "(see `roster methods`) to build one"
+                f"{str(base)[:80]!r} is not a saved mixture: give experts= (a folder of adapters), and router= unless "
+                "`auto` is to route (see `roster methods`), to build one"
             )
         return _rendering_as(load_folder(Path(base), **kwargs), template)
     if isinstance(experts, (str, Path)) and (Path(experts) / MANIFEST).is_file():
         if router is not None:
             raise RosterError(f"{str(experts)!r} is a saved mixture and has its router; leave router= out")
         return _rendering_as(load_folder(Path(experts), base=base, **kwargs), template)
-    if router is None:
-        raise RosterError("which router? give router=, for example 'arrow-mbc'; see `roster methods`")
-    recipe = find(router)
+    recipe = find(DEFAULT if router is None else router)
     if recipe.kind != "mixture":
-        raise RosterError(f"recipe {router!r} does not route among adapters (it is of kind {recipe.kind!r})")
+        raise RosterError(f"recipe {recipe.slug!r} does not route among adapters (it is of kind {recipe.kind!r})")
     mixing = recipe(options)
     library = experts if isinstance(experts, Library) else Library.read(Path(experts))
+    if examples is not None:
+        library = with_examples(library, examples if isinstance(examples, Mapping) else read_examples(examples))
     check_needs(recipe, library)
     if isinstance(base, nn.Module):
         model, name = base, None
@@ -79,6 +83,8 @@ def load(
         model, name = load_base(base, **kwargs)
         tokenizer = load_tokenizer(base, **finding(kwargs)) if tokenizer is None else tokenizer
     rendering = None if tokenizer is None else Rendering(tokenizer, template is not False)
+    if rendering is not None and "examples" in recipe.needs:
+        library = written(model, library, rendering)
     routed = attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=rendering)
     routed.roster.base_name = name
     return routed

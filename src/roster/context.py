@@ -16,6 +16,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+DECISION, DUTY = "decision", "duty"
+"""Where in a context's memory lie what was decided for each row, [B, 2, K], and the experts that any row needs (None, or
+nothing: not known without waiting for a device)."""
+
 
 class History(Protocol):
     """Per-token values that outlive one forward call: they follow the KV cache through decode steps.

@@ -8,7 +8,7 @@ of pairs, a `SoftRoute` has dense dispatch and combine weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,9 +31,13 @@ class Route:
         weight_R: combine weight of each pair.
         num_tokens, num_experts: T and E.
         scores_TE: the scores that led here, for losses and pictures; may be None.
+
+    Attributes:
+        duty: the experts that any token may have, in ascending order, where that is known without waiting for a device.
     """
 
     full = False  # whether it is known that every pair has an expert
+    duty: tuple[int, ...] | None = None
 
     def __init__(
         self,
@@ -87,6 +91,10 @@ class Route:
         """(token_R, expert_R, weight_R) sorted by expert."""
         order = self.order_R
         return self.token_R[order], self.expert_R[order], self.weight_R[order]
+
+    def of(self, experts: Sequence[int]) -> Tensor:
+        """Combine weights of some experts, [T, len(experts)]."""
+        return self.dense()[:, list(experts)]
 
     def first(self, count: int) -> Route:
         """The same route among the first experts only; pairs of the others become nobody's."""
@@ -156,6 +164,7 @@ class _SlotRoute(Route):
         self.scores_TE, self.full = scores_TE, full
         self._order_R = None
         self._gate_TE: Tensor | None = None
+        self._some: tuple[tuple[int, ...], Tensor] | None = None
 
     @property
     def token_R(self) -> Tensor:  # type: ignore[override]
@@ -172,16 +181,26 @@ class _SlotRoute(Route):
 
     def keep(self, mask_T: Tensor) -> Route:
         off_T1 = ~mask_T[:, None]
-        return _SlotRoute(
+        kept = _SlotRoute(
             self.expert_TK.masked_fill(off_T1, self.num_experts),
             self.weight_TK.masked_fill(off_T1, 0.0),
             self.num_experts,
             self.scores_TE,
         )
+        kept.duty = self.duty
+        return kept
 
     def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
         order = self.order_R
         return order // self.expert_TK.shape[1], self.weight_R[order], self.counts_E
+
+    def of(self, experts: Sequence[int]) -> Tensor:
+        key = tuple(experts)
+        if self._some is None or self._some[0] != key:  # one route serves all layers
+            expert_U = torch.tensor(key, device=self.expert_TK.device)
+            gate_TU = (self.weight_TK[:, :, None] * (self.expert_TK[:, :, None] == expert_U)).sum(1)
+            self._some = key, gate_TU
+        return self._some[1]
 
     def first(self, count: int) -> Route:
         theirs_TK = self.expert_TK >= count

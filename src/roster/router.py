@@ -11,14 +11,26 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from roster.context import Context, Recorder
+from roster.context import DUTY, Context, Recorder
 from roster.errors import RosterError
 from roster.route import AnyRoute, Route
 
 HALF = (torch.bfloat16, torch.float16)
 
 
-class Router(nn.Module):
+class InFloat32(nn.Module):
+    """What decides: it moves as the model does, but stays in float32 where the model becomes one of half precision."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> InFloat32:
+        def keep(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype in HALF and tensor.dtype == torch.float32 else moved
+
+        super()._apply(keep, recurse)  # type: ignore[no-untyped-call]  # of torch, without annotations
+        return self
+
+
+class Router(InFloat32):
     """Decides for every token who is on duty; in float32 where the model computes in half precision.
 
     Args:
@@ -83,6 +95,8 @@ class Router(nn.Module):
             weight_BK = gates_BE.gather(1, expert_BK)
             expert_BK = expert_BK.masked_fill(weight_BK == 0, gates_BE.shape[1])
             route = Route.slots(context.per_token(expert_BK), context.per_token(weight_BK), gates_BE.shape[1])
+            if gates_BE.device.type == "cpu":
+                context.memory[DUTY] = route.duty = tuple(gates_BE.any(0).nonzero()[:, 0].tolist())
             if context.mask_T is not None:
                 route = route.keep(context.mask_T.to(gates_BE.device))
             context.memory["given"] = route
@@ -95,16 +109,6 @@ class Router(nn.Module):
             with torch.autocast(x_TD.device.type, enabled=False):
                 return self.score(x_TD.float() if x_TD.dtype in HALF else x_TD, context)
         return self.score(x_TD.float() if x_TD.dtype in HALF else x_TD, context)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Router:
-        """Moves as the model does, but stays in float32 where the model becomes one of half precision."""
-
-        def keep(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return tensor.to(moved.device) if moved.dtype in HALF and tensor.dtype == torch.float32 else moved
-
-        super()._apply(keep, recurse)  # type: ignore[no-untyped-call]  # of torch, without annotations
-        return self
 
     def _refuse_nan(self, scores_TE: Tensor, x_TD: Tensor, context: Context) -> None:
         if not math.isnan(float(scores_TE.sum())):

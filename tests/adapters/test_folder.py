@@ -255,7 +255,7 @@ def test_saving_twice_writes_the_same_bytes(tmp_path):
     [
         ({"router": "arow-mbc"}, "unknown router 'arow-mbc': did you mean 'arrow-mbc'"),
         ({"router": "arrow-mbc", "options": {"topk": 2}}, "no option 'topk': did you mean 'top_k'"),
-        ({}, "which router"),
+        ({}, "auto reads the experts. example prompts and needs the base.s tokenizer"),
         ({"router": "uniform", "options": {"weights": [1.0]}}, "1 weights were given for 2 experts"),
         ({"router": "phatgoose"}, "has no gate vectors"),
         ({"router": "lora-tle"}, "tokenizer"),

@@ -27,6 +27,7 @@ from roster.routed.placement import computes_in, device_of, experts_in
 from roster.routed.running import CHILD
 from roster.routed.sharded import check_whole_layers
 from roster.routed.streams import check_streams, side_of
+from roster.routed.taps import Tap, blocks_of
 from roster.router import Router
 from roster.select import Present
 
@@ -87,6 +88,9 @@ def attach(
     for name, block_router in blocks.items():
         model.get_submodule(name).add_module(CHILD, block_router)
         model.get_submodule(name).register_forward_pre_hook(block_router.before, with_kwargs=True)
+    for number, (name, block) in enumerate(blocks_of(model) if mixing.decides else (), 1):
+        block.add_module(CHILD, Tap(mixture.wish, number))
+        block.register_forward_hook(model.get_submodule(f"{name}.{CHILD}").after)
     for name, routed_linear in linears.items():
         routed_linear.side = side_of(model, name)
     find_siblings(list(linears.items()))

@@ -82,7 +82,8 @@ class Mixing(Plan):
         at: where routes are decided: once per "linear" layer, per "block", or once for the whole "model".
         head: makes a module that runs once per call before the layers, `(hidden_BSD, context) -> hidden_BSD`; what
             it returns is what a router at "model" reads, and it may leave things in the context's memory.
-        head_reads: "embeddings", or "first pass": the last hidden states of the base without any expert.
+        head_reads: "embeddings"; "first pass": the last hidden states of the base without any expert; or "prompt":
+            hidden states of the base at the prompt alone, by which the head decides once (see `routed.deciding`).
         prepare: fills one router's (or the head's) buffers from the surroundings, at the first build.
         experts: makes the experts of a linear site; by default LoRA experts from the library's updates.
         average: see `LowRankExperts`.
@@ -91,7 +92,7 @@ class Mixing(Plan):
     router: Callable[[Site], Router]
     at: Literal["linear", "block", "model"] = "linear"
     head: Callable[[Site], nn.Module] | None = None
-    head_reads: Literal["embeddings", "first pass"] = "embeddings"
+    head_reads: Literal["embeddings", "first pass", "prompt"] = "embeddings"
     prepare: Callable[[Any, Site, Surroundings], None] | None = None
     experts: Callable[[Site], nn.Module] | None = None
     average: Literal["updates", "factors"] = "updates"
@@ -100,3 +101,8 @@ class Mixing(Plan):
     def two_passes(self) -> bool:
         """Whether the base runs once more, alone, before the answer is computed."""
         return self.head is not None and self.head_reads == "first pass"
+
+    @property
+    def decides(self) -> bool:
+        """Whether the base reads each prompt once more, alone, and its rows are decided on by that."""
+        return self.head is not None and self.head_reads == "prompt"

@@ -74,6 +74,7 @@ def load_router(model: nn.Module, folder: Path) -> None:
     """Fills the routers from a folder; every tensor must be there and fit, none may be left over."""
     stored = StoredTensors(folder, ROUTER)
     path = stored.where
+    _fit_to(model, stored)
     state = router_state(model)
     for name in sorted(state.keys() ^ stored.keys()):
         where = "is missing from" if name in state else "is not known to this recipe but stands in"
@@ -88,6 +89,14 @@ def load_router(model: nn.Module, folder: Path) -> None:
             raise RosterError(f"router tensor {name!r} in {str(path)!r} holds values that are not finite")
         with torch.no_grad():
             tensor.copy_(value)
+
+
+def _fit_to(model: nn.Module, stored: StoredTensors) -> None:
+    """Gives the buffers whose sizes only a folder knows the shapes that they have there."""
+    for name, module in model.named_modules():
+        for buffer in sorted(getattr(module, "sized_by_file", ())):
+            if (key := f"{name}.{buffer}") in stored:
+                module.register_buffer(buffer, module.get_buffer(buffer).new_empty(stored.shape(key)))
 
 
 def load_experts(model: nn.Module, folder: Path) -> None:

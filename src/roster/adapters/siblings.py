@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from roster.context import Context
+from roster.context import DUTY, Context
 from roster.experts import LowRankExperts
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class Siblings:
             context: of the running call.
         """
         ready = context.memory.get(self.key)
+        if context.memory.get(DUTY) is not None:
+            return None  # few experts in all: each layer takes no more than theirs
         if member is self.members[0]:
             if not self._may_share(x_TI, context) or not self._stack(x_TI):
                 return None

@@ -22,8 +22,14 @@ from roster.cli.common import (
 def build(
     base: Annotated[str, typer.Argument(help="A model folder, a name on the Hugging Face hub, or `pocket`.")],
     experts: ExpertsFolder,
-    router: Annotated[str, typer.Option(help="A recipe; see `roster methods`.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
+    router: Annotated[str, typer.Option(help="A recipe; see `roster methods`.")] = "auto",
+    examples: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSONL with expert and prompt (or messages): example prompts, in place of those on the cards."
+        ),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="JSONL with prompt (or messages), answer, task; for recipes that train.")
     ] = None,
@@ -45,9 +51,12 @@ def build(
 
     A training that is interrupted goes on from its last checkpoint when the same command is run again.
 
+    By default `auto` routes: each prompt goes to the adapter whose example prompts it resembles, or to the base.
+
     \b
     Examples:
-      roster build pocket pocket --router arrow-mbc --out my-mixture
+      roster build pocket pocket --out my-mixture
+      roster build pocket pocket --router arrow-mbc --out arrow
       roster build pocket pocket --router arrow-mbc --option top_k=1 --out top-1
       roster pocket data --split train --count 4 > train.jsonl
       roster build pocket pocket --router x-lora --data train.jsonl \\
@@ -57,6 +66,7 @@ def build(
 
     options = parse_options(option or [])
     find(router)(options)  # before anything slow
+    from roster.library.examples import read_examples
     from roster.train import Settings, read_rows
     from roster.train import build as build_mixture
 
@@ -71,6 +81,7 @@ def build(
             router,
             out,
             rows=rows,
+            examples=None if examples is None else read_examples(examples),
             options=options,
             settings=settings,
             include_base=include_base,

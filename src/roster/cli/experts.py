@@ -1,19 +1,31 @@
-"""`roster experts list`, `show` and `check`."""
+"""`roster experts list`, `show`, `check`, `add` and `remove`."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roster.cli.common import ExpertsFolder, console, experts_folder, quiet, table
+from roster.cli.common import (
+    ExpertsFolder,
+    MixtureBase,
+    MixtureFolder,
+    console,
+    experts_folder,
+    open_mixture,
+    quiet,
+    table,
+)
 from roster.errors import RosterError
 
 if TYPE_CHECKING:
     from roster.library import Adapter
 
-app = typer.Typer(no_args_is_help=True, help="Look at a folder of PEFT adapters.")
+app = typer.Typer(
+    no_args_is_help=True, help="Look at a folder of PEFT adapters; add to, and take from, what `auto` routes."
+)
 
 
 @app.command("list")
@@ -132,3 +144,62 @@ def _base(adapter: Adapter) -> str:
 
 def _distinct(values: Any) -> str:
     return ", ".join(f"{value:g}" for value in sorted(set(values)))
+
+
+@app.command("add")
+def add(
+    routed: MixtureFolder,
+    adapter: Annotated[Path, typer.Argument(help="The folder of one PEFT adapter.")],
+    examples: Annotated[
+        Path | None, typer.Option(help="JSONL with expert and prompt (or messages), in place of the card's examples.")
+    ] = None,
+    base: MixtureBase = None,
+) -> None:
+    """Add one adapter to a mixture that `auto` routes; the base reads its examples and nobody else's.
+
+    \b
+    Examples:
+      roster build pocket pocket --out routed
+      roster build pocket pocket --out whole
+      roster experts remove routed reverse
+      roster experts add routed whole/experts/reverse
+    """
+    from roster.auto.growing import add as grown
+    from roster.library import Library, read_adapter
+    from roster.library.examples import read_examples, with_examples
+
+    one = Library({adapter.resolve().name: read_adapter(adapter)})
+    if examples is not None:
+        one = with_examples(one, read_examples(examples))
+    model = open_mixture(routed, base)
+    _rewrite(grown(model, one[one.names[0]]), routed)
+    typer.echo(f"{one.names[0]} is in {routed}")
+
+
+@app.command("remove")
+def remove(
+    routed: MixtureFolder,
+    name: Annotated[str, typer.Argument(help="The expert.")],
+    base: MixtureBase = None,
+) -> None:
+    """Take one adapter out of a mixture that `auto` routes.
+
+    \b
+    Examples:
+      roster build pocket pocket --out routed
+      roster experts remove routed reverse
+    """
+    from roster.auto.growing import remove as shrunk
+
+    model = open_mixture(routed, base)
+    _rewrite(shrunk(model, name), routed)
+    typer.echo(f"{name} is no more in {routed}")
+
+
+def _rewrite(model: Any, folder: str) -> None:
+    """Writes a mixture where it came from, with a base of its own if it had one."""
+    from roster.adapters.manifest import BASE
+    from roster.adapters.writing import save
+    from roster.saving import Wanted
+
+    save(model, Path(folder), Wanted(include_base=(Path(folder) / BASE).is_dir()))

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from roster.cli.common import DtypeOption, MixtureBase, MixtureFolder, TemplateOption, console, open_mixture
+from roster.cli.common import DtypeOption, MixtureBase, MixtureFolder, TemplateOption, console, open_mixture, table
 from roster.errors import RosterError
 from roster.prompts import Message
 
+_RANKED = 5
+"""Experts of a ranking that are shown."""
 Prompt = Annotated[str | None, typer.Argument(help="What to ask, as a text.")]
 Messages = Annotated[
     Path | None,
@@ -70,8 +72,13 @@ def inspect(
 ) -> None:
     """Show which experts a mixture used for a prompt and its answer: per layer here, per token in a file.
 
+    A mixture that `auto` routes explains its choice: the ranking, the nearest examples, and why the base answered alone
+    where it did.
+
     \b
     Examples:
+      roster build pocket pocket --out routed
+      roster inspect routed "reverse: abcd ="
       roster build pocket pocket --router arrow-mbc --out my-mixture
       roster inspect my-mixture "reverse: abcd & sort: dbca ="
       roster inspect my-mixture "reverse: abcd & sort: dbca =" --out routes.html
@@ -86,9 +93,30 @@ def inspect(
     with trace(model) as routes:
         answer = _answer(model, asked, task, tokens, do_sample=False)
     typer.echo(answer)
-    routes.print(console())
+    if model.roster.plan.decides:
+        _explain(model, asked)
+    else:
+        routes.print(console())
     if out is not None:
         typer.echo(f"wrote {save(routes, out)}")
+
+
+def _explain(model: Any, prompt: str | list[Message]) -> None:
+    from rich.markup import escape
+
+    from roster.auto.explain import explain
+
+    found = explain(model, prompt)
+    typer.echo(found.why)
+    ranking = table("expert", "probability", "cosine", "not told from it", right=("probability", "cosine"))
+    for each in found.ranking[:_RANKED]:
+        others = ", ".join(each.others)
+        ranking.add_row(escape(each.expert), f"{each.probability:.3f}", f"{each.cosine:.2f}", escape(others))
+    console().print(ranking)
+    nearest = table("nearest examples", "expert", "cosine", right=("cosine",))
+    for name, text, cosine in found.nearest:
+        nearest.add_row(escape(text), escape(name), f"{cosine:.2f}")
+    console().print(nearest)
 
 
 def _asked(prompt: str | None, messages: Path | None) -> str | list[Message]:

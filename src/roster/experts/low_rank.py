@@ -11,6 +11,7 @@ P routed (token, expert) pairs, K chosen per token.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -49,6 +50,7 @@ class LowRankExperts(nn.Module):
         present = [each for each in factors if each is not None]
         self.ranks = [0 if each is None else each[0].shape[0] for each in factors]
         self.scales = [0.0 if each is None else float(each[2]) for each in factors]
+        self.starts = list(accumulate(self.ranks, initial=0))
         self.average = average
         self.A_RI = nn.Parameter(torch.cat([A for A, _, _ in present]).contiguous(), requires_grad=trains)
         # B is kept transposed: an expert's rows are then contiguous, for gathering and for sorted groups.
@@ -79,8 +81,7 @@ class LowRankExperts(nn.Module):
         if not self.ranks[index]:
             return None
         A_RI, B_RO = (self.A_RI, self.B_RO) if factors is None else factors
-        start = sum(self.ranks[:index])
-        rows = slice(start, start + self.ranks[index])
+        rows = slice(self.starts[index], self.starts[index] + self.ranks[index])
         return A_RI[rows], B_RO[rows].T, self.scales[index]
 
     def forward(self, x_TI: Tensor, y_TO: Tensor, route: AnyRoute) -> Tensor:
@@ -95,6 +96,8 @@ class LowRankExperts(nn.Module):
             [T, O]
         """
         rank = self.rank
+        if route_duty(route) is not None and self.average == "updates":
+            return self._few(x_TI, y_TO, route)
         if self.may_group and rank is not None and isinstance(route, Route) and self._pays_to_group(x_TI, route, rank):
             return self._grouped(x_TI, y_TO, route, rank)
         return self._dense(x_TI, y_TO, route.dense())
@@ -125,6 +128,28 @@ class LowRankExperts(nn.Module):
         if torch.is_grad_enabled():
             return torch.addmm(y_TO, (middle * gate).view(T, -1), B_RO, alpha=scale)
         return y_TO.addmm_(middle.mul_(gate).view(T, -1), B_RO, alpha=scale)
+
+    def _few(self, x_TI: Tensor, y_TO: Tensor, route: Route) -> Tensor:
+        """Takes only the factors of the experts that are on duty anywhere; they are known without waiting."""
+        duty = [e for e in route.duty or () if self.ranks[e]]
+        if not duty:
+            return y_TO
+        dtype = self._computes_in(x_TI)
+        rows = [slice(self.starts[e], self.starts[e] + self.ranks[e]) for e in duty]
+        A_rI, B_rO = (_rows(each, rows).to(dtype) for each in (self.A_RI, self.B_RO))
+        gate_TU = route.of(duty).to(device=x_TI.device, dtype=dtype)
+        scales = [self.scales[e] for e in duty]
+        if len(duty) > 1:
+            ranks_U = torch.tensor([self.ranks[e] for e in duty], device=x_TI.device)
+            gate_TU = gate_TU * torch.tensor(scales, dtype=dtype, device=x_TI.device)
+            gate_TU = gate_TU.repeat_interleave(ranks_U, dim=1, output_size=len(A_rI))
+        scale = scales[0] if len(duty) == 1 else 1.0
+        middle_Tr = F.linear(x_TI.to(dtype), A_rI) * gate_TU
+        if y_TO.dtype != dtype or torch.is_autocast_enabled(x_TI.device.type):
+            return (y_TO + (middle_Tr @ B_rO) * scale).to(y_TO.dtype)
+        if torch.is_grad_enabled():
+            return torch.addmm(y_TO, middle_Tr, B_rO, alpha=scale)
+        return y_TO.addmm_(middle_Tr, B_rO, alpha=scale)
 
     def _computes_in(self, x_TI: Tensor) -> torch.dtype:
         """The wider of the two types: float32 factors are not rounded to a half-precision input's type."""
@@ -164,6 +189,16 @@ class LowRankExperts(nn.Module):
         for e, (A, B, scale) in experts:
             y_TO = y_TO + gate_TE[:, e, None] * scale * (x_TI @ A.T @ B.T)
         return y_TO
+
+
+def _rows(factors_RX: Tensor, rows: list[slice]) -> Tensor:
+    """Some experts' rows: a view where they are one expert's."""
+    return factors_RX[rows[0]] if len(rows) == 1 else torch.cat([factors_RX[each] for each in rows])
+
+
+def route_duty(route: AnyRoute) -> tuple[int, ...] | None:
+    """The experts that any token of a route may have; None where that is not known."""
+    return route.duty if isinstance(route, Route) else None
 
 
 def _without(rows: Tensor, nobody_P1: Tensor | None) -> Tensor:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from roster.errors import RosterError, nearest
 from roster.recipes import (
     arrow,
+    auto,
     lm,
+    logo,
     lora_tle,
     milora,
     moe,
@@ -28,12 +30,13 @@ from roster.recipes import (
     uniform,
     xlora,
 )
+from roster.recipes.needs import check_examples
 from roster.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from roster.library import Library  # listing recipes does not mean importing PEFT
 
-__all__ = ["RECIPES", "Recipe", "check_needs", "find"]
+__all__ = ["DEFAULT", "RECIPES", "Recipe", "check_needs", "find"]
 
 
 def _catalogue(*recipes: Recipe) -> dict[str, Recipe]:
@@ -46,6 +49,7 @@ def _catalogue(*recipes: Recipe) -> dict[str, Recipe]:
 
 
 RECIPES = _catalogue(
+    auto.RECIPE,
     uniform.RECIPE,
     named.RECIPE,
     oracle.RECIPE,
@@ -54,6 +58,7 @@ RECIPES = _catalogue(
     xlora.RECIPE,
     molora.RECIPE,
     lora_tle.RECIPE,
+    logo.RECIPE,
     milora.RECIPE,
     polytropon.RECIPE,
     smear.RECIPE,
@@ -63,15 +68,14 @@ RECIPES = _catalogue(
 )
 
 
+DEFAULT = auto.RECIPE.slug
+"""Who routes among adapters when nobody says who should."""
+
+
 def check_needs(recipe: Recipe, library: Library) -> None:
-    """Raises RosterError, naming card and field, when a recipe reads example prompts that a library has not got."""
-    for name, adapter in library.items() if "examples" in recipe.needs else ():
-        if not adapter.card.examples:
-            where = "its card" if adapter.path is None else repr(str(adapter.path / "card.json"))
-            raise RosterError(
-                f"{recipe.slug} needs example prompts on every card; the card of expert {name!r} has none: write a few "
-                f'into the field "examples" of {where}, as users would type them'
-            )
+    """Raises RosterError when a recipe reads example prompts that an expert neither has nor can be written."""
+    if "examples" in recipe.needs:
+        check_examples(library, recipe.slug, written=True)
 
 
 def find(slug: str) -> Recipe:

@@ -1,10 +1,10 @@
-"""What is known of the rows of a running `generate`: their tasks, and how much of them is prompt.
+"""What is known of the rows of a running `generate`: their tasks, how much of them is prompt, what was decided on it.
 
 It does not travel among the keyword arguments of transformers' `generate`, because transformers hands those to a
 draft model too, which refuses what it does not know; and the first call of an assisted generation already holds
 drafts, so that the prompt cannot be read off the call.
 
-Shape legend: B batch rows, P prompt tokens, L tokens so far, S tokens of one call.
+Shape legend: B batch rows, P prompt tokens, L tokens so far, S tokens of one call, K experts on duty.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ class Generation(threading.local):
     task_ids_B: Tensor | None = None
     prompt_BP: Tensor | None = None
     embedded: int = 0
+    decision_B2K: Tensor | None = None
+    duty: tuple[int, ...] | None = None
 
     @contextmanager
     def of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
         """Takes what roster wants to know out of the arguments of `generate`, for the duration of a with-block."""
-        before = self.task_ids_B, self.prompt_BP, self.embedded
+        before = self.task_ids_B, self.prompt_BP, self.embedded, self.decision_B2K, self.duty
         ids_BP = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
         prompt_BP, self.embedded = kwargs.pop("prompt_mask", None), 0
         if ids_BP is None and (embeds := kwargs.get("inputs_embeds")) is not None:
@@ -37,10 +39,11 @@ class Generation(threading.local):
         if prompt_BP is None and isinstance(ids_BP, Tensor):
             prompt_BP = torch.ones_like(ids_BP, dtype=torch.bool)
         self.prompt_BP, self.task_ids_B = prompt_BP, kwargs.pop("task_ids", None)
+        self.decision_B2K = self.duty = None
         try:
             yield
         finally:
-            self.task_ids_B, self.prompt_BP, self.embedded = before
+            self.task_ids_B, self.prompt_BP, self.embedded, self.decision_B2K, self.duty = before
 
     def inputs(self, input_ids_BL: Tensor, batch: int, length: int) -> dict[str, Tensor]:
         """Arguments of one forward call over the last `length` tokens; rows are repeated as beams are."""
@@ -55,6 +58,11 @@ class Generation(threading.local):
     def tasks_of(self, batch: int) -> Tensor | None:
         """The task of each row of a call with so many rows: prompts are repeated as beams are."""
         return None if self.task_ids_B is None else self.task_ids_B.repeat_interleave(batch // len(self.task_ids_B))
+
+    def decision_of(self, batch: int) -> Tensor | None:
+        """What was decided for each row of a call with so many rows, before the first step; None outside `generate`."""
+        decision_B2K = self.decision_B2K
+        return None if decision_B2K is None else decision_B2K.repeat_interleave(batch // len(decision_B2K), dim=0)
 
     def __reduce__(self) -> tuple[type[Generation], tuple[()]]:
         # A copy of a model generates nothing yet.

@@ -16,6 +16,7 @@ from roster.errors import RosterError
 from roster.prompts import Rendering
 from roster.routed.generation import Generation
 from roster.routed.plan import Plan
+from roster.routed.taps import Wish
 from roster.router import Router
 from roster.saving import Wanted
 
@@ -43,6 +44,7 @@ class Mixture(nn.Module):
         self.base_name: str | None = None
         self.slot = ContextSlot()
         self.generation = Generation()
+        self.wish = Wish()
         self.recorder: Any = None
         self.head: nn.Module | None = None
         self.router: Router | None = None

@@ -27,6 +27,7 @@ from roster.prompts import Prompt
 from roster.routed.auxiliary import add_losses
 from roster.routed.beside import TransformersModel
 from roster.routed.checkpoint import CarryContext
+from roster.routed.deciding import decide, decide_ahead
 from roster.routed.history import history_of, new_cache
 from roster.routed.inputs import context_of, contexts_of
 from roster.routed.mixture import Mixture
@@ -135,7 +136,10 @@ class RoutedModel(TransformersModel):
     def _route_ahead(self, context: Context, kwargs: dict[str, Any]) -> None:
         """Runs what a recipe decides before the first layer."""
         mixture = self.roster
-        if mixture.head is None or context.gates_BE is not None:
+        given = context.gates_BE is not None
+        if mixture.plan.decides and not given:
+            decide(self, context, kwargs)
+        if mixture.head is None or mixture.plan.decides or given:
             if mixture.router is None:
                 return
             if context.decoder is not None:
@@ -211,6 +215,8 @@ class RoutedModel(TransformersModel):
         two = getattr(self.config, "is_encoder_decoder", False)
         alone = around_calls(self.get_encoder(), self._encoding, self.roster.slot) if two else nullcontext()
         with self.roster.generation.of(args, kwargs), alone:
+            if self.roster.plan.decides:
+                decide_ahead(self, args, kwargs)
             return super().generate(*args, **kwargs)
 
     def _check_prompt(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -23,6 +23,8 @@ class Plan:
         reads_prompt: whether a router pools over the prompt, so that every row must have one.
         tasks: which tasks rows may name, for methods that route by task: "given" by whoever builds the model, or read
             off the experts' library by a function; None when rows need no task.
+        keeps_cache: whether a turn of a chat that goes to other experts than the turn before keeps their keys and
+            values; only where prompts are decided on.
     """
 
     trains: frozenset[str] = frozenset()
@@ -30,6 +32,7 @@ class Plan:
     remembers: bool = False
     reads_prompt: bool = False
     tasks: Literal["given"] | Callable[[Any], Sequence[str]] | None = None
+    keeps_cache: bool = False
 
     @property
     def routes_by_task(self) -> bool:
@@ -39,4 +42,9 @@ class Plan:
     @property
     def two_passes(self) -> bool:
         """Whether the base runs once more, alone, before the answer is computed."""
+        return False
+
+    @property
+    def decides(self) -> bool:
+        """Whether the base reads each prompt once more, alone, and its rows are decided on by that."""
         return False

@@ -6,6 +6,7 @@ from roster.score.barred import Barred
 from roster.score.codebook import Codebook
 from roster.score.constant import Constant
 from roster.score.cosine import Cosine
+from roster.score.decided import Decided
 from roster.score.distilled import Distilled
 from roster.score.from_memory import FromMemory
 from roster.score.grouped_pooling import GroupedPooling
@@ -37,6 +38,7 @@ __all__ = [
     "Codebook",
     "Constant",
     "Cosine",
+    "Decided",
     "Distilled",
     "FromMemory",
     "GroupedPooling",

@@ -16,6 +16,7 @@ from roster.select.entmax import Entmax
 from roster.select.expert_choice import ExpertChoice
 from roster.select.forced import Forced
 from roster.select.gated_top_k import GatedTopK
+from roster.select.given import Given
 from roster.select.grouped import Grouped
 from roster.select.grouped_top_k import GroupedTopK
 from roster.select.growing_top_k import GrowingTopK
@@ -49,6 +50,7 @@ __all__ = [
     "ExpertChoice",
     "Forced",
     "GatedTopK",
+    "Given",
     "Grouped",
     "GroupedTopK",
     "GrowingTopK",

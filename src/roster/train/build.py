@@ -14,7 +14,9 @@ from roster.adapters.attach import attach
 from roster.adapters.writing import save
 from roster.errors import RosterError
 from roster.library import Library
-from roster.prompts import Rendering
+from roster.library.examples import with_examples
+from roster.library.written import written
+from roster.prompts import Prompt, Rendering
 from roster.recipes import Recipe, check_needs, find
 from roster.routed.base import finding, load_base, load_tokenizer
 from roster.saving import MANIFEST, Wanted
@@ -31,6 +33,7 @@ def build(
     out: str | Path,
     *,
     rows: Sequence[Row] | None = None,
+    examples: Mapping[str, Sequence[Prompt]] | None = None,
     options: Mapping[str, Any] | None = None,
     settings: Settings = Settings(),  # noqa: B008
     include_base: bool | None = None,
@@ -45,6 +48,7 @@ def build(
         router: a recipe's name.
         out: the folder to write; an interrupted training leaves `OUT.training`, from which it is taken up again.
         rows: training data, for recipes that train; refused by those that do not.
+        examples: example prompts by expert, in place of those on the cards.
         options: the recipe's options.
         settings: of the training.
         include_base: whether the base's files go into the folder; by default when it has no public name.
@@ -65,7 +69,7 @@ def build(
     if out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
         raise RosterError(f"{str(out)!r} is not empty and not a mixture; choose another folder")
     trains = _trains(recipe, rows)
-    library = Library.read(experts)
+    library = with_examples(Library.read(experts), examples or {})
     check_needs(recipe, library)
     model, name = load_base(base, **kwargs)
     library.check(model)
@@ -73,6 +77,8 @@ def build(
     if trains and tokenizer is None:
         raise RosterError(f"there is no tokenizer beside {str(base)!r}, which training needs")
     rendering = None if tokenizer is None else Rendering(tokenizer, template)
+    if rendering is not None and "examples" in recipe.needs:
+        library = written(model, library, rendering, settings.seed)
     torch.manual_seed(settings.seed)
     plan: dict[str, Any] = {}
     if rendering is not None and trains:

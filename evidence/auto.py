@@ -1,0 +1,89 @@
+"""`auto` on the real ground, beside what the same folder of adapters gives without it.
+
+    python -m evidence.auto                       # everything that is not there yet; half an hour on 2 idle cores
+    python -m evidence.auto --only routing        # who is chosen, without answers
+    python -m evidence.auto --contenders base auto
+
+Needs `roster smol prepare` and trained adapters. Intermediate results lie in a work folder: a stopped run carries on;
+docs/results/auto.json and auto.md are written anew each time from all that is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from rich.console import Console
+
+from evidence.auto_answers import CONTENDERS, GROUPS, answer_all, answers
+from evidence.auto_ground import Ground, States
+from evidence.auto_page import page
+from evidence.auto_routing import routing
+from roster.files import write_whole
+from roster.smol import adapters_path
+from roster.smol.base import base_path
+
+ROUTING = ("routing-auto", "routing-early")
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adapters", type=Path, default=adapters_path(), help="trained adapters")
+    parser.add_argument("--work", type=Path, default=base_path().parent / "evidence-auto", help="intermediate results")
+    parser.add_argument("--only", choices=("routing", "answers", "page"), help="one part")
+    parser.add_argument("--contenders", nargs="*", choices=list(CONTENDERS), default=list(CONTENDERS))
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of questions")
+    parser.add_argument("--layer", choices=("auto", "early"), default="auto", help="blocks that are tried")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    asked = parser.parse_args(argv)
+    console, started = Console(stderr=True), time.monotonic()
+
+    def tick(what: str) -> None:
+        console.print(f"{time.monotonic() - started:6.0f} s  {what}", highlight=False)
+
+    ground = Ground(asked.adapters, asked.work, asked.scale, asked.layer)
+    if asked.only in (None, "routing"):
+        ground.kept(f"routing-{ground.layer}", lambda: routing(ground, States(ground, tick)))
+    if asked.only in (None, "answers"):
+        answer_all(ground, asked.contenders, tick)
+    result = collected(ground)
+    write_whole(asked.out / "auto.json", (json.dumps(result, indent=1) + "\n").encode())
+    write_whole(asked.out / "auto.md", page(result).encode())
+    tick(f"wrote {asked.out / 'auto.md'}")
+
+
+def collected(ground: Ground) -> dict[str, Any]:
+    """All figures that are there."""
+    items = {name: ground.items(name) for name in GROUPS}
+    base = {name: answers(ground, "base", name) for name in GROUPS}
+    shares: dict[str, dict[str, float]] = {}
+    for contender in CONTENDERS:
+        for name in GROUPS:
+            said, plain = answers(ground, contender, name), base[name]
+            if said is None or plain is None:
+                continue
+            wanted = plain if name == "nobody" else [item.answer for item in items[name]]
+            right = [each == answer for each, answer in zip(said, wanted, strict=True)]
+            shares.setdefault(contender, {})[name] = sum(right) / len(right)
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "skills": ground.skills,
+        "questions": {name: len(each) for name, each in items.items()},
+        "routing": next((ground.kept(each, dict) for each in ROUTING if (ground.work / f"{each}.json").exists()), None),
+        "answers": shares,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""docs/results/auto.md, from what `evidence.auto` has collected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ASKED = {"known": 0.98, "unseen": 0.95, "nobody": 0.95, "switching": 0.95}
+"""Of the oracle's accuracy; for nobody's prompts, answers equal to the base's."""
+
+
+def page(result: dict[str, Any]) -> str:
+    """The page as Markdown."""
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    lines = [
+        "# `auto` on the real ground",
+        "",
+        f"Written by `python -m evidence.auto`. {result['date']}, {result['machine']}, {versions}. "
+        f"{len(result['skills'])} adapters on SmolLM2-135M-Instruct in bfloat16: {', '.join(result['skills'])}.",
+        "",
+    ]
+    if result["answers"]:
+        lines += _answers(result)
+    if result["routing"]:
+        lines += _routing(result["routing"])
+    return "\n".join([*lines, ""])
+
+
+def _answers(result: dict[str, Any]) -> list[str]:
+    names = list(result["questions"])
+    sizes = " | ".join(f"{name} ({result['questions'][name]})" for name in names)
+    lines = [
+        "## Answers",
+        "",
+        "Share of exact answers in per cent; of nobody's prompts, answers equal to the base's. Number of questions in "
+        "brackets. `oracle` is told the skill; `close` skills have no adapter, and there it is the base.",
+        "",
+        f"| | {sizes} |",
+        "|---|" + "---|" * len(names),
+    ]
+    for contender, shares in result["answers"].items():
+        cells = (f"{100 * shares[name]:.1f}" if name in shares else "–" for name in names)
+        lines.append(f"| {contender} | {' | '.join(cells)} |")
+    oracle, ours = result["answers"].get("oracle", {}), result["answers"].get("auto", {})
+    lines += ["", "| `auto` | reached | asked |", "|---|---|---|"]
+    for name, asked in ASKED.items():
+        bound = 1.0 if name == "nobody" else oracle.get(name)
+        if bound and name in ours:
+            of = "answers equal to the base's" if name == "nobody" else "share of the oracle's accuracy"
+            lines.append(f"| {name}: {of} | {100 * ours[name] / bound:.1f} % | {100 * asked:.0f} % |")
+    return [*lines, ""]
+
+
+def _routing(found: dict[str, Any]) -> list[str]:
+    head = "known | unseen | switching | nobody left to the base | close left | own prompts left (validation)"
+    lines = [
+        "## Who is chosen",
+        "",
+        "Prompts that reach their own adapter, in per cent, for every place that is tried; the threshold is each one's "
+        "own. The last column is what cross-validation says of adapters' own prompts that would go to the base.",
+        "",
+        f"| block, pooling, means | {head} |",
+        "|---|" + "---|" * 6,
+    ]
+    rungs = [
+        ("**chosen:** ", found["chosen"]),
+        ("**early:** ", found["early"]),
+        *(("", each) for each in found["ladder"]),
+    ]
+    lines += [_rung(mark, each) for mark, each in rungs]
+    lines += [
+        "",
+        "With fewer examples per adapter, at the chosen place:",
+        "",
+        "| examples | known | unseen | switching |",
+    ]
+    lines += ["|---|---|---|---|"]
+    for count, groups in found["examples"].items():
+        cells = (f"{100 * groups[name]['right']:.1f}" for name in ("known", "unseen", "switching"))
+        lines.append(f"| {count} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"Decision among 10,000 adapters, features given: {found['decision_ms']} ms. Fitting and calibrating 1,500 "
+        f"adapters of 20 examples, beyond the passes over them: {found['fit_s_1500']} s.",
+    ]
+    return lines
+
+
+def _rung(mark: str, each: dict[str, Any]) -> str:
+    kind = "whitened" if each["whitened"] else "plain"
+    cells = [f"{100 * each[name]['routed right']:.1f}" for name in ("known", "unseen", "switching")]
+    cells += [f"{100 * each[name]['left']:.1f}" for name in ("nobody", "close")]
+    cells.append(f"{100 * each['validation']['false_abstention']:.1f}")
+    return f"| {mark}{each['block']}, {each['pooling']}, {kind} | {' | '.join(cells)} |"

@@ -1,0 +1,157 @@
+"""Routing alone: who is chosen, from hidden states that were read once. No answers, hence cheap.
+
+Shape legend: N prompts, P places, D width, C skills.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evidence.auto_ground import Ground, States
+from roster.auto.calibration import Calibration
+from roster.auto.choosing import FOLDS, Tried, best, try_all, validated
+from roster.auto.classes import Classes, fit, held_out
+from roster.auto.generic import GENERIC
+from roster.auto.wordings import folds
+
+GROUPS = ("known", "unseen", "switching")
+COUNTS = (1, 3, 5, 10, 20)
+MANY = 10_000
+
+
+def routing(ground: Ground, states: States) -> dict[str, Any]:
+    """Every figure that needs no answers."""
+    data = _Data(ground, states)
+    tried = try_all(data.known_NPD, data.class_N, data.folds, data.general_GPD, states.places, [True, False])
+    chosen = best(tried)
+    early = best([each for each in tried if each.place[0] <= 10])
+    return {
+        "skills": data.skills,
+        "ladder": [_rung(data, each) for each in tried],
+        "chosen": _rung(data, chosen),
+        "early": _rung(data, early),
+        "examples": {str(count): _with_fewer(data, chosen, count) for count in COUNTS},
+        "folds_by_prompt": _validation(data, chosen, plain=True),
+        "decision_ms": decision_time(),
+        "fit_s_1500": fit_time(),
+    }
+
+
+class _Data:
+    """Examples and test groups, as hidden states."""
+
+    def __init__(self, ground: Ground, states: States):
+        self.skills = ground.skills
+        prompts = [(skill, prompt) for skill in self.skills for prompt in ground.examples(skill)]
+        self.prompts = [prompt for _, prompt in prompts]
+        self.class_N = torch.tensor([self.skills.index(skill) for skill, _ in prompts])
+        self.places = states.places
+        self.general_GPD = states.of("general", GENERIC)
+        self.known_NPD = states.of("examples", self.prompts)
+        self.folds = folds(self.class_N.tolist(), self.prompts, FOLDS)
+        self.groups: dict[str, tuple[Tensor, list[str | None]]] = {}
+        for name in ("nobody", "unseen", "switching", "known", "close"):
+            items = ground.items(name)
+            self.groups[name] = states.of(name, [item.messages for item in items]), [item.skill for item in items]
+
+    def right(self, classes: Classes, calibration: Calibration, name: str, at: int) -> dict[str, float]:
+        """Shares of a group: right choices, right choices that were also believed, and prompts left to the base."""
+        states_NPD, skills = self.groups[name]
+        best_N, class_N = classes.scores(states_NPD[:, at]).max(1)
+        believed_N = best_N >= calibration.threshold
+        left = 1 - float(believed_N.float().mean())
+        if name in ("nobody", "close"):
+            return {"left": left}
+        right_N = torch.tensor([self.skills[at] == skill for at, skill in zip(class_N.tolist(), skills, strict=True)])
+        return {
+            "right": float(right_N.float().mean()),
+            "routed right": float((right_N & believed_N).float().mean()),
+            "left": left,
+        }
+
+
+def _rung(data: _Data, tried: Tried) -> dict[str, Any]:
+    at = data.places.index(tried.place)
+    classes = fit(data.known_NPD[:, at], data.class_N, len(data.skills), tried.whiten)
+    shares = {name: data.right(classes, tried.calibration, name, at) for name in data.groups}
+    return {
+        "block": tried.place[0],
+        "pooling": tried.place[1],
+        "whitened": tried.whiten,
+        "validation": vars(tried.calibration),
+        **shares,
+    }
+
+
+def _with_fewer(data: _Data, chosen: Tried, count: int) -> dict[str, Any]:
+    """The same place and classifier, with the first examples of each adapter only."""
+    at, seen = data.places.index(chosen.place), [0] * len(data.skills)
+    kept = []
+    for place, number in enumerate(data.class_N.tolist()):
+        seen[number] += 1
+        if seen[number] <= count:
+            kept.append(place)
+    class_N, features_NF = data.class_N[kept], data.known_NPD[kept, at]
+    fold_N = folds(class_N.tolist(), [data.prompts[each] for each in kept], FOLDS)
+    calibration, _ = validated(features_NF, class_N, fold_N, data.general_GPD[:, at], chosen.whiten)
+    classes = fit(features_NF, class_N, len(data.skills), chosen.whiten)
+    return {name: data.right(classes, calibration, name, at) for name in data.groups}
+
+
+def _validation(data: _Data, chosen: Tried, plain: bool) -> float:
+    """Held-out accuracy with folds that tear wordings apart: what one would believe without looking at wordings."""
+    at = data.places.index(chosen.place)
+    fold_N = [place % FOLDS for place in range(len(data.class_N))]
+    scores_NC, _ = held_out(data.known_NPD[:, at], data.class_N, fold_N, len(data.skills), chosen.whiten)
+    return float((scores_NC.argmax(1) == data.class_N).float().mean())
+
+
+def decision_time(classes: int = MANY, width: int = 576) -> float:
+    """Milliseconds to decide on one prompt among so many adapters, features given; median of 50."""
+    from roster.auto.judge import Judge, Knowledge
+
+    judge, index = Judge(classes), torch.arange(classes)
+    generator = torch.Generator().manual_seed(0)
+    means_CF = torch.nn.functional.normalize(torch.randn(classes, width, generator=generator), dim=1)
+    none = torch.zeros(0, dtype=torch.long)
+    judge.learn(
+        Knowledge(
+            none, torch.tensor([1, 0]), torch.zeros(width), torch.eye(width), means_CF, index, index,
+            torch.zeros(0, width).half(), none, none, torch.zeros(0, width).half(), torch.tensor([0.1, 0.2, 1.0]),
+        )
+    )  # fmt: skip
+    features_BF = torch.randn(1, width, generator=generator)
+    return _median_ms(lambda: judge(features_BF), 50)
+
+
+def fit_time(classes: int = 1500, examples: int = 20, width: int = 576) -> float:
+    """Seconds to fit and calibrate a library of so many adapters, beyond the passes over their examples."""
+    generator = torch.Generator().manual_seed(0)
+    means_CF = torch.randn(classes, width, generator=generator)
+    class_N = torch.arange(classes).repeat_interleave(examples)
+    features_NF = (means_CF[class_N] + torch.randn(len(class_N), width, generator=generator)).half()
+    general_GF = torch.randn(64, width, generator=generator).half()
+    started = time.perf_counter()
+    validated(features_NF, class_N, [at % FOLDS for at in range(len(class_N))], general_GF, True)
+    fit(features_NF, class_N, classes, True)
+    return round(time.perf_counter() - started, 2)
+
+
+def _median_ms(run: Any, count: int) -> float:
+    times: list[float] = []
+    with torch.no_grad():
+        for _ in range(count + 5):
+            started = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - started)
+    return round(sorted(times[5:])[count // 2] * 1000, 3)
+
+
+def shares_of(found: Sequence[bool]) -> float:
+    """The share of True."""
+    return sum(found) / len(found) if found else float("nan")

@@ -1,0 +1,82 @@
+"""Which place is read and which classifier is used: what cross-validation over the examples favours.
+
+Whole wordings are held out where an adapter's examples have several (`roster.auto.wordings`). A place is as good as the
+share of held-out examples that go to their own adapter plus the share of general prompts that are left to the base.
+Among places as good, an earlier block wins: the pass over a prompt ends there.
+
+Shape legend: N examples, G general prompts, P places, D width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from roster.auto.calibration import Calibration, calibrate
+from roster.auto.classes import fit, held_out
+from roster.auto.features import Place
+
+FOLDS = 5
+AS_GOOD = 0.005
+"""Of the two shares together."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One candidate.
+
+    Attributes:
+        place: block and pooling.
+        whiten: whether features are whitened.
+        calibration: what cross-validation found.
+    """
+
+    place: Place
+    whiten: bool
+    calibration: Calibration
+
+    @property
+    def value(self) -> float:
+        """Share of examples that reach their adapter, plus share of general prompts left to the base."""
+        return self.calibration.reached + self.calibration.general_abstention
+
+
+def try_all(
+    features_NPD: Tensor,
+    class_N: Tensor,
+    fold_N: Sequence[int],
+    general_GPD: Tensor,
+    places: Sequence[Place],
+    kinds: Sequence[bool],
+) -> list[Tried]:
+    """Every place with every kind of classifier."""
+    return [
+        Tried(place, whiten, validated(features_NPD[:, at], class_N, fold_N, general_GPD[:, at], whiten)[0])
+        for at, place in enumerate(places)
+        for whiten in kinds
+    ]
+
+
+def best(tried: Sequence[Tried]) -> Tried:
+    """The candidate to use."""
+    highest = max(each.value for each in tried)
+    good = [each for each in tried if each.value >= highest - AS_GOOD]
+    return min(good, key=lambda each: (each.place[0], -each.value))
+
+
+def validated(
+    features_NF: Tensor,
+    class_N: Tensor,
+    fold_N: Sequence[int],
+    general_GF: Tensor,
+    whiten: bool,
+    share: float | None = None,
+) -> tuple[Calibration, Tensor]:
+    """What cross-validation finds, and the held-out scores [N, C] behind it."""
+    count = int(class_N.max()) + 1
+    scores_NC, _ = held_out(features_NF, class_N, fold_N, count, whiten)
+    general_GC = fit(features_NF, class_N, count, whiten).scores(general_GF) if len(general_GF) else torch.zeros(0, 1)
+    return calibrate(scores_NC, class_N, general_GC, share), scores_NC

@@ -1,0 +1,102 @@
+"""Which of several adapters with the same examples serves: the one whose answers tell most about the prompts.
+
+There are no right answers to compare with. But a sound adapter is sure of its answers, and answers different prompts
+differently; one that was disturbed or trained too little is less sure, or says the same to everybody. So each reads a
+few examples, and what counts is
+
+    H(mean of p) - 2 mean of H(p),    p the distribution of an answer's first token, H its entropy,
+
+which is the information that the answer holds about the prompt, less what is left open. Adapters with the same weights
+need no duel. Nothing of it is published; what it finds is measured in docs/results/auto.md.
+
+Shape legend: N prompts, V vocabulary, T tokens, I in_features.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from roster.library import Adapter, Library, LowRank
+from roster.prompts import Rendering
+
+PROMPTS = 8
+
+
+def champions(model: Any, library: Library, rendering: Rendering, class_E: Sequence[int]) -> list[int]:
+    """The expert that stands for each class.
+
+    Args:
+        model: the plain base.
+        library: the experts.
+        rendering: how prompts become tokens.
+        class_E: of each expert, numbered from 0.
+    """
+    members: dict[int, list[int]] = defaultdict(list)
+    for expert, number in enumerate(class_E):
+        members[number].append(expert)
+    return [champion(model, library, rendering, members[number]) for number in sorted(members)]
+
+
+def champion(model: Any, library: Library, rendering: Rendering, members: Sequence[int]) -> int:
+    """The one of some experts of one class that stands for it.
+
+    Args:
+        model, library, rendering: as for `champions`.
+        members: indices of experts.
+    """
+    adapters = {expert: library[library.names[expert]] for expert in members}
+    different = {adapter.weights_hash: expert for expert, adapter in reversed(adapters.items())}
+    if len(different) == 1:
+        return members[0]
+    prompts = [prompt for adapter in adapters.values() for prompt in adapter.card.examples]
+    ids = [rendering.ids(prompt) for prompt in prompts[:: max(1, len(prompts) // PROMPTS)][:PROMPTS]]
+    worth = {expert: _worth(model, adapters[expert], ids) for expert in sorted(different.values())}
+    return max(worth, key=lambda expert: worth[expert])
+
+
+@torch.no_grad()
+def _worth(model: Any, adapter: Adapter, rows: Sequence[Sequence[int]]) -> float:
+    with _wearing(model, adapter):
+        logits = [
+            model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0, -1] for row in rows
+        ]
+    p_NV = torch.stack(logits).float().softmax(1)
+    if not bool(p_NV.isfinite().all()):
+        return -float("inf")
+    return float(_entropy(p_NV.mean(0, keepdim=True))[0] - 2 * _entropy(p_NV).mean())
+
+
+def _entropy(p_NV: Tensor) -> Tensor:
+    return torch.special.entr(p_NV).sum(1)
+
+
+@contextmanager
+def _wearing(model: nn.Module, adapter: Adapter) -> Iterator[None]:
+    """The base with one adapter, for the duration of a with-block."""
+    hooks = [
+        model.get_submodule(name).register_forward_hook(_Update(update).after)
+        for name, update in adapter.modules.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Update:
+    """What an adapter adds to one linear layer."""
+
+    def __init__(self, update: LowRank):
+        self.update = update
+
+    def after(self, linear: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor:
+        """Forward hook of the layer."""
+        A_rI, B_Or = self.update.A_RD.to(y), self.update.B_OR.to(y)
+        return y + args[0].to(y) @ A_rI.T @ B_Or.T * self.update.scale

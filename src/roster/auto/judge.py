@@ -1,0 +1,141 @@
+"""The judge: the part of a routed model that knows the adapters and decides on prompts. Nothing in it trains.
+
+Adapters that cannot be told apart (the same examples, or examples that are taken for one another) are one class, for
+which one of them stands.
+
+Shape legend: B batch rows, S tokens, N examples, F features, C classes, E experts, K = 2 experts on duty, H header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from roster.auto.choosing import Tried
+from roster.auto.classes import placed
+from roster.auto.features import POOLINGS, turn_of
+from roster.context import Context
+from roster.router import InFloat32
+
+ON_DUTY = 2
+_POOLINGS = tuple(POOLINGS)
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a judge knows, as it is saved.
+
+    Attributes:
+        header_H: tokens in front of what a user says.
+        place_2: the block, counted from 1, and the index of the pooling.
+        center_F, whiten_FF, means_CF: see `roster.auto.classes`; of plain means, whiten_FF is a single 1.
+        expert_C: who stands for each class.
+        class_E: of each expert.
+        example_NF: features of the examples, in half precision.
+        expert_N, index_N: whose example each is, and its number on the card.
+        general_GF: features of the general prompts that abstention was calibrated on.
+        limits_3: temperature, threshold and margin, see `roster.auto.calibration`.
+    """
+
+    header_H: Tensor
+    place_2: Tensor
+    center_F: Tensor
+    whiten_FF: Tensor
+    means_CF: Tensor
+    expert_C: Tensor
+    class_E: Tensor
+    example_NF: Tensor
+    expert_N: Tensor
+    index_N: Tensor
+    general_GF: Tensor
+    limits_3: Tensor
+
+    @property
+    def whitens(self) -> Tensor | None:
+        """What centred features are multiplied by; None for plain means."""
+        return self.whiten_FF if len(self.whiten_FF) == len(self.center_F) else None
+
+    @property
+    def class_N(self) -> Tensor:
+        """The class of each example."""
+        return self.class_E[self.expert_N]
+
+
+class Judge(InFloat32):
+    """Decides by the nearest class mean, or leaves a prompt to the base.
+
+    Args:
+        num_experts: E. What the judge knows comes from `learn`, or from a file.
+
+    Attributes:
+        tried: the candidates that were compared when it learned; not kept in files.
+    """
+
+    sized_by_file = frozenset(Knowledge.__dataclass_fields__)
+    """Buffers whose shapes a folder knows, and nothing before it."""
+
+    def __init__(self, num_experts: int):
+        super().__init__()
+        self.tried: list[Tried] = []
+        self.num_experts = num_experts
+        none, index = torch.zeros(0), torch.zeros(0, dtype=torch.long)
+        states = none.view(0, 0).half()
+        self.learn(
+            Knowledge(
+                index, torch.ones(2, dtype=torch.long), none, none.view(0, 0), none.view(0, 0), index,
+                torch.zeros(num_experts, dtype=torch.long), states, index, index, states, torch.ones(3),
+            )
+        )  # fmt: skip
+
+    def learn(self, knowledge: Knowledge) -> None:
+        """Takes over what was found out."""
+        for name, tensor in vars(knowledge).items():
+            self.register_buffer(name, tensor)
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What it knows now."""
+        return Knowledge(**{name: self.get_buffer(name) for name in self.sized_by_file})
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Behind which blocks hidden states are read, counted from 1."""
+        return (int(self.get_buffer("place_2")[0]),)
+
+    @property
+    def pooling(self) -> str:
+        """How a turn's hidden states become one vector; see `roster.auto.features`."""
+        return _POOLINGS[int(self.get_buffer("place_2")[1])]
+
+    def features(self, hidden: Mapping[int, Tensor], context: Context) -> Tensor:
+        """[B, F] from the hidden states [B, S, D] of a call whose prompts are to be decided on."""
+        (block,) = self.blocks
+        prompt_BS = context.prompt_mask(hidden[block].device)
+        turn_BS = turn_of(context.input_ids_BS, prompt_BS, self.get_buffer("header_H"))
+        features_BF = POOLINGS[self.pooling](hidden[block], turn_BS)
+        return features_BF.to(self.get_buffer("center_F").device)
+
+    def scores(self, features_BF: Tensor) -> Tensor:
+        """The cosine to every class, [B, C]."""
+        known = self.knowledge
+        return placed(features_BF, known.center_F, known.whitens) @ known.means_CF.T
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        """The decision [B, 2, K]: experts, and their weights; zeros leave a row to the base."""
+        return self.decide(self.scores(features_BF))
+
+    def decide(self, scores_BC: Tensor) -> Tensor:
+        """The decision [B, 2, K] for scores."""
+        temperature, threshold, margin = self.get_buffer("limits_3").unbind()
+        best_BK, class_BK = scores_BC.topk(min(ON_DUTY, scores_BC.shape[1]), dim=1)
+        chance_BK = (scores_BC / temperature).softmax(1).gather(1, class_BK)
+        shared_BK = chance_BK * torch.cat([torch.ones_like(chance_BK[:, :1]), (chance_BK[:, 1:] >= margin).float()], 1)
+        weight_BK = shared_BK / shared_BK.sum(1, keepdim=True).clamp_min(1e-12)
+        weight_BK = weight_BK * (best_BK[:, :1] >= threshold)
+        # Where nobody serves it is always the same nobody: decisions are compared from turn to turn.
+        expert_BK = self.get_buffer("expert_C")[class_BK].masked_fill(weight_BK == 0, 0)
+        decision_B2K = torch.stack([expert_BK.float(), weight_BK], dim=1)
+        return nn.functional.pad(decision_B2K, (0, ON_DUTY - class_BK.shape[1]))

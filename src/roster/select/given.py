@@ -1,0 +1,33 @@
+"""Given: scores are weights already; the k largest serve, and a weight of zero is nobody.
+
+Shape legend: T tokens, E experts, K chosen.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from roster.context import DUTY, Context
+from roster.route import Route
+
+
+class Given(nn.Module):
+    """Takes weights as they are. What the context knows of who is on duty at all goes along with the route.
+
+    Args:
+        k: at most so many experts per token.
+    """
+
+    reads_bias = False
+
+    def __init__(self, k: int):
+        super().__init__()
+        self.k = k
+
+    def forward(self, scores_TE: Tensor, context: Context, bias_E: Tensor | None = None) -> Route:
+        """A route with k slots per token."""
+        E = scores_TE.shape[1]
+        weight_TK, expert_TK = scores_TE.topk(min(self.k, E), dim=1)
+        route = Route.slots(expert_TK.masked_fill(weight_TK == 0, E), weight_TK, E)
+        route.duty = context.memory.get(DUTY)
+        return route
