@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 DECISION, DUTY = "decision", "duty"
-"""Where in a context's memory lie what was decided for each row, [B, 2, K], and the experts that any row needs (None, or
-nothing: not known without waiting for a device)."""
+"""Where in a context's memory lie what was decided for each row, [B, 2, K], and the experts that any row needs (None,
+or nothing: not known without waiting for a device)."""
 
 
 class History(Protocol):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from roster.context import DECISION, Context
 
+
 class Decided(nn.Module):
     """`scores = the weights decided on`, zero for everybody else.
 
