@@ -43,10 +43,10 @@ evidence: $(STAMP)
 evidence-quick: $(STAMP)
 	$(BIN)/python -m evidence.run --quick
 
-# How many small changes to core code the tests notice: hours on one core, and carries on where it stopped.
+# How many small changes to core code the tests notice: half an hour on one idle core; carries on where it stopped.
 mutants: $(STAMP)
 	$(PIP) -c constraints.txt -e '.[mutants]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m mutants
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutants --jobs $(JOBS)
 	$(BIN)/python -m mutants.report
 
 pocket: $(STAMP)

@@ -66,11 +66,11 @@ def run_chosen(tree: Path, tests: Sequence[str], limit_s: float) -> dict[str, An
     Args:
         tree: the copy of the checkout in which they run.
         tests: their pytest ids, in order.
-        limit_s: after so many seconds they are ended.
+        limit_s: after so many seconds on an idle machine they are ended; on a busy one after more.
 
     Returns:
         `outcome` ("passed", "failed", "timeout" or "broken": the run itself went wrong), `failed` (the first test that
-        did) and `took_s`.
+        did) and `took_s`, `cpu_s`.
     """
     files = list(dict.fromkeys(test.split("::")[0] for test in tests))
 
@@ -81,11 +81,11 @@ def run_chosen(tree: Path, tests: Sequence[str], limit_s: float) -> dict[str, An
         outcomes = {0: "passed", 1: "failed", 2: "failed", 4: "failed"}  # 2, 4: cannot even be imported
         return {"outcome": outcomes.get(code, "broken"), "failed": chosen.failed}
 
-    return in_child(tree, run, limit_s)
+    return in_child(tree, run, limit_s * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
 def in_child(tree: Path, work: Callable[[], dict[str, Any]], limit_s: float) -> dict[str, Any]:
-    """What `work` returns in a child process whose roster is that of `tree`, with `took_s`, its seconds."""
+    """What `work` returns in a child process whose roster is that of `tree`, with `took_s` and `cpu_s`, its seconds."""
     begun = time.monotonic()
     reading, writing = os.pipe()
     child = os.fork()
@@ -96,9 +96,10 @@ def in_child(tree: Path, work: Callable[[], dict[str, Any]], limit_s: float) -> 
     os.close(reading)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    _, _, used = os.wait4(child, 0)
     broken = {"outcome": "broken" if told is not None else "timeout", "failed": None}
-    return (json.loads(told) if told else broken) | {"took_s": round(time.monotonic() - begun, 2)}
+    took = {"took_s": round(time.monotonic() - begun, 2), "cpu_s": round(used.ru_utime + used.ru_stime, 2)}
+    return (json.loads(told) if told else broken) | took
 
 
 def _be_child(tree: Path, work: Callable[[], dict[str, Any]], writing: int) -> None:

@@ -10,12 +10,16 @@ from transformers.pytorch_utils import Conv1D
 
 import roster
 import tiny
+from roster import Router
 from roster.adapters.attach import attach
 from roster.adapters.merging import truncate
+from roster.adapters.mixing import Mixing
 from roster.adapters.site import routed_linears
 from roster.context import Context
 from roster.library import LowRank, read_adapter
 from roster.recipes import RECIPES
+from roster.score import TaskTable
+from roster.select import All
 
 ATOL = 1e-5
 # PEFT 0.21 asks transformers 5.2x by a name that it calls deprecated.
@@ -224,3 +228,30 @@ def test_one_token_tells_the_route():
     model = routed("uniform", weights=[0.2, 0.3, 0.5])
     route = model.roster.router(torch.empty(4, 0), Context(2, 2))
     torch.testing.assert_close(route.dense(), torch.tensor([[0.2, 0.3, 0.5]]).expand(4, -1))
+
+
+def test_a_merged_adapter_says_whose_it_is(tmp_path):
+    model = routed("uniform")
+    assert read_adapter(model.merge().save(tmp_path / "merged")).card.base == "tiny/base"
+
+
+@pytest.mark.parametrize("part", ["router", "head"])
+def test_a_recipe_that_decides_for_the_whole_model_is_told_so(part):
+    """The whole is one site, the first of its kind, without updates of its own."""
+    seen = []
+
+    def router(site):
+        seen.append(site)
+        return Router(TaskTable(torch.zeros(1, site.num_experts), torch.zeros(site.num_experts), needed_by=""), All())
+
+    def head(site):
+        seen.append(site)
+        return nn.Identity()
+
+    library = tiny.library(tiny.base(), 3)
+    attach(tiny.base(), library, Mixing(router, at="model", head=head if part == "head" else None))
+    for site in seen:
+        assert (site.name, site.index, site.width, site.out_features, site.updates) == ("model", 0, 32, 0, ())
+        assert site.experts == tuple(library.names)
+        assert site.num_sites == len(library.module_names)
+    assert len(seen) == 1 + (part == "head")

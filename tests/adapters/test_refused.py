@@ -1,6 +1,8 @@
 """What a routed model cannot do is said in one clear error, and what copies of it can do still works."""
 
 import copy
+import dataclasses
+import inspect
 import io
 import pickle
 
@@ -11,9 +13,13 @@ from torch import nn
 
 import roster
 import tiny
+from roster import Router
 from roster.adapters.attach import attach
+from roster.adapters.mixing import Mixing
 from roster.moe import replace
 from roster.recipes import RECIPES
+from roster.score import Linear
+from roster.select import TopK
 
 IDS = torch.stack(tiny.tokens(5, 5))
 
@@ -67,3 +73,43 @@ def test_a_layer_that_returns_more_than_a_tensor_is_named():
     with pytest.raises(roster.RosterError, match=r"feed_forward\.router.*returns a tuple.*target_modules"):
         model(input_ids=IDS)
     assert isinstance(model, nn.Module)
+
+
+def test_the_output_layer_is_refused_by_name():
+    """It sees only the positions whose logits are wanted, so that rows could not be told apart."""
+    model = tiny.base()
+    with pytest.raises(roster.RosterError, match=r"output layer 'lm_head'.*train the adapters without it"):
+        attach(model, tiny.library(model, targets=("q_proj", "lm_head")), RECIPES["uniform"](), recipe="uniform")
+    assert type(model) is type(tiny.base()), "nothing was attached"
+
+
+@pytest.mark.parametrize("slug", ["arrow-mbc", "uniform"])
+def test_what_a_recipe_does_not_train_is_frozen_when_it_is_attached(slug):
+    model = attach(tiny.base(), tiny.library(tiny.base()), RECIPES[slug](), recipe=slug)
+    assert not [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+@pytest.mark.parametrize("trains", [frozenset(), frozenset({"experts"}), frozenset({"router"})])
+def test_a_router_trains_only_where_the_recipe_says_so(trains):
+    """Of a router with parameters of its own, whatever the recipe."""
+    mixing = Mixing(lambda site: Router(Linear(site.width, site.num_experts), TopK(1)), trains=trains)
+    model = attach(tiny.base(), tiny.library(tiny.base()), mixing)
+    kinds = {"router": ".router.", "experts": ".experts."}
+    for kind, part in kinds.items():
+        own = [parameter for name, parameter in model.named_parameters() if part in name]
+        assert own
+        assert {parameter.requires_grad for parameter in own} == {kind in trains}
+
+
+@pytest.mark.parametrize("make", [adapters, blocks])
+def test_what_transformers_calls_by_its_own_signature_keeps_the_defaults(make):
+    cls = type(make())
+    ours, theirs = (inspect.signature(each._set_gradient_checkpointing) for each in (cls, cls.base_class))
+    assert ours.parameters["enable"].default is theirs.parameters["enable"].default is True
+
+
+@pytest.mark.parametrize("make", [adapters, blocks])
+def test_a_plan_does_not_change_under_a_model(make):
+    plan = make().roster.plan
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.trains = frozenset({"base"})

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from roster import Route
-from roster.dispatch import Weights, feed_forward, grouped_matmul, serve, use
+from roster.dispatch import Weights, feed_forward, grouped_matmul, memory, serve, use
 from roster.errors import RosterError
 
 T, E, D, F = 11, 5, 16, 24
@@ -178,3 +178,35 @@ def test_autocast(backend):
 def test_grouped_mm_says_what_it_cannot_take():
     with use("grouped_mm"), pytest.raises(RosterError, match=r"multiple of 16 bytes.*use\('blocks'\)"):
         grouped_matmul(torch.randn(2, 3), torch.randn(1, 3, 5), torch.tensor([2]))
+
+
+@pytest.fixture
+def dirty(monkeypatch):
+    """Memory is never as it was left by chance: what is not written is NaN."""
+    monkeypatch.setattr(memory, "empty", lambda like, *shape: like.new_full(shape, torch.nan))
+
+
+@pytest.mark.usefixtures("dirty")
+@pytest.mark.parametrize("form", ["swiglu", "gelu with biases"])
+def test_nothing_is_read_that_was_not_written(form):
+    """Experts without a visitor, and rows behind the last group, have gradients of zero and not what lay there."""
+    torch.manual_seed(0)
+    counts_E = torch.tensor([2, 0, 3, 1, 0])
+    stacks, rows_RD = weights(form), torch.randn(9, D, requires_grad=True)
+    ours, theirs = (
+        run(name, (rows_RD, *stacks.matrices), lambda: feed_forward(rows_RD, counts_E, stacks)[:6])
+        for name in ("blocks", "reference")
+    )
+    assert torch.equal(ours[1][6:], torch.zeros(3, D)), "nobody's rows"
+    for grad in ours[2:]:
+        assert torch.equal(grad[1], torch.zeros_like(grad[1])), "an expert without rows"
+    assert_same(ours, theirs)
+
+
+@pytest.mark.usefixtures("dirty")
+def test_nothing_is_read_that_was_not_written_for_tokens():
+    torch.manual_seed(0)
+    (route, weight_TK), stacks = slots(), weights("clamped")
+    x_TD = torch.randn(T, D, requires_grad=True)
+    inputs = (x_TD, weight_TK, *stacks.matrices)
+    assert_same(*(run(name, inputs, lambda: serve(x_TD, route, stacks)) for name in ("blocks", "reference")))

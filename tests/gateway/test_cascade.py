@@ -3,6 +3,7 @@
 import pytest
 
 from gateway.servers import LARGE_COST, SMALL_COST, WORDS
+from roster.gateway.keys import NANO
 
 ASK = [{"role": "user", "content": "count to three"}]
 POLICIES = {"auto": {"kind": "cascade", "steps": ["small", "large"], "escalate_below": 0.8}}
@@ -64,3 +65,29 @@ def test_an_answer_that_shows_no_confidence_has_none(start, upstream):
     upstream.does["secret-small"] = JSONResponse({"choices": [choice]})
     client, _ = start(policies=POLICIES)
     assert client.chat.completions.create(model="auto", messages=ASK).model == "large"
+
+
+def with_budget(name, budget):
+    return {name: {"key": "alice-secret-0123456789", "budget": budget, "period": "total"}}
+
+
+def test_a_budget_remembers_what_the_steps_before_have_spent(start, upstream):
+    """What the dear model may cost at most fits into the whole budget, and no more into what the cheap one has left."""
+    upstream.confidence = 0.5
+    request = {"model": "auto", "messages": ASK, "max_tokens": 3}
+    policies = {"auto": {"kind": "fixed", "models": ["large"]}}
+    client, gateway = start(policies=policies, keys=with_budget("first", 1.0))
+    reserve, amounts = gateway.ledger.reserve, []
+
+    async def noted(rows, amount):
+        amounts.append(amount)
+        return await reserve(rows, amount)
+
+    gateway.ledger.reserve = noted
+    client.chat.completions.create(**request)
+    (most,) = amounts
+    for spare, model in ((2 * SMALL_COST, "large"), (SMALL_COST / 2, "small")):
+        client, _ = start(policies=POLICIES, keys=with_budget(f"then {model}", most / NANO + spare))
+        answer = client.chat.completions.create(**request)
+        assert answer.model == model
+        assert len(answer.roster["attempts"]) == 2

@@ -15,6 +15,7 @@ from roster.errors import RosterError
 from roster.gateway.breaker import Breaker
 from roster.gateway.calls import Call
 from roster.gateway.config import Config, Price
+from roster.gateway.databases import Sqlite
 from roster.gateway.policies import KINDS, build_policy
 from roster.gateway.policies.thompson import _chance_of_largest
 from roster.gateway.prices import Usage, cost, estimate, most, read_usage
@@ -97,6 +98,8 @@ def test_breaker():
     breaker.succeeded()
     breaker.failed()
     assert breaker.wait == 0, "counted anew"
+    breaker.failed()
+    assert breaker.wait == 10, "and from nothing: as many as before open it"
 
 
 def test_a_breaker_heeds_retry_after():
@@ -269,6 +272,13 @@ def test_the_store(url):
     finally:
         store.close()
         other.close()
+
+
+def test_a_closed_store_has_let_go_of_its_database(tmp_path, monkeypatch):
+    closed, close = [], Sqlite.close
+    monkeypatch.setattr(Sqlite, "close", lambda database: closed.append(close(database)))
+    Store("sqlite:///one.db", tmp_path).close()
+    assert len(closed) == 1
 
 
 def test_a_store_that_cannot_be_opened(tmp_path):

@@ -113,3 +113,11 @@ def test_float16_gets_a_hint():
 def test_skip(skip):
     base = tiny.base()
     assert fingerprint(base).keys() - fingerprint(base, skip=skip).keys() == {NAME}
+
+
+def test_it_is_said_why_nothing_can_be_compared():
+    recorded = fingerprint(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(RosterError, match="no tensor of this model can be compared, they have other names"):
+        check_same_base(recorded, tiny.base(), what="it")
+    with pytest.raises(RosterError, match="can be compared, all are quantised or not in memory"):
+        check_same_base(recorded, nn.Sequential(nn.Linear(2, 2)).to("meta"), what="it")

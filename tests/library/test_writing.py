@@ -1,13 +1,15 @@
 """Adapters are written whole or not at all, and only when a reader would find the same."""
 
+import json
 from dataclasses import replace
 
+import peft
 import pytest
 import torch
 
 from roster import RosterError
 from roster.library import Card, LowRank, make_adapter, read_adapter, write_adapter, writing
-from roster.library.config import CONFIG
+from roster.library.config import CONFIG, config_json
 from roster.library.gates import GATES, read_gates, write_gates
 from roster.library.reading import WEIGHTS
 
@@ -163,3 +165,10 @@ def test_gates(tmp_path):
     (path / GATES).write_bytes(b"no")
     with pytest.raises(RosterError, match="cannot be read"):
         read_gates(read_adapter(path))
+
+
+def test_layers_are_listed_in_one_order_whatever_the_hash_seed():
+    names = [f"layer_{letter}" for letter in "hgfedcba"]
+    written = json.loads(config_json(peft.LoraConfig(target_modules=names, exclude_modules=names[:3])))
+    assert written["target_modules"] == sorted(names)
+    assert written["exclude_modules"] == sorted(names[:3])

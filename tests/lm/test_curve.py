@@ -5,7 +5,7 @@ import pytest
 import scipy.spatial
 import scipy.stats
 
-from roster.lm.curve import Played, curve, interval, resamples
+from roster.lm.curve import Played, corners, curve, interval, resamples
 
 
 def test_hull_drops_what_mixing_beats():
@@ -83,3 +83,17 @@ def test_the_interval_is_at_least_as_wide_as_numpys_where_all_is_finite():
     assert ours[1] >= high
     assert ours == pytest.approx((low, high), abs=0.01)
     assert np.isnan(interval(np.array([1.0, np.nan]))).all()
+
+
+def test_a_setting_on_the_line_between_two_others_is_no_corner():
+    """Mixing the two does the same, so that it is not worth having."""
+    assert corners(np.array([1.0, 2.0, 3.0]), np.array([0.25, 0.5, 0.75])).tolist() == [0, 2]
+
+
+def test_what_costs_nothing_is_had_for_nothing():
+    made = curve(np.array([0.0, 1.0]), np.array([0.5, 0.75]))
+    assert made.quality_at(0.0) == 0.5
+    assert made.cost_at(0.5) == 0.0
+    assert made.quality_at(np.array([0.5, 2.0])).tolist() == [0.625, 0.75]
+    assert made.aiq(0, 1) == 0.625
+    assert made.aiq(1, 1) == 0.75

@@ -1,8 +1,10 @@
 """The report: yardsticks by hand, sections, added models, words, and its three forms."""
 
+import copy
 import json
 import re
 from importlib import resources
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -78,6 +80,66 @@ def test_held_out_and_added_sections(report):
     ]
     assert report.added[1].auroc > 0.6
     assert report.added[1].quality > report.added[1].quality_without
+
+
+class Watched(KNN):
+    """Notes which prompts it learnt from, which it was asked about, and what a model was added from."""
+
+    everyone: ClassVar[list["Watched"]] = []
+
+    def __init__(self):
+        super().__init__(neighbours=20)
+        self.learnt, self.asked, self.probes = set(), set(), []
+        self.everyone.append(self)
+
+    def __deepcopy__(self, memo):
+        copied = Watched()
+        vars(copied).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        return copied
+
+    def fit(self, records):
+        self.learnt = set(records.prompts)
+        return super().fit(records)
+
+    def estimate(self, prompts, datasets=None):
+        self.asked |= set(prompts)
+        return super().estimate(prompts, datasets)
+
+    def add_model(self, model, records):
+        self.probes.append(records)
+        super().add_model(model, records)
+
+
+@pytest.fixture(scope="module")
+def watched():
+    Watched.everyone = []
+    score_NM = MADE.score_NM.copy()
+    score_NM[::3, 1] = np.nan  # nobody knows these answers of dog-person
+    gaps = Records(**{**vars(MADE), "score_NM": score_NM})
+    report = evaluate(gaps, {"lm-knn": lambda: Routing(Watched(), Weights())}, added=["dog-person"], draws=2)
+    assert report.settings == {"draws": 2, "seed": 0}
+    assert [row.probes for row in report.added] == [10, 20, 50]
+    return Watched.everyone
+
+
+def test_settings_are_chosen_on_prompts_that_nobody_learnt_from(watched):
+    validation = set(MADE.split("validation").prompts)
+    assert any(each.asked & validation for each in watched), "they are chosen on validation prompts"
+    for each in watched:
+        assert not each.asked & each.learnt
+        if each.asked & validation:
+            assert each.learnt == set(MADE.split("train").prompts)
+
+
+def test_a_model_is_added_from_exactly_k_answers_that_are_known(watched):
+    added = [probes for each in watched for probes in each.probes]
+    assert [len(probes) for probes in added] == [10, 20, 50]
+    for probes in added:
+        assert len(set(probes.prompts)) == len(probes)
+        assert np.isfinite(probes.score_NM[:, probes.column("dog-person")]).all()
+        assert not set(probes.prompts) & set(TEST.prompts)
+    few, more, most = (set(probes.prompts) for probes in added)
+    assert few < more < most, "more probes are those and others"
 
 
 def test_words_say_when_a_router_is_no_better(report):

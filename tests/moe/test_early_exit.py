@@ -54,3 +54,21 @@ def test_gates_do_not_train_the_heads():
 def test_bad_costs_are_refused(costs):
     with pytest.raises(RosterError, match="cost"):
         stack(costs=costs)
+
+
+def test_nothing_is_computed_once_everybody_has_left():
+    model, seen = stack(), []
+    for layer in model.layers:
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    nn.init.zeros_(model.gates[0].weight)
+    nn.init.constant_(model.gates[0].bias, 9.0)  # open to everybody
+    _, exit_N = model.decide(torch.randn(5, 6))
+    assert seen == [5]
+    assert not exit_N.any()
+
+
+def test_the_last_exit_takes_whoever_is_left():
+    model = stack()
+    for gate in model.gates:
+        nn.init.constant_(gate.bias, -99.0)
+    assert model.decide(torch.randn(5, 6))[1].tolist() == [2] * 5

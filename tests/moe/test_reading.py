@@ -197,3 +197,11 @@ def test_loading_takes_no_more_memory_than_transformers(tmp_path):
     assert measured["roster"]["weights"] == measured["transformers"]["weights"] > 1e8
     assert measured["roster"]["peak"] <= 1.2 * measured["transformers"]["peak"], measured
     print(measured)
+
+
+def test_how_it_generates_is_saved_and_read(tmp_path):
+    model = made()
+    model.generation_config = transformers.GenerationConfig(max_new_tokens=7, do_sample=True, top_k=3)
+    model.save_pretrained(tmp_path / "saved")
+    again = roster.load(tmp_path / "saved").generation_config
+    assert (again.max_new_tokens, again.do_sample, again.top_k) == (7, True, 3)
