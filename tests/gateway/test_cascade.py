@@ -87,7 +87,7 @@ def test_a_budget_remembers_what_the_steps_before_have_spent(start, upstream):
     client.chat.completions.create(**request)
     (most,) = amounts
     for spare, model in ((2 * SMALL_COST, "large"), (SMALL_COST / 2, "small")):
-        client, _ = start(policies=POLICIES, keys=with_budget(f"then {model}", most / NANO + spare))
+        client, _ = start(policies=POLICIES, keys=with_budget(f"then-{model}", most / NANO + spare))
         answer = client.chat.completions.create(**request)
         assert answer.model == model
         assert len(answer.roster["attempts"]) == 2

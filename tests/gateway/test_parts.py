@@ -266,6 +266,7 @@ def test_the_store(url):
         assert sum(await asyncio.gather(*together)) == 14
         await store.prune(keep_days=-1)
         assert await store.call("id") is None
+        assert await store.add_feedback("call 1", 1.0, None, None) is None, "a score goes with its call"
 
     try:
         asyncio.run(use())
