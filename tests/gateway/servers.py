@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from roster.gateway.app import create_app
-from roster.gateway.config import Config
+from roster.gateway.config_file import Config
 from roster.gateway.gateway import Gateway
 
 WORDS = ("one", " two", " three")

@@ -6,6 +6,7 @@ import os
 import signal
 
 import openai
+import pydantic
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -15,6 +16,8 @@ from gateway.test_failures import eventually
 from gateway.test_feedback import free_port, gateway_process
 from roster.cli import app
 from roster.errors import RosterError
+from roster.gateway.config import Key, Limits, Model, Upstream
+from roster.gateway.config_file import Access, Config, Keeping, Routing
 from roster.gateway.reading import parse_config, read_config
 from roster.gateway.serving import mark, watch
 
@@ -39,6 +42,11 @@ def changed(path, value):
 BAD = {
     "unknown key": ("modles", {}, "modles: unknown key: did you mean 'models'"),
     "unknown key deep down": ("upstreams.up.timeouts.conect", 1.0, "conect: unknown key: did you mean 'connect'?"),
+    "unknown key of a group": ("polices", {}, "polices: unknown key: did you mean 'policies'"),
+    "unknown key deep in a group": ("keys.alice.bugdet", 1.0, "keys.alice.bugdet: unknown key: did you mean 'budget'?"),
+    "a group's own name": ("access", {"keys": {}}, "access: unknown key: what belongs to it stands at the top"),
+    "team that is none": ("keys.alice.team", "x", "keys.alice.team: there is no team 'x'"),
+    "arms of nobody": ("experiments", {"e": {"arms": {"auto": 1.0, "x": 1.0}}}, "experiments.e.arms: there is no"),
     "price missing": ("models.small.price", ..., "models.small.price: is missing"),
     "half a price": ("models.small.price", {"input": 1.0}, "models.small.price.output: is missing"),
     "price below zero": ("models.small.price.input", -1.0, "models.small.price.input"),
@@ -121,7 +129,7 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_secrets_come_from_the_environment_and_stay_hidden():
     text = yaml.safe_dump(changed("keys.alice.key", "${ALICE}-$$-end"))
     config = parse_config(text, "file", {"ALICE": "0123456789abcdef"})
-    assert config.keys["alice"].key.get_secret_value() == "0123456789abcdef-$-end"
+    assert config.access.keys["alice"].key.get_secret_value() == "0123456789abcdef-$-end"
     assert "0123456789abcdef" not in repr(config)
     with pytest.raises(RosterError) as caught:
         parse_config(text, "file", {"ALICE": "t1ny"})
@@ -210,3 +218,28 @@ def test_the_port_stays_closed_when_the_config_is_bad(tmp_path, monkeypatch):
     assert CliRunner().invoke(app, ["gateway", str(file)]).exit_code == 2
     assert not opened
     assert not (tmp_path / "gateway.db").exists()
+
+
+def parts(model):
+    """The config's model and all that it is made of."""
+    found = {model}
+    for field in model.model_fields.values():
+        waiting = [field.annotation]
+        while waiting:
+            each = waiting.pop()
+            waiting += getattr(each, "__args__", ())
+            if isinstance(each, type) and issubclass(each, pydantic.BaseModel) and each not in found:
+                found |= parts(each)
+    return found
+
+
+def test_groups_are_the_codes_and_not_the_files():
+    """The YAML of version 0.1 is read as it was, into groups of at most twelve fields."""
+    text = yaml.safe_dump(settings(URL) | {"store": "sqlite:///x.db", "log_prompts": True, "auto": "auto"})
+    config = parse_config(text, "x", {})
+    assert list(config.routing.policies) == ["auto"]
+    assert list(config.access.keys) == ["alice", "bob"]
+    assert (config.keeping.store, config.keeping.log_prompts, config.routing.auto) == ("sqlite:///x.db", True, "auto")
+    everything = parts(Config)
+    assert {Access, Routing, Keeping, Key, Model, Upstream, Limits} <= everything
+    assert {each.__name__: len(each.model_fields) for each in everything if len(each.model_fields) > 12} == {}

@@ -12,7 +12,8 @@ from gateway.test_failures import eventually
 from roster.errors import RosterError
 from roster.gateway.calls import Call, Context
 from roster.gateway.compare import compare
-from roster.gateway.config import Config, Experiment
+from roster.gateway.config import Experiment
+from roster.gateway.config_file import Config
 from roster.gateway.store import Entry, Store
 from roster.gateway.wishes import at_least, draw, understand
 from roster.lm.policy import Decision

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 from gateway.servers import on_loop, settings, whole
 from gateway.test_failures import bearer
-from roster.gateway.config import Config
+from roster.gateway.config_file import Config
 from roster.gateway.keys import NANO
 from roster.gateway.outgoing import limit_field
 

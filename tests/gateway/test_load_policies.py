@@ -8,7 +8,7 @@ import pytest
 from gateway.servers import settings
 from gateway.test_failures import eventually
 from roster.errors import RosterError
-from roster.gateway.config import Config
+from roster.gateway.config_file import Config
 from roster.gateway.policies import build_policy
 from roster.gateway.policies.workload import Queue
 from roster.lm.load.arrivals import poisson

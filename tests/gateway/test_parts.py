@@ -14,7 +14,8 @@ from gateway.servers import DATABASES, free_port, postgres, settings
 from roster.errors import RosterError
 from roster.gateway.breaker import Breaker
 from roster.gateway.calls import Call
-from roster.gateway.config import Config, Price
+from roster.gateway.config import Price
+from roster.gateway.config_file import Config
 from roster.gateway.databases import Sqlite
 from roster.gateway.policies import KINDS, build_policy
 from roster.gateway.policies.thompson import _chance_of_largest

@@ -8,7 +8,7 @@ import pytest
 from gateway.servers import Upstream, running, settings
 from gateway.test_failures import eventually, leaking
 from roster.gateway.breaker import Breaker
-from roster.gateway.config import Config
+from roster.gateway.config_file import Config
 from roster.gateway.ways import Ways
 
 ASK = [{"role": "user", "content": "count to three"}]

@@ -66,7 +66,7 @@ def create_app(gateway: Gateway) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["x-roster-id", "x-roster-model", "x-roster-policy", "x-roster-cost", "retry-after"],
         )
-    app.openapi = lambda: describe(app, bool(gateway.runtime.config.keys))  # type: ignore[method-assign]
+    app.openapi = lambda: describe(app, bool(gateway.runtime.config.access.keys))  # type: ignore[method-assign]
     return app
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from roster.errors import nearest
 from roster.gateway import strict_json
-from roster.gateway.config import Config, Upstream
+from roster.gateway.config import Upstream
+from roster.gateway.config_file import Config
 from roster.gateway.outbound import one_key_each
 from roster.gateway.upstreams import Client
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
 from roster.errors import RosterError, nearest
-from roster.gateway.config import Config
+from roster.gateway.config_file import Config
 from roster.gateway.keys import NANO
 from roster.gateway.store import Store
 
@@ -44,16 +44,16 @@ async def compare(store: Store, config: Config, name: str) -> list[Arm]:
     Raises:
         RosterError: there is no such experiment.
     """
-    known = [*config.experiments, *config.shadows]
+    known = [*config.routing.experiments, *config.routing.shadows]
     if name not in known:
         raise RosterError(f"there is no experiment or shadow {name!r}: {nearest(name, known)}")
     columns = "policy, cost, seconds, CASE WHEN outcome IN ('answered', 'cached') THEN 1.0 ELSE 0.0 END, feedback.score"
-    shadow = config.shadows.get(name)
+    shadow = config.routing.shadows.get(name)
     where = "experiment = ?" if shadow is None else "(experiment = ? OR (policy = ? AND name NOT LIKE 'shadow %'))"
     values = (name,) if shadow is None else (name, shadow.of)
     sql = f"SELECT {columns} FROM calls LEFT JOIN feedback ON feedback.call = calls.id WHERE {where}"
     rows = await store.do(lambda database: database.run(sql, *values).fetchall())
-    order = list(config.experiments[name].arms) if shadow is None else [shadow.of, shadow.policy]
+    order = list(config.routing.experiments[name].arms) if shadow is None else [shadow.of, shadow.policy]
     samples = {policy: _samples([row for row in rows if row[0] == policy]) for policy in order}
     first = samples[order[0]]
     return [

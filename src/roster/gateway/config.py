@@ -1,17 +1,15 @@
-"""The config file of the gateway, as pydantic models: what may be written, its defaults, and what must agree.
+"""The parts of the gateway's config file, as pydantic models: what may be written, and its defaults.
 
-Unknown keys are errors. How the file is read, and how errors are worded, is in `reading.py`.
+Unknown keys are errors. The file as a whole is in `config_file.py`; how it is read, and how errors are worded, in
+`reading.py`.
 Prices are in one currency of the user's choice per million tokens; times are in seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
-
-from roster.errors import nearest
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
@@ -304,97 +302,3 @@ class Cache(Strict):
 
     bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
     seconds: Seconds = 3600.0
-
-
-class Config(Strict):
-    """The whole file.
-
-    Attributes:
-        store: sqlite:///path (relative to the config file) or postgresql://...
-        policies: options of each, with its `kind`; checked by the policy itself.
-        auto: the policy that the model name `auto` stands for; needless when there is only one, or one called auto.
-        keys: by the owner's name; none here, no `admin` and none issued: everybody may ask.
-        teams: the budgets that keys share, by name.
-        admin: the key to /admin, where keys are issued and spending is shown; None: there is no /admin.
-        experiments: policies that share requests; their names may be asked for like a policy's, or stand behind `auto`.
-        shadows: policies that are tried unseen.
-        cache: the bounds of answers that are given again.
-        traces: send OpenTelemetry spans to where its own variables say.
-        allow_anonymous: must be said aloud to have no keys on an address that is not loopback.
-        log_prompts: keep the prompts' text in the store.
-    """
-
-    listen: Listen = Listen()
-    store: str = "sqlite:///gateway.db"
-    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)]
-    models: Annotated[dict[Name, Model], Field(min_length=1)]
-    policies: dict[Name, dict[str, Any]] = {}
-    auto: str | None = None
-    keys: dict[Name, Key] = {}
-    teams: dict[Name, Team] = {}
-    admin: Secret | None = None
-    experiments: dict[Name, Experiment] = {}
-    shadows: dict[Name, Shadow] = {}
-    cache: Cache = Cache()
-    traces: bool = False
-    allow_anonymous: bool = False
-    limits: Limits = Limits()
-    log_prompts: bool = False
-
-    @field_validator("store")
-    @classmethod
-    def _known_store(cls, url: str) -> str:
-        if not url.startswith(("sqlite:///", "postgresql://", "postgres://")):
-            raise ValueError("must be sqlite:///path or postgresql://user@host/database")
-        return url
-
-    @model_validator(mode="after")
-    def _agree(self) -> Config:
-        for name, model in self.models.items():
-            for upstream in model.upstreams:
-                if upstream not in self.upstreams:
-                    known = nearest(upstream, self.upstreams)
-                    raise ValueError(f"models.{name}.upstream: there is no upstream {upstream!r}: {known}")
-            if len(set(model.upstreams)) < len(model.upstreams):
-                raise ValueError(f"models.{name}.upstream: a name is given twice")
-        if both := sorted(self.models.keys() & self.policies.keys()):
-            raise ValueError(f"{both[0]!r} is the name of a model and of a policy")
-        if "auto" in self.models:
-            raise ValueError("models.auto: the name `auto` is taken by the policy")
-        named = [*self.policies, *self.experiments]
-        if self.auto is not None and self.auto not in named:
-            raise ValueError(f"auto: there is no policy {self.auto!r}: {nearest(self.auto, named)}")
-        if self.auto is not None and "auto" in self.policies and self.auto != "auto":
-            raise ValueError("auto: there is a policy called `auto` as well; rename it or leave the key out")
-        for name, key in self.keys.items():
-            if key.team is not None and key.team not in self.teams:
-                raise ValueError(f"keys.{name}.team: there is no team {key.team!r}: {nearest(key.team, self.teams)}")
-        if not self.keys and self.admin is None and not self.allow_anonymous and self.listen.host not in LOOPBACK:
-            reached = f"listen.host: {self.listen.host!r} can be reached from elsewhere and there are no keys"
-            raise ValueError(f"{reached}: add keys, or say `allow_anonymous: true`")
-        return self
-
-    @model_validator(mode="after")
-    def _experiments_agree(self) -> Config:
-        for name, experiment in self.experiments.items():
-            if name in self.models or name in self.policies or name == "auto":
-                raise ValueError(f"experiments.{name}: the name is taken")
-            _check_policies(f"experiments.{name}.arms", experiment.arms, self.policies)
-        for name, shadow in self.shadows.items():
-            if name in self.experiments:
-                raise ValueError(f"shadows.{name}: there is an experiment of this name")
-            _check_policies(f"shadows.{name}", (shadow.of, shadow.policy), self.policies)
-        return self
-
-    @property
-    def auto_policy(self) -> str | None:
-        """The name of the policy behind `auto`; None where nothing says which."""
-        if self.auto is not None or "auto" in self.policies:
-            return self.auto or "auto"
-        return next(iter(self.policies)) if len(self.policies) == 1 else None
-
-
-def _check_policies(where: str, names: Iterable[str], policies: Mapping[str, Any]) -> None:
-    for name in names:
-        if name not in policies:
-            raise ValueError(f"{where}: there is no policy {name!r}: {nearest(name, policies)}")

@@ -12,7 +12,7 @@ from typing import Any
 from roster.errors import RosterError
 from roster.gateway import virtual_keys
 from roster.gateway.answers import Answers
-from roster.gateway.config import Config
+from roster.gateway.config_file import Config
 from roster.gateway.health import LOOK_EVERY, HealthChecks
 from roster.gateway.keys import Keyring
 from roster.gateway.learning import catch_up_all
@@ -52,15 +52,15 @@ class Gateway:
         self.base = base
         self.runtime = Runtime(config, base)
         try:
-            self.store = Store(config.store, base)
+            self.store = Store(config.keeping.store, base)
         except RosterError:
             self.runtime.close()
             raise
         self.keyring = Keyring(config)
         self.rates = Rates()
         self.shadows = Shadows(self)
-        self.answers = Answers(config.cache)
-        self.traces = Traces(exporter() if config.traces else None)
+        self.answers = Answers(config.keeping.cache)
+        self.traces = Traces(exporter() if config.keeping.traces else None)
         self.metrics = Metrics()
         self.client = Client()
         self._health = HealthChecks(self.client, lambda: self.runtime)
@@ -153,8 +153,12 @@ class Gateway:
         """
         config = await asyncio.to_thread(read_config, path)
         now = self.runtime.config
-        for key in ("store", "listen", "cache", "traces"):
-            if getattr(config, key) != getattr(now, key):
+        fixed = {
+            "listen": (config.listen, now.listen),
+            **{key: (getattr(config.keeping, key), getattr(now.keeping, key)) for key in ("store", "cache", "traces")},
+        }
+        for key, (wanted, there) in fixed.items():
+            if wanted != there:
                 raise RosterError(f"{path}: {key}: cannot be changed without a restart")
         runtime = await asyncio.to_thread(Runtime, config, self.base, self.runtime)
         try:

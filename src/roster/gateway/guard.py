@@ -56,7 +56,7 @@ class Guard:
             if scope["path"].startswith("/v1"):
                 state["caller"] = self.gateway.keyring.caller(authorization)
             if scope["path"].startswith("/admin"):
-                check_admin(self.gateway.runtime.config.admin, scope["method"], authorization)
+                check_admin(self.gateway.runtime.config.access.admin, scope["method"], authorization)
             limit = self.gateway.runtime.config.limits.request_bytes
             body = await whole_body(request, receive, limit)
         except ApiError as error:

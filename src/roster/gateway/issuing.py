@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from roster.errors import RosterError
 from roster.gateway import virtual_keys
 from roster.gateway.compare import Arm, compare
-from roster.gateway.config import Config, Rules
+from roster.gateway.config import Rules
+from roster.gateway.config_file import Config
 from roster.gateway.keys import check_new
 from roster.gateway.reading import read_config, worded
 from roster.gateway.spend import Spent, spent
@@ -73,7 +74,7 @@ def comparison(path: Path, name: str) -> list[Arm]:
 
 
 def _with_store(config: Config, path: Path, work: Callable[[Store], Awaitable[Result]]) -> Result:
-    store = Store(config.store, path.resolve().parent)
+    store = Store(config.keeping.store, path.resolve().parent)
     try:
         return asyncio.run(_awaited(work(store)))
     finally:

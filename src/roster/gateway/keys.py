@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from roster.errors import RosterError, nearest
-from roster.gateway.config import Config, Rules, Secret, Team
+from roster.gateway.config import Rules, Secret, Team
+from roster.gateway.config_file import Config
 from roster.gateway.errors import ApiError
 from roster.gateway.virtual_keys import VirtualKey
 
@@ -84,9 +85,9 @@ class Keyring:
     """
 
     def __init__(self, config: Config, issued: Sequence[VirtualKey] = ()) -> None:
-        self._open = not config.keys and config.admin is None and not issued
-        teams = config.teams
-        self._callers = {digest(key): _caller(name, key, teams) for name, key in config.keys.items()}
+        self._open = not config.access.keys and config.access.admin is None and not issued
+        teams = config.access.teams
+        self._callers = {digest(key): _caller(name, key, teams) for name, key in config.access.keys.items()}
         self._issued = {bytes.fromhex(key.sha256): (key, _caller(key.name, key.rules, teams)) for key in issued}
 
     def caller(self, authorization: str | None) -> Caller:
@@ -114,11 +115,11 @@ def check_new(config: Config, name: str, rules: Rules) -> None:
     Raises:
         RosterError: the name is taken by the config, or there is no such team or model.
     """
-    if name in config.keys:
+    if name in config.access.keys:
         raise RosterError(f"there is a key called {name!r} in the config")
-    if rules.team is not None and rules.team not in config.teams:
-        raise RosterError(f"there is no team {rules.team!r}: {nearest(rules.team, config.teams)}")
-    known = {"auto", *config.models, *config.policies}
+    if rules.team is not None and rules.team not in config.access.teams:
+        raise RosterError(f"there is no team {rules.team!r}: {nearest(rules.team, config.access.teams)}")
+    known = {"auto", *config.models, *config.routing.policies}
     for model in rules.models:
         if model not in known:
             raise RosterError(f"there is no model or policy {model!r}: {nearest(model, known)}")

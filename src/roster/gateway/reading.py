@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from roster.errors import RosterError, nearest
-from roster.gateway.config import Config
+from roster.gateway.config_file import Config
 
 _REFERENCE = re.compile(r"\$(?:\$|\{([^}]*)\}|)")
 _LARGEST = 4 * 1024 * 1024
@@ -100,7 +100,10 @@ def _filled(value: Any, where: str, at: tuple[str, ...], environment: Mapping[st
 def worded(error: ValidationError, model: type[BaseModel]) -> str:
     """The first of pydantic's complaints in one line, with the nearest known key; never the value that was given."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    at = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    loc = first["loc"]
+    if loc and loc[0] in getattr(model, "groups", {}):  # whose name does not stand in the file
+        loc = loc[1:]
+    at = ".".join(str(part) for part in loc if part != "[key]")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         unknown = str(first["loc"][-1])
@@ -120,8 +123,9 @@ def _fields(model: type[BaseModel], at: tuple[int | str, ...]) -> list[str]:
             found = found.model_fields[str(part)].annotation
         else:
             found = _value_type(found)
-    known = getattr(found, "model_fields", None)
-    return list(known) if known else []
+    groups = getattr(found, "groups", {})
+    known = [key for key in getattr(found, "model_fields", None) or [] if key not in groups]
+    return known + [key for group in groups.values() for key in group.model_fields]
 
 
 def _value_type(annotation: Any) -> Any:

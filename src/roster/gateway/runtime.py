@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from roster.errors import RosterError
-from roster.gateway.config import Config
+from roster.gateway.config_file import Config
 from roster.gateway.counting import read_tokenizer
 from roster.gateway.learning import Learner
 from roster.gateway.policies import build_policy
@@ -35,7 +35,7 @@ class Runtime:
             if model.tokenizer is not None
         }
         try:
-            for name, options in config.policies.items():
+            for name, options in config.routing.policies.items():
                 self.learners[name] = Learner(partial(build_policy, name, options, config.models, base))
         except RosterError:
             self.close()

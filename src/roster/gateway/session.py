@@ -317,7 +317,7 @@ class Session:
         """
         call = None
         if leg is not None:
-            prompt = self.asked.prompt if self.runtime.config.log_prompts else None
+            prompt = self.asked.prompt if self.runtime.config.keeping.log_prompts else None
             usage = leg.usage
             call = Call(
                 self.id, self.caller.name, self.policy, leg.target.name, leg.decision, self.cost,

@@ -34,7 +34,7 @@ class Shadows:
 
     def follow(self, policy: str | None, asked: Asked) -> None:
         """A request of a policy has been answered."""
-        for name, shadow in self._gateway.runtime.config.shadows.items():
+        for name, shadow in self._gateway.runtime.config.routing.shadows.items():
             if policy == shadow.of and random.random() < shadow.share and self._under_way < AT_ONCE:
                 self._under_way += 1
                 self._gateway.spawn(self._ask(name, shadow, asked))

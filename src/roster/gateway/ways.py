@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Set
 
 from roster.gateway.breaker import Breaker
-from roster.gateway.config import Config
+from roster.gateway.config_file import Config
 from roster.gateway.outbound import one_key_each
 from roster.gateway.upstreams import Target
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from roster.errors import nearest
 from roster.gateway import prices
-from roster.gateway.config import Config, Experiment, Model
+from roster.gateway.config import Experiment, Model
+from roster.gateway.config_file import Config
 from roster.gateway.errors import ApiError
 from roster.lm.policy import Decision, Policy
 
@@ -56,16 +57,16 @@ def understand(name: str, config: Config, key: str) -> Wish:
 
 def names(config: Config) -> list[str]:
     """All that a request may give as its model, thresholds aside."""
-    auto = ["auto"] if config.auto_policy is not None else []
-    return list(dict.fromkeys([*auto, *config.experiments, *config.policies, *config.models]))
+    auto = ["auto"] if config.routing.auto_policy is not None else []
+    return list(dict.fromkeys([*auto, *config.routing.experiments, *config.routing.policies, *config.models]))
 
 
 def _named(name: str, config: Config, key: str) -> Wish | None:
-    if name == "auto" and config.auto_policy is not None:
-        name = config.auto_policy
-    if name in config.experiments:
-        return Wish(draw(name, config.experiments[name], key), experiment=name)
-    return Wish(name) if name in config.policies else None
+    if name == "auto" and config.routing.auto_policy is not None:
+        name = config.routing.auto_policy
+    if name in config.routing.experiments:
+        return Wish(draw(name, config.routing.experiments[name], key), experiment=name)
+    return Wish(name) if name in config.routing.policies else None
 
 
 def _fraction(text: str) -> float | None:
