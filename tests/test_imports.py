@@ -26,7 +26,7 @@ LATE = {
 }
 # A room may import those of lower floors; rooms of one floor may import each other (modules never in a circle).
 FLOORS = [
-    {"errors", "files", "header", "context", "prompts", "route", "positions"},
+    {"errors", "files", "header", "context", "options", "prompts", "route", "positions"},
     {"router", "score", "select", "balance", "experts", "dispatch", "pocket", "saving", "tensors", "reporting"},
     {"library", "routed", "lm"},
     {"adapters", "auto", "moe", "recipes", "analyze"},

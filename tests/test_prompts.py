@@ -236,3 +236,17 @@ def test_folders_that_say_nothing_of_templates_are_of_raw_text(mixture):
             assert not load(mixture).roster.template
     finally:
         (mixture / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_eval_writes_and_shows_answers(mixture, tokenizer, tmp_path):
+    rows = [{"messages": CHAT, "answer": "never said"}, {"prompt": "hello", "answer": None}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = ("eval", mixture, "--data", tmp_path / "rows.jsonl", "--max-new-tokens", 5)
+    told = succeed(*asked, "--out", tmp_path / "said.jsonl", "--show", 2)
+    first, second = [json.loads(line) for line in (tmp_path / "said.jsonl").read_text().splitlines()]
+    assert first["said"]["mixture"] == said(mixture, rendered(tokenizer, CHAT))
+    assert first["right"] == {"mixture": False, "base": False}
+    assert second["right"]["base"], "without an answer the base's own is the measure"
+    assert "never said" in told
+    assert "(as the base answers)" in told
+    assert "--base-too" in refuse(*asked, "--no-base-too")

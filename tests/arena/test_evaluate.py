@@ -1,4 +1,4 @@
-"""Figures of the arena: intervals against SciPy, paired differences, the verdict's words."""
+"""Figures of the arena: intervals against SciPy, paired differences."""
 
 import numpy as np
 import pytest

@@ -31,7 +31,7 @@ class Contender:
     Attributes:
         name: the recipe's slug, or a baseline's name.
         label: what tables say.
-        kind: "baseline", "bound" or "recipe".
+        kind: "baseline", "reference" (needs more than the folder), "bound" or "recipe".
         trains: what had to be trained, in words.
         note: what a reader should know.
         make: the model, from the arena's base; detached again afterwards.
@@ -41,7 +41,7 @@ class Contender:
 
     name: str
     label: str
-    kind: Literal["baseline", "bound", "recipe"]
+    kind: Literal["baseline", "reference", "bound", "recipe"]
     trains: str
     note: str
     make: Callable[[Arena], Any]
@@ -126,7 +126,7 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender("random", "Random routing", "baseline", "nothing", "one expert per token and layer", _random),
     Contender("uniform", "Uniform mixing", "baseline", "nothing", "every update at 1/E", _alone(HELD_IN)),
     Contender("merged", "Merged to rank 8", "baseline", "nothing", "mean update, in the base's weights", _merged),
-    Contender("multitask", "Multi-task LoRA", "baseline", "a LoRA on all data", "as large as all experts", _multitask),
+    Contender("multitask", "Multi-task LoRA", "reference", "a LoRA on all data", "as large as all experts", _multitask),
     _recipe(
         "oracle", "Oracle by task", "nothing", "is told the skill; of two, the first", kind="bound", task=_first_part
     ),

@@ -107,7 +107,7 @@ def _tokens(rendering: Rendering, prompt: Prompt, name: str) -> list[int]:
     return row
 
 
-def wilson(correct: int, total: int) -> tuple[float, float]:
+def wilson(correct: float, total: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of a share (Wilson, 1927)."""
     if total == 0:
         return 0.0, 1.0
@@ -118,7 +118,7 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     return max(0.0, center - half), min(1.0, center + half)
 
 
-def paired_difference(a_N: Sequence[bool], b_N: Sequence[bool], seed: int = 0) -> tuple[float, float, float]:
+def paired_difference(a_N: Sequence[float], b_N: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
     """(mean, low, high) of a - b over the same examples, with a 95 % bootstrap interval (2,000 resamples)."""
     difference_N = np.asarray(a_N, dtype=float) - np.asarray(b_N, dtype=float)
     picks = np.random.default_rng(seed).integers(0, len(difference_N), size=(2000, len(difference_N)))

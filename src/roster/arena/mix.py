@@ -29,12 +29,13 @@ from roster.api import trace
 from roster.arena.contenders import CONTENDERS, Contender, single_experts
 from roster.arena.evaluate import answers
 from roster.arena.report import write_report
-from roster.arena.summary import accuracy_by_group, per_skill, print_table, verdict
-from roster.arena.timing import relative_time
+from roster.arena.summary import accuracy_by_group, per_skill, print_table, verdicts
+from roster.arena.timing import BATCH, plain_copy, relative_time
 from roster.errors import RosterError, nearest
 from roster.files import write_whole
 from roster.library import Library
 from roster.pocket.skills import COMPOSED, HELD_IN, UNSEEN, Example, examples, is_correct
+from roster.prompts import Rendering
 from roster.routed.becoming import detach
 
 GROUPS = {"held-in": HELD_IN, "unseen": UNSEEN, "composed": COMPOSED}
@@ -109,7 +110,7 @@ class Arena:
             tasks = [contender.task(each) for each in self.asked] if contender.task is not None else None
             entry = Entry(contender, self.answer(model, self.asked, contender.label, tasks))
             entry.extra_parameters = contender.extra_parameters(model, self.base)
-            entry.time_ratio = None if contender.name == "base" else relative_time(model, self, contender)
+            entry.time_ratio = None if contender.name == "base" else self._time(model, contender)
             if contender.kind == "recipe":
                 entry.agreement = self._agreement(model, contender)
                 if contender.traced:
@@ -118,6 +119,13 @@ class Arena:
         finally:
             if hasattr(model, "roster"):
                 detach(model)
+
+    def _time(self, model: Any, contender: Contender) -> float:
+        asked = self.asked[:: max(1, len(self.asked) // BATCH)][:BATCH]
+        inputs: dict[str, Any] = dict(Rendering(self.tokenizer).inputs([each.prompt for each in asked]))
+        if contender.task is not None:
+            inputs["tasks"] = [contender.task(each) for each in asked]
+        return relative_time(model, plain_copy(model) if hasattr(model, "roster") else self.base, inputs)
 
     def _agreement(self, model: Any, contender: Contender) -> float:
         """Over prompts and answers of held-in skills."""
@@ -220,7 +228,7 @@ def run(contenders: Sequence[Contender], count: int, seed: int, console: Console
         "matrix": matrix,
         "per_skill": per_skill(arena.entries, asked, [skill for skills in GROUPS.values() for skill in skills]),
         "heatmaps": arena.heatmaps,
-        "verdict": verdict(arena.entries, asked, list(GROUPS)),
+        "verdict": verdicts(arena.entries, asked, list(GROUPS)),
     }
 
 

@@ -30,6 +30,7 @@ _NONE = "–"
 KINDS = {
     "recipe": ("Recipes", "what this comparison is about"),
     "baseline": ("Baselines", "what a recipe has to beat to be worth its trouble"),
+    "reference": ("References", "what needs everybody's data, and a new training for every new skill"),
     "bound": ("Bounds", "reference limits, not methods to choose from"),
 }
 """Kinds of method, in the order in which the page lists them."""

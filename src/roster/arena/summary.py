@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from roster.arena.evaluate import paired_difference, wilson
+from roster.arena.evaluate import wilson
+from roster.arena.verdict import Standing, verdict
 from roster.pocket.skills import Example
 
 if TYPE_CHECKING:
@@ -36,52 +37,24 @@ def per_skill(entries: Mapping[str, Entry], asked: Sequence[Example], skills: Se
     return {"rows": [entry.contender.label for entry in entries.values()], "columns": list(skills), "values": values}
 
 
-def verdict(entries: Mapping[str, Entry], asked: Sequence[Example], groups: Sequence[str]) -> list[str]:
-    """Whether routing was worth it: per group, the best recipe against the best baseline, on the same examples.
+def verdicts(entries: Mapping[str, Entry], asked: Sequence[Example], groups: Sequence[str]) -> list[str]:
+    """What routing gains over what the same folder gives without it: first on the first group, then on the others.
 
-    Recipes that are told the task of every prompt compete with the oracle, not here.
+    Recipes that are told the task of every prompt compete with the oracle, not with routers.
     """
-    entries = {n: each for n, each in entries.items() if each.contender.kind != "recipe" or not each.contender.task}
-    sentences, wins = [], []
+    sentences = []
     for group in groups:
-        share = {
-            name: [good for good, each in zip(entry.right, asked, strict=True) if each.group == group]
-            for name, entry in entries.items()
-        }
-        best = {
-            kind: max(
-                (name for name, entry in entries.items() if entry.contender.kind == kind),
-                key=lambda name: sum(share[name]),
-                default=None,
+        standings = [
+            Standing(
+                name,
+                entry.contender.label,
+                "bound" if entry.contender.kind == "recipe" and entry.contender.task else entry.contender.kind,
+                [float(good) for good, each in zip(entry.right, asked, strict=True) if each.group == group],
             )
-            for kind in ("recipe", "baseline")
-        }
-        if best["recipe"] is None or best["baseline"] is None:
-            continue
-        sentence, won = _compare(group, entries[best["recipe"]], entries[best["baseline"]], share)
-        sentences.append(sentence)
-        wins += [group] * won
-    if not sentences:
-        return ["Only baselines were run, so there is nothing to say about routing."]
-    if not wins:
-        return ["Routing was not worth it here: no recipe beats the best baseline beyond doubt.", *sentences]
-    return [f"Routing was worth it on {' and '.join(wins)} skills.", *sentences]
-
-
-def _compare(group: str, recipe: Entry, baseline: Entry, share: Mapping[str, list[bool]]) -> tuple[str, bool]:
-    ours, theirs = share[recipe.contender.name], share[baseline.contender.name]
-    mean, low, high = paired_difference(ours, theirs)
-    relation = "beats" if low > 0 else "loses to" if high < 0 else "cannot be told from"
-    sentence = (
-        f"On {group} skills the best recipe, {recipe.contender.label} ({_share(ours)}), {relation} the best baseline, "
-        f"{baseline.contender.label} ({_share(theirs)}): a difference of {mean * 100:+.1f} points "
-        f"(95 % interval {low * 100:+.1f} to {high * 100:+.1f}, {len(ours)} prompts)."
-    )
-    return sentence, low > 0
-
-
-def _share(right: Sequence[bool]) -> str:
-    return f"{sum(right) / len(right):.0%}"
+            for name, entry in entries.items()
+        ]
+        sentences += verdict(standings, f" on {group} prompts")
+    return list(dict.fromkeys(sentences))
 
 
 def print_table(result: Mapping[str, Any], console: Console) -> None:

@@ -18,6 +18,7 @@ from roster.cli import (
     attack,
     build,
     convert,
+    compare,
     demo,
     evaluate,
     experts,
@@ -30,6 +31,7 @@ from roster.cli import (
     pocket,
     serve,
     smol,
+    train,
 )
 from roster.cli.common import complain
 from roster.errors import RosterError
@@ -62,12 +64,14 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(build.build)
+app.command()(compare.compare)
 app.command("eval")(evaluate.evaluate)
 app.command()(generate.generate)
 app.command()(generate.inspect)
 app.add_typer(experts.app, name="experts")
 app.command()(methods.methods)
 app.command()(demo.demo)
+app.add_typer(train.app, name="train")
 app.add_typer(lm.app, name="lm")
 app.add_typer(moe.app, name="moe")
 app.add_typer(pocket.app, name="pocket")

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from roster.cli.common import MixtureBase, console, parse_options, quiet, table
+from roster.cli.common import MixtureBase, console, quiet, table
 from roster.errors import RosterError
+from roster.options import parse_options
 from roster.prompts import Rendering
 
 

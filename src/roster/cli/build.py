@@ -14,9 +14,9 @@ from roster.cli.common import (
     complain,
     dtype_argument,
     experts_folder,
-    parse_options,
     quiet,
 )
+from roster.options import parse_options
 
 
 def build(
@@ -91,7 +91,7 @@ def build(
     except KeyboardInterrupt:
         complain(f"{out} was not written; run the same command again to go on from the last checkpoint", code=130)
     for line in _losses(record):
-        typer.echo(line)
+        typer.echo(line, err=True)
     typer.echo(f"wrote {out}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,22 +84,6 @@ def dtype_argument(dtype: str | None) -> dict[str, str]:
 
 def _show(message: Warning | str, *_: Any, **__: Any) -> None:
     console(stderr=True).print(f"note: {message}", markup=False, highlight=False, soft_wrap=True)
-
-
-def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """`["top_k=2", "experts=vectors"]` -> `{"top_k": 2, "experts": "vectors"}`; values are JSON where they can be."""
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise RosterError(f"--option takes name=value, not {pair!r}")
-        if name in options:
-            raise RosterError(f"--option {name} is given twice")
-        try:
-            options[name] = json.loads(text)
-        except json.JSONDecodeError:
-            options[name] = text
-    return options
 
 
 def open_mixture(folder: str, base: str | None, template: bool | None = None, dtype: str | None = None) -> Any:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roster.cli.common import parse_options, quiet
+from roster.cli.common import quiet
 from roster.cli.writing import Progress, place
 from roster.errors import RosterError, nearest
+from roster.options import parse_options
 
 if TYPE_CHECKING:
     from roster.weights import Plan

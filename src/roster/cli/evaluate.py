@@ -21,6 +21,7 @@ from roster.cli.common import (
     table,
 )
 from roster.errors import RosterError, nearest
+from roster.files import write_whole
 from roster.prompts import words
 
 if TYPE_CHECKING:
@@ -40,9 +41,13 @@ def evaluate(
     dtype: DtypeOption = None,
     base: MixtureBase = None,
     base_too: Annotated[bool, typer.Option(help="Also measure the base alone.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Write every answer, as JSONL.")] = None,
+    show: Annotated[int, typer.Option(min=0, help="Prompts to show with the answers.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a saved mixture, and its base beside it, on prompts with known answers: share of exact matches.
+
+    A row with `"answer": null` asks for the base's own answer.
 
     \b
     Examples:
@@ -50,17 +55,19 @@ def evaluate(
       roster pocket data --split test --count 2 > test.jsonl
       roster eval my-mixture --data test.jsonl
       roster eval my-mixture --data test.jsonl --no-base-too --json
+      roster eval my-mixture --data test.jsonl --out answers.jsonl --show 5
     """
     from roster.analyze.statistics import empty
     from roster.arena.evaluate import check_lengths
+    from roster.arena.side_by_side import print_answers
     from roster.routed.becoming import detach
     from roster.train.data import numbered_rows
 
     numbered = numbered_rows(data)
     rows = list(numbered.values())
     for number, row in numbered.items():
-        if row.answer is None:
-            raise RosterError(f"{data}, line {number}: there is no answer to compare with")
+        if row.answer is None and not base_too:
+            raise RosterError(f"{data}, line {number}: no answer is given, so that the base's is asked for: --base-too")
     model = open_mixture(folder, base, template, dtype)
     names = [f"{data}, line {number}: the prompt" for number in numbered]
     check_lengths(model, model.roster.rendering, [row.asked for row in rows], max_new_tokens, names)
@@ -69,23 +76,45 @@ def evaluate(
     tokenizer = model.roster.rendering
     with progress_bar() as bars:
 
-        def answer(name: str, model: Any, **kwargs: Any) -> tuple[list[bool], list[Tally]]:
+        def answer(name: str, model: Any, **kwargs: Any) -> tuple[list[str], list[Tally]]:
             bar = bars.add_task(name, total=len(rows))
             kwargs |= {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
             return _answer(model, tokenizer, rows, lambda count: bars.advance(bar, count), **kwargs)
 
-        right, tallies = answer("mixture", model, tasks=told)
+        said: dict[str, list[str]] = {}
+        said["mixture"], tallies = answer("mixture", model, tasks=told)
         entropy = sum(tallies, empty(len(model.roster.experts))).mean_entropy
         # JSON has no nan: no entropy where no token had an expert.
         result["entropy"] = None if math.isnan(entropy) else entropy
-        result["mixture"] = _shares(rows, right)
         if base_too:
-            right, _ = answer("base", detach(model))
-            result["base"] = _shares(rows, right)
+            said["base"], _ = answer("base", detach(model))
+    wanted = [said["base"][at] if row.answer is None else row.answer for at, row in enumerate(rows)]
+    right = {
+        side: [one.strip() == want.strip() for one, want in zip(told, wanted, strict=True)]
+        for side, told in said.items()
+    }
+    result |= {side: _shares(rows, hits) for side, hits in right.items()}
+    if out is not None:
+        write_whole(out, _lines(rows, said, right).encode("utf-8", "backslashreplace"))
     if as_json:
         typer.echo(json.dumps(result, indent=1))
     else:
         _print(result)
+        scores = {side: [float(hit) for hit in hits] for side, hits in right.items()}
+        print_answers(rows, said, scores, console(), show)
+
+
+def _lines(rows: Sequence[Row], said: dict[str, list[str]], right: dict[str, list[bool]]) -> str:
+    """A line a row: what was asked and wanted, what was said, and whether that is right."""
+    lines = [
+        {
+            **row.model_dump(exclude_none=True),
+            "said": {side: told[at] for side, told in said.items()},
+            "right": {side: hits[at] for side, hits in right.items()},
+        }
+        for at, row in enumerate(rows)
+    ]
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
 def _tasks(mixture: Any, numbered: dict[int, Row], asked: bool | None, data: str) -> list[str | None] | None:
@@ -114,15 +143,15 @@ def _answer(
     tasks: Sequence[str | None] | None = None,
     batch_size: int,
     max_new_tokens: int,
-) -> tuple[list[bool], list[Tally]]:
-    """(whether each answer is right, tallies of the routes); traced batch by batch, so that memory stays bounded."""
+) -> tuple[list[str], list[Tally]]:
+    """(the answers, tallies of the routes); traced batch by batch, so that memory stays bounded."""
     from contextlib import nullcontext
 
     from roster.api import trace
     from roster.arena.evaluate import answers
 
     tallies: list[Tally] = []
-    right = [False] * len(rows)
+    said = [""] * len(rows)
     order = sorted(range(len(rows)), key=lambda at: len(words(rows[at].asked)))
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
@@ -137,10 +166,10 @@ def _answer(
                 progress=advance,
             )
         for at, text in zip(batch, texts, strict=True):
-            right[at] = text.strip() == (rows[at].answer or "").strip()
+            said[at] = text
         if routes is not None:
             tallies += routes.layer_tallies().values()
-    return right, tallies
+    return said, tallies
 
 
 def _shares(rows: Sequence[Row], right: Sequence[bool]) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from roster.cli.boards import app as boards
-from roster.cli.common import console, parse_options
+from roster.cli.common import console
 from roster.cli.lm_recipes import recipes_for
 from roster.errors import RosterError
+from roster.options import parse_options
 
 if TYPE_CHECKING:
     from roster.recipes import Recipe

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roster.cli.common import parse_options
 from roster.cli.writing import Progress, place
 from roster.errors import RosterError
+from roster.options import parse_options
 
 if TYPE_CHECKING:
     from roster.merge import MergeConfig

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from roster.cli.common import parse_options, quiet
+from roster.cli.common import quiet
 from roster.errors import RosterError
+from roster.options import parse_options
 
 app = typer.Typer(no_args_is_help=True, help="Mixtures of feed-forward blocks: make, adopt and export them.")
 

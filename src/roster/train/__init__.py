@@ -2,6 +2,7 @@
 
 from roster.train.build import build
 from roster.train.data import Row, read_rows
+from roster.train.expert import Lesson, train_expert
 from roster.train.fit import Settings, fit
 
-__all__ = ["Row", "Settings", "build", "fit", "read_rows"]
+__all__ = ["Lesson", "Row", "Settings", "build", "fit", "read_rows", "train_expert"]

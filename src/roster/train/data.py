@@ -5,6 +5,7 @@ Shape legend: B rows of a batch, S tokens of its longest row.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,6 +58,11 @@ class Row(pydantic.BaseModel, extra="forbid", strict=True):
     def asked(self) -> Prompt:
         """The prompt, whichever way it was given."""
         return self.prompt if self.prompt is not None else self.messages or []
+
+
+def digest_of(rows: Sequence[Row]) -> str:
+    """SHA-256 of all rows in their order."""
+    return hashlib.sha256("\n".join(row.model_dump_json() for row in rows).encode()).hexdigest()
 
 
 def read_rows(path: str | Path) -> list[Row]:

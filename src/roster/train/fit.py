@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 from roster.errors import RosterError
 from roster.prompts import Rendering
 from roster.train.data import Encoded, Row, collate
+from roster.train.progress import Told
 from roster.train.trainer import Advance, RoutedTrainer, last_checkpoint
 
 
@@ -29,7 +30,7 @@ class Settings:
         learning_rate: peak of a linear schedule with a tenth of warm-up.
         seed: of the order of the rows, and of what the recipe draws.
         save_every: steps between checkpoints.
-        progress: whether to show a progress bar.
+        progress: whether to tell on standard error how far it is.
     """
 
     steps: int = 200
@@ -80,7 +81,7 @@ def fit(
         args=_arguments(folder, settings),
         train_dataset=data,
         data_collator=partial(collate, pad=rendering.pad_token_id),
-        callbacks=[Advance()],
+        callbacks=[Advance(), *([Told()] if settings.progress else [])],
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(folder)
@@ -109,7 +110,7 @@ def _arguments(folder: Path, settings: Settings) -> TrainingArguments:
         seed=settings.seed,
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=not settings.progress,
+        disable_tqdm=True,
         remove_unused_columns=False,
         report_to=[],
     )

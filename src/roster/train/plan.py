@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from torch import nn
 from roster.errors import RosterError
 from roster.files import write_whole
 from roster.library import Library, digest, fingerprint
-from roster.train.data import Row
+from roster.train.data import Row, digest_of
 from roster.train.fit import Settings
 
 PLAN = "plan.json"
@@ -32,14 +31,13 @@ def plan_of(
     template: str,
 ) -> dict[str, Any]:
     """All that decides how a training goes, as JSON."""
-    lines = "\n".join(row.model_dump_json() for row in rows)
     return {
         "recipe": recipe,
         "options": dict(options),
         "base": digest(fingerprint(base)),
         "experts": {name: adapter.weights_hash for name, adapter in library.items()},
         "chat template": template,
-        "data": hashlib.sha256(lines.encode()).hexdigest(),
+        "data": digest_of(rows),
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("progress", "save_every")},
     }
 

@@ -29,7 +29,7 @@ class Advance(TrainerCallback):
         advance(model, (state.global_step + 1) / max(state.max_steps, 1))
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end, or None."""
-    whole = [p for p in folder.glob("checkpoint-*") if (p / MANIFEST).exists() and (p / _STATE).exists()]
+def last_checkpoint(folder: Path, weights: str = MANIFEST) -> Path | None:
+    """The newest checkpoint that was written to its end, or None; `weights` is the file that stands for the model."""
+    whole = [p for p in folder.glob("checkpoint-*") if (p / weights).exists() and (p / _STATE).exists()]
     return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)

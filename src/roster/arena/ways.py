@@ -1,0 +1,154 @@
+"""Ways to use a folder of adapters: without routing, told the task, and by any recipe or saved mixture.
+
+A way is a name and a function that makes a model from the comparison's base, on which everything is attached in place;
+the comparison takes it off again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from roster.adapters.attach import attach
+from roster.adapters.manifest import MixtureManifest
+from roster.adapters.merging import merge_experts
+from roster.errors import RosterError
+from roster.folders import load_folder
+from roster.library import Library
+from roster.options import parse_options
+from roster.prompts import Rendering
+from roster.recipes import RECIPES, Recipe, check_needs, find
+from roster.routed.becoming import detach
+from roster.saving import read_manifest
+from roster.train.data import Row
+
+if TYPE_CHECKING:
+    from roster.arena.compare import Comparison
+
+CHOSEN_ON = 48
+"""Prompts on which the best single adapter is chosen."""
+_NEEDS = {
+    "tasks": "the task of each prompt",
+    "examples": "example prompts on the cards",
+    "gates": "each adapter's own data",
+    "training": "pooled data of all adapters",
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to use the folder.
+
+    Attributes:
+        name, label: as in tables.
+        kind: see `roster.arena.verdict.Standing`.
+        needs: what it needs beside the folder, in words.
+        make: the model; the base itself, something attached to it, or a model of its own.
+        told: whether the model is told the task of each prompt.
+    """
+
+    name: str
+    label: str
+    kind: Literal["baseline", "recipe", "reference", "bound"]
+    needs: str
+    make: Callable[[Comparison], Any]
+    told: bool = False
+
+
+def ways_of(library: Library, rows: Sequence[Row], recipes: Sequence[str], mixtures: Sequence[Path]) -> list[Way]:
+    """Every way that a comparison tries, the base first.
+
+    Args:
+        library: the experts.
+        rows: what is asked; without tasks that an expert's card names there is no oracle.
+        recipes: names, with options as in `lora-tle:embed=hidden`; `auto` is among them where it is known.
+        mixtures: folders that `roster build` wrote, for recipes that have to be trained.
+
+    Raises:
+        RosterError: an unknown recipe or option, one that must be trained first, or nothing to compare.
+    """
+    found = [
+        Way("base", "Base alone", "baseline", "nothing", lambda comparison: comparison.base),
+        Way("best-single", "Best single adapter", "baseline", "prompts with answers, to choose by", best_single),
+        Way("uniform", "Uniform mixing", "baseline", "nothing", lambda c: attached(c, find("uniform"))),
+        Way("merged", "Merged adapters", "baseline", "nothing", merged),
+    ]
+    tasks = {adapter.card.task for adapter in library.values()}
+    if any(row.task in tasks for row in rows):
+        oracle = find("oracle")
+        found.append(Way("oracle", "Oracle by task", "bound", _NEEDS["tasks"], lambda c: attached(c, oracle), True))
+    auto = ["auto"] if "auto" in RECIPES else []
+    routed = [_of_recipe(name, library) for name in dict.fromkeys([*auto, *recipes])]
+    routed += [_of_folder(folder) for folder in mixtures]
+    if not routed:
+        raise RosterError("which routers? give --recipe NAME (see `roster methods`), or --mixture FOLDER")
+    return found + routed
+
+
+def attached(comparison: Comparison, recipe: Recipe, options: dict[str, Any] | None = None) -> Any:
+    """The whole folder under a recipe."""
+    given = {"recipe": recipe.slug, "options": options, "tokenizer": comparison.rendering}
+    return attach(comparison.base, comparison.library, recipe(options), **given)
+
+
+def alone(comparison: Comparison, name: str) -> Any:
+    """One adapter of the folder, on every prompt."""
+    library = Library({name: comparison.library[name]})
+    return attach(comparison.base, library, find("uniform")(), recipe="uniform")
+
+
+def best_single(comparison: Comparison) -> Any:
+    """The adapter that answers best alone, on a sample of the prompts themselves: a choice that flatters it."""
+    answered = [row for row in comparison.rows if row.answer is not None] or list(comparison.rows)
+    step = max(1, -(-len(answered) // CHOSEN_ON))
+    sample = answered[::step]
+    model = attached(comparison, find("named"))
+    try:
+        scores = {
+            name: sum(comparison.score(sample, comparison.tell(model, sample, f"alone: {name}", [name] * len(sample))))
+            for name in comparison.library.names
+        }
+    finally:
+        detach(model)
+    return alone(comparison, max(scores, key=scores.__getitem__))
+
+
+def merged(comparison: Comparison) -> Any:
+    """The mean update, cut to the largest rank of one adapter and folded into a copy of the base."""
+    model = attached(comparison, find("uniform"))
+    ranks = (update.A_RD.shape[0] for adapter in comparison.library.values() for update in adapter.modules.values())
+    try:
+        return merge_experts(model, rank=max(ranks)).plain_model()
+    finally:
+        detach(model)
+
+
+def _of_recipe(text: str, library: Library) -> Way:
+    name, _, pairs = text.partition(":")
+    recipe = find(name)
+    if recipe.kind != "mixture":
+        raise RosterError(f"recipe {name!r} does not route among adapters (it is of kind {recipe.kind!r})")
+    options = parse_options([pair for pair in pairs.split(",") if pair])
+    recipe(options)
+    if "training" in recipe.needs:
+        raise RosterError(f"recipe {name!r} has to be trained: `roster build` it, and give its folder by --mixture")
+    check_needs(recipe, library)
+    needs = ", ".join(_NEEDS[each] for each in recipe.needs) or "nothing"
+    told = "tasks" in recipe.needs
+    return Way(text, text, "bound" if told else "recipe", needs, lambda c: attached(c, recipe, options), told)
+
+
+def _of_folder(folder: Path) -> Way:
+    recipe = find(read_manifest(folder, MixtureManifest).recipe)
+    needs = ", ".join(_NEEDS[each] for each in recipe.needs) or "nothing"
+
+    def make(comparison: Comparison) -> Any:
+        model = load_folder(folder, base=comparison.base)
+        rendering: Rendering = comparison.rendering
+        model.roster.tokenizer, model.roster.template = rendering.tokenizer, rendering.template
+        return model
+
+    told = "tasks" in recipe.needs
+    return Way(folder.name, f"{folder.name} ({recipe.slug})", "bound" if told else "recipe", needs, make, told)

@@ -1,0 +1,81 @@
+"""`roster train expert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from roster.cli.common import DtypeOption, TemplateOption, complain, dtype_argument, quiet
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def about() -> None:
+    """From data to an expert: train adapters, which `roster build` puts to work together."""
+
+
+@app.command("expert")
+def expert(
+    base: Annotated[str, typer.Argument(help="A model folder, a name on the Hugging Face hub, or `pocket`.")],
+    data: Annotated[Path, typer.Argument(help="JSONL with prompt (or messages) and answer.")],
+    out: Annotated[Path, typer.Option(help="The adapter's folder; its name is the expert's.")],
+    task: Annotated[str | None, typer.Option(help="What it is for, in a word; by default the folder's name.")] = None,
+    description: Annotated[str, typer.Option(help="The same in a sentence.")] = "",
+    rank: Annotated[int, typer.Option(min=1, help="Of the update.")] = 16,
+    alpha: Annotated[
+        int | None, typer.Option(min=1, help="Its scale is alpha / rank; by default twice the rank.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="A layer that gets an update (q_proj); repeatable; by default all linear ones."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Times that the rows are read, at most.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    held_out: Annotated[float, typer.Option(help="Share of the rows that decides when to stop.")] = 0.1,
+    patience: Annotated[int, typer.Option(min=1, help="Looks at them without improvement before it stops.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    template: TemplateOption = None,
+    dtype: DtypeOption = None,
+) -> None:
+    """Train one expert, a LoRA adapter in PEFT's format with its card, on prompts and answers.
+
+    The tokenizer's chat template is used where there is one, the loss counts the answers only, and a training that is
+    interrupted goes on from its last checkpoint when the same command is run again.
+
+    \b
+    Examples:
+      roster pocket data --skill reverse --count 40 > reverse.jsonl
+      roster train expert pocket reverse.jsonl --out my-adapters/reverse --epochs 1
+      roster experts list my-adapters
+    """
+    from roster.library import Card
+    from roster.train import Lesson, read_rows, train_expert
+
+    lesson = Lesson(
+        rank=rank,
+        alpha=alpha or 2 * rank,
+        targets=tuple(target) if target else "all-linear",
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        held_out=held_out,
+        patience=patience,
+        seed=seed,
+    )
+    rows = read_rows(data)
+    card = Card(task=task or out.resolve().name, description=description)
+    quiet()
+    try:
+        record = train_expert(
+            base, rows, out, lesson=lesson, card=card, template=template is not False, **dtype_argument(dtype)
+        )
+    except KeyboardInterrupt:
+        complain(f"{out} was not written; run the same command again to go on from the last checkpoint", code=130)
+    loss = record["best_held_out_loss"]
+    held = "" if loss is None else f", held-out loss {loss}"
+    typer.echo(f"{record['steps']} steps on {record['learned']} rows{held}", err=True)
+    typer.echo(f"wrote {out}")
