@@ -223,3 +223,10 @@ def test_bad_sampling(more, message, arrow):
 
 def test_bad_contender():
     assert "did you mean 'arrow-mbc'" in refuse("demo", "--methods", "arow-mbc", "--out", "report")
+
+
+def test_missing_examples_name_card_and_field_before_a_base_is_looked_for(experts):
+    edit(experts / "sort" / CARD, examples=[])
+    message = build(experts, router="lora-tle", base="./nowhere")
+    assert f"{experts / 'sort' / CARD}" in message
+    assert 'the field "examples"' in message

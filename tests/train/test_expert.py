@@ -15,7 +15,9 @@ from roster.routed.base import load_base
 from roster.train import Lesson, Row, train_expert
 from roster.train import expert as module
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*", "ignore:.*base_model_name_or_path.*")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*pin_memory.*", "ignore:.*is_gradient_checkpointing.*"
+)  # PEFT asks for it
 ROWS = [Row(prompt=f"say {n % 5}", answer="abc") for n in range(24)]
 QUICK = Lesson(rank=4, alpha=8, epochs=2, batch_size=4, learning_rate=3e-2, looks=2)
 
@@ -54,7 +56,8 @@ def test_the_card_says_what_a_router_and_a_reader_need(base, trained):
     assert card.base_hash == digest(fingerprint(load_base(base)[0]))
     assert len(card.examples) == 20
     assert set(card.examples) <= {row.prompt for row in ROWS}
-    assert str(base) not in (out / "adapter_config.json").read_text(), "no path of this machine"
+    texts = [path.read_text() for path in out.iterdir() if path.suffix != ".safetensors"]
+    assert not any(str(base) in text for text in texts), "no path of this machine"
     assert not out.with_name("abc.training").exists()
 
 
@@ -103,7 +106,7 @@ def test_in_bfloat16_the_adapter_itself_is_float32(base, tmp_path):
 @pytest.mark.parametrize(
     ("rows", "lesson", "message"),
     [
-        ([*ROWS, Row(prompt="x", answer=None)], {}, "has no answer to learn"),
+        ([*ROWS, Row(prompt="x", answer=None)], {}, "row 25 of the data has no answer to learn"),
         ([Row(prompt="x" * 3000, answer="y")], {}, "the model's context holds"),
         (ROWS, {"targets": ("q_porj",)}, "targets do not fit"),
     ],

@@ -37,6 +37,7 @@ class Contender:
         make: the model, from the arena's base; detached again afterwards.
         task: the task that an example names, for models that route by task.
         traced: whether the report shows its token heat maps.
+        by_part: whether `task` is asked anew for each part of a two-part prompt, whose answers are then joined.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Contender:
     make: Callable[[Arena], Any]
     task: Callable[[Example], str | None] | None = None
     traced: bool = False
+    by_part: bool = False
 
     def extra_parameters(self, model: Any, base: Any) -> int:
         """Numbers beyond the base's."""
@@ -129,6 +131,16 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender("multitask", "Multi-task LoRA", "reference", "a LoRA on all data", "as large as all experts", _multitask),
     _recipe(
         "oracle", "Oracle by task", "nothing", "is told the skill; of two, the first", kind="bound", task=_first_part
+    ),
+    _recipe(
+        "oracle",
+        "Oracle by part",
+        "nothing",
+        "the same, and each of two parts is answered by its own expert: two answers, joined",
+        name="oracle-by-part",
+        kind="bound",
+        task=_first_part,
+        by_part=True,
     ),
     _recipe("arrow-mbc", "Arrow", "nothing", "top 3 per token and layer", traced=True),
     _recipe("lora-tle", "Token-level adaptation", "nothing", "compares the text to the cards' examples"),

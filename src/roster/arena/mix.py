@@ -34,7 +34,7 @@ from roster.arena.timing import BATCH, plain_copy, relative_time
 from roster.errors import RosterError, nearest
 from roster.files import write_whole
 from roster.library import Library
-from roster.pocket.skills import COMPOSED, HELD_IN, UNSEEN, Example, examples, is_correct
+from roster.pocket.skills import COMPOSED, HELD_IN, JOIN, UNSEEN, Example, examples, is_correct
 from roster.prompts import Rendering
 from roster.routed.becoming import detach
 
@@ -87,6 +87,13 @@ class Arena:
         self, model: Any, asked: Sequence[Example], what: str, tasks: Sequence[str | None] | None = None
     ) -> list[bool]:
         """Whether a model answers each example right."""
+        told = self.tell(model, asked, what, tasks)
+        return [is_correct(each, text) for each, text in zip(asked, told, strict=True)]
+
+    def tell(
+        self, model: Any, asked: Sequence[Example], what: str, tasks: Sequence[str | None] | None = None
+    ) -> list[str]:
+        """What a model answers to each example."""
         bar = self.progress.add_task(what, total=len(asked))
         start = time.monotonic()
         told = answers(
@@ -101,14 +108,31 @@ class Arena:
         if not self.progress.console.is_terminal:  # a pipe or a file shows no bars
             line = f"{what}: {len(asked)} prompts, {time.monotonic() - start:.1f} s"
             self.progress.console.print(line, markup=False, highlight=False)
-        return [is_correct(each, text) for each, text in zip(asked, told, strict=True)]
+        return told
+
+    def by_part(self, model: Any, what: str) -> list[bool]:
+        """The same where the expert of each part is on duty in a pass of its own and gives that part of the answer."""
+        told = []
+        for at in (0, 1):
+            tasks = [each.parts[min(at, len(each.parts) - 1)] if each.parts else None for each in self.asked]
+            told.append(self.tell(model, self.asked, f"{what}, part {at + 1}", tasks))
+        joined = [
+            first if len(each.parts) < 2 else first.split(JOIN)[0].strip() + JOIN + second.split(JOIN)[-1].strip()
+            for each, first, second in zip(self.asked, *told, strict=True)
+        ]
+        return [is_correct(each, text) for each, text in zip(self.asked, joined, strict=True)]
 
     def enter(self, contender: Contender) -> None:
         """Runs one contender and leaves the base plain again."""
         model = contender.make(self)
         try:
             tasks = [contender.task(each) for each in self.asked] if contender.task is not None else None
-            entry = Entry(contender, self.answer(model, self.asked, contender.label, tasks))
+            right = (
+                self.by_part(model, contender.label)
+                if contender.by_part
+                else self.answer(model, self.asked, contender.label, tasks)
+            )
+            entry = Entry(contender, right)
             entry.extra_parameters = contender.extra_parameters(model, self.base)
             entry.time_ratio = None if contender.name == "base" else self._time(model, contender)
             if contender.kind == "recipe":

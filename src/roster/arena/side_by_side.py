@@ -20,7 +20,7 @@ _SHORT = 70
 def print_comparison(result: Mapping[str, Any], console: Console) -> None:
     """The verdict first, then the table."""
     for sentence in result["verdict"]:
-        console.print(sentence, markup=False, highlight=False)
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     made = Table(title="Right answers, % [95 % interval]", title_justify="left")
     made.add_column("", overflow="fold")
     for group in result["groups"]:

@@ -4,7 +4,8 @@
 - *unseen*: no expert exists, but most are relatives of a held-in skill: the same operation on characters or in
   wordings that no expert met, or a close variant of it;
 - *composed*: two held-in skills in one prompt, both answers wanted in order, ``reverse: abcd & sort: dbca =``
-  ``dcba & abcd``. Who routes a whole sequence at once cannot win these; who routes each token can.
+  ``dcba & abcd``. One expert for the whole sequence cannot win these: it answers its own part and copies or spoils the
+  other. Each part's expert, asked alone, answers its part.
 
 A prompt ends in ``=``; the answer follows at once, then the end of the sequence. Everything is drawn from fixed
 seeds, the same on every machine. How texts are split is in ``contents``, what is right in ``operations``.
@@ -28,6 +29,8 @@ SHORT_LENGTHS = ((3, 4), (4, 5), (5, 6))
 """The same for the operations that are hardest to learn."""
 WORD_LENGTHS = ((2, 2), (3, 3), (4, 4))
 """The same for texts of words: how many words."""
+JOIN = " & "
+"""Stands between the parts of a prompt, and of its answer."""
 TRIES = 50
 """How often a draw that came before in the same call is drawn again before it is accepted."""
 
@@ -253,7 +256,7 @@ def two_part(rng: Random, split: str, parts: Sequence[Skill], level: int, wordin
         wording, mine = divmod(wording, len(part.wordings))
         asked.append(part.ask(rng, split, lengths[level - 1], mine))
     questions, answers = zip(*asked, strict=True)
-    return " & ".join(questions) + " =", " & ".join(answers)
+    return JOIN.join(questions) + " =", JOIN.join(answers)
 
 
 def examples(skill: str, split: str, count: int, seed: int = 0) -> list[Example]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from roster.prompts import Prompt, Rendering
 from roster.smol.skills import Question
 
 NEW_TOKENS = 24
@@ -14,7 +15,7 @@ NEW_TOKENS = 24
 
 
 @torch.no_grad()
-def answers(model: Any, tokenizer: Any, chats: Sequence[list[dict[str, str]]], batch: int = 40) -> list[str]:
+def answers(model: Any, tokenizer: Any, chats: Sequence[Prompt], batch: int = 40) -> list[str]:
     """The model's greedy answer to each chat.
 
     Args:
@@ -23,14 +24,10 @@ def answers(model: Any, tokenizer: Any, chats: Sequence[list[dict[str, str]]], b
         chats: messages in transformers' form.
         batch: chats at a time.
     """
-    tokenizer.padding_side, found = "left", []
+    rendering, found = Rendering(tokenizer), []
     for start in range(0, len(chats), batch):
-        texts = [
-            tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-            for chat in chats[start : start + batch]
-        ]
-        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
-        made = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        inputs = rendering.inputs(chats[start : start + batch])
+        made = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=rendering.pad_token_id)
         found += tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [each.strip() for each in found]
 

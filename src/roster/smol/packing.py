@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from roster.prompts import Rendering
 from roster.smol.skills import Question
 
 
@@ -51,12 +52,8 @@ class Packed:
 
 def rows(tokenizer: Any, questions: Sequence[Question]) -> list[tuple[list[int], list[int]]]:
     """Each question's prompt through the chat template, and its answer with the end of the turn, as token ids."""
-    prompts = [
-        tokenizer.apply_chat_template(each.messages, tokenize=False, add_generation_prompt=True) for each in questions
-    ]
-    asked = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-    told = tokenizer([each.answer for each in questions], add_special_tokens=False)["input_ids"]
-    return [(prompt, [*answer, tokenizer.eos_token_id]) for prompt, answer in zip(asked, told, strict=True)]
+    rendering = Rendering(tokenizer)
+    return [rendering.pair(each.messages, each.answer) for each in questions]
 
 
 def pack(pairs: Sequence[tuple[list[int], list[int]]]) -> Packed:

@@ -13,6 +13,7 @@ from random import Random
 
 from roster.errors import RosterError, nearest
 from roster.pocket.contents import digest
+from roster.prompts import Message
 from roster.smol import items
 from roster.smol.items import Items, Source
 
@@ -78,7 +79,7 @@ class Question:
     answer: str
 
     @property
-    def messages(self) -> list[dict[str, str]]:
+    def messages(self) -> list[Message]:
         """The prompt as a chat of one turn."""
         return [{"role": "user", "content": self.prompt}]
 

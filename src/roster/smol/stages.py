@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from roster.library.card import Card
 from roster.pocket.record import Record
+from roster.prompts import Rendering
 from roster.saving import writing
 from roster.smol import BASE_NAME
 from roster.smol.answers import accuracy
@@ -26,13 +27,18 @@ MEASURED = 40
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
-def card(skill: str) -> Card:
-    """What is told about an adapter beside its weights; its examples are prompts of the training split."""
+def card(skill: str, template: str | None = None) -> Card:
+    """What is told about an adapter beside its weights; its examples are prompts of the training split.
+
+    Args:
+        skill: that it was trained for.
+        template: digest of the chat template that it was trained with.
+    """
     prompts = [each.prompt for each in questions(skill, "train", CARD_PROMPTS, seed=1)]
-    return Card(task=skill, description=SKILLS[skill].description, examples=prompts, base=BASE_NAME)
+    return Card(task=skill, description=SKILLS[skill].description, examples=prompts, base=BASE_NAME, template=template)
 
 
-def save(model: Any, folder: Path, skill: str, shape: Shape) -> None:
+def save(model: Any, folder: Path, about: Card, shape: Shape) -> None:
     """Write the adapter in PEFT's format, in bfloat16, with its card: whole or not at all."""
     from peft import get_peft_model_state_dict
 
@@ -46,7 +52,7 @@ def save(model: Any, folder: Path, skill: str, shape: Shape) -> None:
             json.dumps(config | {"base_model_name_or_path": BASE_NAME, "inference_mode": True}, indent=1, default=str)
             + "\n"
         )
-        card(skill).write(unfinished)
+        about.write(unfinished)
 
 
 def measure(model: Any, tokenizer: Any, skill: str) -> dict[str, float]:
@@ -73,7 +79,7 @@ def make_adapter(
             if each.requires_grad:
                 each.data = each.data.to(torch.bfloat16).to(each.dtype)
         scores = measure(model, tokenizer, skill)
-        save(model, out / skill, skill, SHAPES[skill])
+        save(model, out / skill, card(skill, Rendering(tokenizer).digest), SHAPES[skill])
     finally:
         model.unload()
     record.note("adapters", skill, {**asdict(SHAPES[skill]), **how, "known": scores["train"], "unseen": scores["test"]})

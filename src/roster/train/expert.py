@@ -7,6 +7,7 @@ The adapter is written in PEFT's format with its card, whole or not at all.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,16 +18,16 @@ from typing import Any
 
 import peft
 import torch
+from torch.utils.data import Subset
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from roster.errors import RosterError
-from roster.library import Card, digest, fingerprint, read_adapter
+from roster.library import Card, digest, fingerprint, read_adapter, write_adapter
 from roster.library.config import CONFIG
 from roster.library.reading import WEIGHTS
 from roster.prompts import Rendering
 from roster.routed.base import finding, load_base, load_tokenizer
-from roster.saving import writing
 from roster.train.data import Encoded, Row, collate, digest_of
 from roster.train.plan import scratch_folder
 from roster.train.progress import Told
@@ -107,33 +108,32 @@ def train_expert(
     out = Path(os.path.abspath(out))
     if out.exists() and any(out.iterdir()) and not (out / CONFIG).exists():
         raise RosterError(f"{str(out)!r} is not empty and not an adapter; choose another folder")
-    learned, held = split(rows, lesson)
     tokenizer = load_tokenizer(base, **finding(kwargs))
     if tokenizer is None:
         raise RosterError(f"there is no tokenizer beside {str(base)!r}, which training needs")
     rendering = Rendering(tokenizer, template)
     model, name = load_base(base, **kwargs)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    data = [Encoded(each, rendering, limit) if each else None for each in (learned, held)]
+    data, (learned, held) = Encoded(rows, rendering, limit), split(len(rows), lesson)
     base_hash = digest(fingerprint(model))
-    examples = [row.asked for row in learned[:: max(1, len(learned) // EXAMPLES)][:EXAMPLES]]
+    examples = [rows[at].asked for at in learned[:: max(1, len(learned) // EXAMPLES)][:EXAMPLES]]
     about = {"examples": examples, "base": name, "base_hash": base_hash, "template": rendering.digest}
     card = (card or Card(task=out.name)).model_copy(update=about)
     plan = {"base": base_hash, "data": digest_of(rows), "chat template": rendering.digest, "lesson": asdict(lesson)}
     with scratch_folder(out.with_name(out.name + ".training"), plan) as scratch:
         adapted = adapt(model, lesson)
-        record = _fit(adapted, data, rendering, scratch, lesson)
-        _write(adapted, out, card)
+        record = _fit(adapted, Subset(data, learned), Subset(data, held), rendering.pad_token_id, scratch, lesson)
+        _write(adapted, out, card, scratch / "adapter")
     return {"lesson": asdict(lesson), "learned": len(learned), "held_out": len(held), **record}
 
 
-def split(rows: Sequence[Row], lesson: Lesson) -> tuple[list[Row], list[Row]]:
-    """(rows to learn, rows held out), by the lesson's seed; of fewer than 10 rows none is held out."""
-    order = list(range(len(rows)))
+def split(count: int, lesson: Lesson) -> tuple[list[int], list[int]]:
+    """Places of (rows to learn, rows held out), by the lesson's seed; of fewer than 10 rows none is held out."""
+    order = list(range(count))
     Random(lesson.seed).shuffle(order)
-    count = 0 if len(rows) < _FEWEST or not lesson.held_out else max(1, round(lesson.held_out * len(rows)))
-    held = set(order[:count])
-    return [row for at, row in enumerate(rows) if at not in held], [row for at, row in enumerate(rows) if at in held]
+    few = count < _FEWEST or not lesson.held_out
+    kept = 0 if few else min(count - 1, max(1, round(lesson.held_out * count)))
+    return sorted(order[kept:]), sorted(order[:kept])
 
 
 def adapt(model: Any, lesson: Lesson) -> Any:
@@ -147,17 +147,18 @@ def adapt(model: Any, lesson: Lesson) -> Any:
         raise RosterError(f"the adapter's targets do not fit this base: {str(error).splitlines()[0]}") from None
 
 
-def _fit(adapted: Any, data: Sequence[Any], rendering: Rendering, folder: Path, lesson: Lesson) -> dict[str, Any]:
-    learned, held = data
+def _fit(
+    adapted: Any, learned: Subset[Any], held: Subset[Any], pad: int, folder: Path, lesson: Lesson
+) -> dict[str, Any]:
     per_epoch = -(-len(learned) // lesson.batch_size)
     every = max(1, per_epoch // lesson.looks)
-    stop = [EarlyStoppingCallback(lesson.patience)] if held is not None else []
+    stop = [EarlyStoppingCallback(lesson.patience)] if len(held) else []
     trainer = Trainer(
         model=adapted,
-        args=_arguments(folder, lesson, per_epoch * lesson.epochs, every, held is not None),
+        args=_arguments(folder, lesson, per_epoch * lesson.epochs, every, len(held) > 0),
         train_dataset=learned,
-        eval_dataset=held,
-        data_collator=partial(collate, pad=rendering.pad_token_id),
+        eval_dataset=held if len(held) else None,
+        data_collator=partial(collate, pad=pad),
         callbacks=[Told(), *stop],
     )
     trainer.remove_callback(PrinterCallback)
@@ -183,6 +184,7 @@ def _arguments(folder: Path, lesson: Lesson, steps: int, every: int, held: bool)
         save_steps=every,
         save_total_limit=2,
         load_best_model_at_end=held,
+        restore_callback_states_from_checkpoint=held,  # the patience that is used up, too
         metric_for_best_model="eval_loss" if held else None,
         seed=lesson.seed,
         use_cpu=not torch.cuda.is_available(),
@@ -194,10 +196,9 @@ def _arguments(folder: Path, lesson: Lesson, steps: int, every: int, held: bool)
     )
 
 
-def _write(adapted: Any, out: Path, card: Card) -> None:
-    adapted.peft_config["default"].base_model_name_or_path = card.base  # never a path of this machine
-    with writing(out) as folder:
-        adapted.save_pretrained(folder, save_embedding_layers=False)
-        card.write(folder)
-        weights_hash = read_adapter(folder).weights_hash
-        card.model_copy(update={"weights_hash": weights_hash}).write(folder)
+def _write(adapted: Any, out: Path, card: Card, scratch: Path) -> None:
+    """Writes the adapter as the library does, without the path of the base that PEFT puts into its config."""
+    adapted.save_pretrained(scratch, save_embedding_layers=False)
+    made = read_adapter(scratch)
+    config = dataclasses.replace(made.config, base_model_name_or_path=card.base or "")
+    write_adapter(out.parent, dataclasses.replace(made, name=out.name, card=card, config=config), overwrite=True)
