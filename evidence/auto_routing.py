@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from evidence.auto_ground import Ground, States
-from roster.auto.calibration import Calibration
-from roster.auto.choosing import FOLDS, Tried, best, try_all, validated
-from roster.auto.classes import Classes, fit, held_out
+from roster.auto.calibration import Calibration, lead
+from roster.auto.choosing import FOLDS, Tried, best, fitted, try_all, validated
+from roster.auto.classes import Classes, held_out
 from roster.auto.generic import GENERIC
 from roster.auto.wordings import folds
 
@@ -62,8 +62,9 @@ class _Data:
     def right(self, classes: Classes, calibration: Calibration, name: str, at: int) -> dict[str, float]:
         """Shares of a group: right choices, right choices that were also believed, and prompts left to the base."""
         states_NPD, skills = self.groups[name]
-        best_N, class_N = classes.scores(states_NPD[:, at]).max(1)
-        believed_N = best_N >= calibration.threshold
+        scores_NM = classes.scores(states_NPD[:, at])
+        best_N, class_N = scores_NM[:, :-1].max(1)
+        believed_N = (lead(scores_NM) >= calibration.threshold) & (best_N >= calibration.floor)
         left = 1 - float(believed_N.float().mean())
         if name in ("nobody", "close"):
             return {"left": left}
@@ -77,7 +78,7 @@ class _Data:
 
 def _rung(data: _Data, tried: Tried) -> dict[str, Any]:
     at = data.places.index(tried.place)
-    classes = fit(data.known_NPD[:, at], data.class_N, len(data.skills), tried.whiten)
+    classes = fitted(data.known_NPD[:, at], data.class_N, data.general_GPD[:, at], tried.whiten)
     shares = {name: data.right(classes, tried.calibration, name, at) for name in data.groups}
     return {
         "block": tried.place[0],
@@ -99,7 +100,7 @@ def _with_fewer(data: _Data, chosen: Tried, count: int) -> dict[str, Any]:
     class_N, features_NF = data.class_N[kept], data.known_NPD[kept, at]
     fold_N = folds(class_N.tolist(), [data.prompts[each] for each in kept], FOLDS)
     calibration, _ = validated(features_NF, class_N, fold_N, data.general_GPD[:, at], chosen.whiten)
-    classes = fit(features_NF, class_N, len(data.skills), chosen.whiten)
+    classes = fitted(features_NF, class_N, data.general_GPD[:, at], chosen.whiten)
     return {name: data.right(classes, calibration, name, at) for name in data.groups}
 
 
@@ -117,12 +118,12 @@ def decision_time(classes: int = MANY, width: int = 576) -> float:
 
     judge, index = Judge(classes), torch.arange(classes)
     generator = torch.Generator().manual_seed(0)
-    means_CF = torch.nn.functional.normalize(torch.randn(classes, width, generator=generator), dim=1)
+    means_MF = torch.nn.functional.normalize(torch.randn(classes + 1, width, generator=generator), dim=1)
     none = torch.zeros(0, dtype=torch.long)
     judge.learn(
         Knowledge(
-            none, torch.tensor([1, 0]), torch.zeros(width), torch.eye(width), means_CF, index, index,
-            torch.zeros(0, width).half(), none, none, torch.zeros(0, width).half(), torch.tensor([0.1, 0.2, 1.0]),
+            none, torch.tensor([1, 0]), torch.zeros(width), torch.eye(width), means_MF, index, index,
+            torch.zeros(0, width).half(), none, none, torch.zeros(0, width).half(), torch.tensor([0.1, 0.0, 0.2, 1.0]),
         )
     )  # fmt: skip
     features_BF = torch.randn(1, width, generator=generator)
@@ -138,7 +139,7 @@ def fit_time(classes: int = 1500, examples: int = 20, width: int = 576) -> float
     general_GF = torch.randn(64, width, generator=generator).half()
     started = time.perf_counter()
     validated(features_NF, class_N, [at % FOLDS for at in range(len(class_N))], general_GF, True)
-    fit(features_NF, class_N, classes, True)
+    fitted(features_NF, class_N, general_GF, True)
     return round(time.perf_counter() - started, 2)
 
 

@@ -67,11 +67,16 @@ def test_the_temperature_makes_the_classes_likely_and_the_threshold_keeps_its_pr
     loss = F.cross_entropy(scores_NC / temperature, class_N)
     assert loss < F.cross_entropy(scores_NC / (temperature * 1.5), class_N)
     assert loss < F.cross_entropy(scores_NC / (temperature / 1.5), class_N)
-    near_GC = torch.randn(50, 5, generator=generator) * 0.1 + 0.1
-    found = calibrate(scores_NC, class_N, near_GC, None)
+    nobody_N1 = torch.zeros(500, 1)
+    scores_NM = torch.cat([scores_NC, nobody_N1], 1)
+    near_GM = torch.cat([torch.randn(50, 5, generator=generator) * 0.1 + 0.1, torch.zeros(50, 1)], 1)
+    found = calibrate(scores_NM, class_N, near_GM, None)
     assert found.false_abstention <= FALSE_ABSTENTION + 1e-6
-    far = calibrate(scores_NC, class_N, near_GC - 2, None)
-    assert far.threshold < found.threshold, "where nobody's prompts lie far away there is room for both sides"
+    assert found.threshold > 0
+    far = calibrate(
+        scores_NM + F.pad(torch.ones(500, 5), (0, 1)), class_N, near_GM - F.pad(torch.ones(50, 5), (0, 1)), None
+    )
+    assert far.threshold == 0, "where nobody's prompts lie far away, the line is where the nearest mean draws it"
     assert far.general_abstention == 1.0
     assert far.false_abstention == 0.0
     assert far.accuracy == pytest.approx(float((scores_NC.argmax(1) == class_N).float().mean()))

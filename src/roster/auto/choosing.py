@@ -4,7 +4,7 @@ Whole wordings are held out where an adapter's examples have several (`roster.au
 share of held-out examples that go to their own adapter plus the share of general prompts that are left to the base.
 Among places as good, an earlier block wins: the pass over a prompt ends there.
 
-Shape legend: N examples, G general prompts, P places, D width, C classes.
+Shape legend: N examples, G general prompts, X both, P places, D width, C classes, M = C + 1 with nobody's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from roster.auto.calibration import Calibration, calibrate
-from roster.auto.classes import fit, held_out
+from roster.auto.classes import Classes, fit, held_out
 from roster.auto.features import Place
 
 FOLDS = 5
@@ -75,8 +75,21 @@ def validated(
     whiten: bool,
     share: float | None = None,
 ) -> tuple[Calibration, Tensor]:
-    """What cross-validation finds, and the held-out scores [N, C] behind it."""
-    count = int(class_N.max()) + 1
-    scores_NC, _ = held_out(features_NF, class_N, fold_N, count, whiten)
-    general_GC = fit(features_NF, class_N, count, whiten).scores(general_GF) if len(general_GF) else torch.zeros(0, 1)
-    return calibrate(scores_NC, class_N, general_GC, share), scores_NC
+    """What cross-validation finds, and the held-out scores [N, C] of the adapters' classes behind it."""
+    all_XF, class_X, count = with_nobody(features_NF, class_N, general_GF)
+    fold_X = [*fold_N, *(at % FOLDS for at in range(len(general_GF)))]
+    scores_XM, _ = held_out(all_XF, class_X, fold_X, count, whiten)
+    scores_NM, general_GM = scores_XM[: len(class_N)], scores_XM[len(class_N) :]
+    return calibrate(scores_NM, class_N, general_GM, share), scores_NM[:, :-1]
+
+
+def fitted(features_NF: Tensor, class_N: Tensor, general_GF: Tensor, whiten: bool) -> Classes:
+    """The classifier, with nobody's class last."""
+    return fit(*with_nobody(features_NF, class_N, general_GF), whiten)
+
+
+def with_nobody(features_NF: Tensor, class_N: Tensor, general_GF: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Features and classes with the general prompts as the last class, and how many classes there are then."""
+    nobody = int(class_N.max()) + 1
+    class_X = torch.cat([class_N, class_N.new_full((len(general_GF),), nobody)])
+    return torch.cat([features_NF, general_GF]), class_X, nobody + 1

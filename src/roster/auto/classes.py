@@ -6,7 +6,8 @@ c is the mean of the class means. Plain: W = 1. Whitened: W W' = S^(-1) with S t
 Ledoit and Wolf's rule (2004); the nearest mean then is linear discriminant analysis, with the cosine in place of the
 distance, so that one threshold serves for prompts of every length. Features that vary from item to item within every
 class count little, and those that tell classes apart count much: of twenty examples each, it makes far more than plain
-means do (docs/results/auto.md). A new class brings its mean and touches no other.
+means do (docs/results/auto.md). A new class brings its mean and touches no other. General prompts are a class, too:
+nobody's, which by convention is the last.
 
 Shape legend: N examples, F features, C classes.
 """
@@ -53,12 +54,11 @@ def fit(features_NF: Tensor, class_N: Tensor, count: int, whiten: bool) -> Class
 
     Args:
         features_NF: of the examples.
-        class_N: of each; those with -1 count in no class.
+        class_N: of each.
         count: C; every class needs an example.
         whiten: whether to whiten.
     """
-    known_N = class_N >= 0
-    features_NF, class_N = features_NF[known_N].float(), class_N[known_N]
+    features_NF = features_NF.float()
     means_CF = class_means(features_NF, class_N, count)
     center_F = means_CF.mean(0)
     whiten_FF = whitening(features_NF - means_CF[class_N]) if whiten else None
@@ -98,7 +98,7 @@ def held_out(
     """Scores of each example by a classifier that has not seen its fold, [N, C], and which have one, [N].
 
     A class whose examples are all in one fold keeps those for itself: its examples are then scored by a mean that has
-    seen them, and are marked as not held out. Examples of no class (-1) are held out always.
+    seen them, and are marked as not held out.
     """
     fold_of_N = torch.as_tensor(list(fold_N))
     scores_NC = torch.zeros(len(class_N), count)
@@ -106,8 +106,8 @@ def held_out(
     for fold in sorted(set(fold_of_N.tolist())):
         test_N = fold_of_N == fold
         train_N = ~test_N
-        seen_C = torch.bincount(class_N[train_N & (class_N >= 0)], minlength=count) > 0
-        alone_N = test_N & (class_N >= 0) & ~seen_C[class_N.clamp_min(0)]
+        seen_C = torch.bincount(class_N[train_N], minlength=count) > 0
+        alone_N = test_N & ~seen_C[class_N]
         out_N &= ~alone_N
         fitted = fit(features_NF[train_N | alone_N], class_N[train_N | alone_N], count, whiten)
         scores_NC[test_N] = fitted.scores(features_NF[test_N])

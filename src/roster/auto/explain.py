@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from roster.auto.calibration import lead
 from roster.auto.classes import placed
 from roster.auto.judge import Judge, Knowledge
 from roster.context import Context
@@ -24,7 +25,7 @@ class Ranked:
     Attributes:
         expert: who stands for it.
         others: adapters that its examples cannot tell from that one.
-        probability: calibrated, among all classes.
+        probability: calibrated, among all classes and nobody.
         cosine: of the prompt with the class's mean.
     """
 
@@ -42,14 +43,19 @@ class Explanation:
         weights: of the experts on duty; empty where the base answers alone.
         ranking: every class, the best first.
         nearest: (expert, example, cosine) of the nearest examples.
-        threshold: the lowest cosine that is believed.
+        nobody: the probability that the prompt is nobody's.
+        lead: by how much the best adapter's cosine is above nobody's.
+        threshold, floor: the smallest lead and the lowest cosine that are believed.
         block, pooling: what is read.
     """
 
     weights: dict[str, float]
     ranking: tuple[Ranked, ...]
     nearest: tuple[tuple[str, str, float], ...]
+    nobody: float
+    lead: float
     threshold: float
+    floor: float
     block: int
     pooling: str
 
@@ -57,13 +63,18 @@ class Explanation:
     def why(self) -> str:
         """The decision in one sentence."""
         best = self.ranking[0]
+        if not self.weights and best.cosine < self.floor:
+            return (
+                f"nobody: the nearest adapter, {best.expert}, has a cosine of {best.cosine:.2f}, below "
+                f"{self.floor:.2f}; the base answers alone"
+            )
         if not self.weights:
             return (
-                f"nobody: the nearest adapter, {best.expert}, has a cosine of {best.cosine:.2f}, below the "
-                f"threshold of {self.threshold:.2f}; the base answers alone"
+                f"nobody: the nearest adapter, {best.expert}, is {self.lead:+.2f} from general prompts, below the "
+                f"threshold of {self.threshold:+.2f}; the base answers alone"
             )
         share = " and ".join(f"{name} ({weight:.0%})" for name, weight in self.weights.items())
-        return f"{share}: a cosine of {best.cosine:.2f}, above the threshold of {self.threshold:.2f}"
+        return f"{share}: nearer than general prompts by {self.lead:.2f}, where {self.threshold:.2f} is asked"
 
 
 @torch.no_grad()
@@ -84,24 +95,27 @@ def explain(model: Any, prompt: Prompt) -> Explanation:
     ids_BS = torch.tensor([mixture.rendering.ids(prompt)], device=model.device)
     context = Context(*ids_BS.shape, input_ids_BS=ids_BS)
     features_BF = judge.features(prompt_states(model, context, {"input_ids": ids_BS}, judge.blocks), context)
-    scores_BC, known = judge.scores(features_BF), judge.knowledge
-    expert_BK, weight_BK = judge.decide(scores_BC).unbind(1)
+    scores_BM, known = judge.scores(features_BF), judge.knowledge
+    expert_BK, weight_BK = judge.decide(scores_BM).unbind(1)
     pairs = zip(expert_BK[0].long().tolist(), weight_BK[0].tolist(), strict=True)
-    temperature, threshold, _ = known.limits_3.tolist()
-    chance_C = (scores_BC[0] / temperature).softmax(0).tolist()
+    temperature, threshold, floor, _ = known.limits_4.tolist()
+    chance_M = (scores_BM[0] / temperature).softmax(0).tolist()
     members: dict[int, list[str]] = {}
     for name, number in zip(mixture.experts, known.class_E.tolist(), strict=True):
         members.setdefault(number, []).append(name)
     ranking = []
-    for number in scores_BC[0].argsort(descending=True).tolist():
+    for number in scores_BM[0, :-1].argsort(descending=True).tolist():
         stands = mixture.experts[int(known.expert_C[number])]
         others = tuple(name for name in members[number] if name != stands)
-        ranking.append(Ranked(stands, others, chance_C[number], float(scores_BC[0, number])))
+        ranking.append(Ranked(stands, others, chance_M[number], float(scores_BM[0, number])))
     return Explanation(
         weights={mixture.experts[expert]: weight for expert, weight in pairs if weight > 0},
         ranking=tuple(ranking),
         nearest=_nearest(mixture, known, features_BF),
+        nobody=chance_M[-1],
+        lead=float(lead(scores_BM)[0]),
         threshold=threshold,
+        floor=floor,
         block=int(known.place_2[0]),
         pooling=judge.pooling,
     )

@@ -19,8 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from roster.auto.calibration import Calibration
-from roster.auto.choosing import FOLDS, Tried, best, try_all, validated
-from roster.auto.classes import Classes, fit
+from roster.auto.choosing import FOLDS, Tried, best, fitted, try_all, validated
+from roster.auto.classes import Classes
 from roster.auto.duels import champions
 from roster.auto.features import POOLINGS, Place, features_of
 from roster.auto.generic import GENERIC
@@ -113,22 +113,22 @@ def learn(model: Any, library: Library, rendering: Rendering, settings: Settings
         place_2=torch.tensor([chosen.place[0], list(POOLINGS).index(chosen.place[1])]),
         center_F=classes.center_F,
         whiten_FF=torch.ones(1, 1) if classes.whiten_FF is None else classes.whiten_FF,
-        means_CF=classes.means_CF,
+        means_MF=classes.means_CF,
         expert_C=expert_C,
         class_E=class_E,
         example_NF=features_NF,
         expert_N=examples.expert_N[kept_N],
         index_N=examples.index_N[kept_N],
         general_GF=general_GF,
-        limits_3=limits(calibration, settings),
+        limits_4=limits(calibration, settings),
     )
     return knowledge, tried
 
 
 def limits(calibration: Calibration, settings: Settings) -> Tensor:
-    """What the judge keeps of a calibration: temperature, threshold, margin."""
-    threshold = calibration.threshold if settings.abstain else -2.0  # below any cosine
-    return torch.tensor([calibration.temperature, threshold, calibration.margin])
+    """What the judge keeps of a calibration: temperature, threshold, floor, margin."""
+    believed = (calibration.threshold, calibration.floor) if settings.abstain else (-3.0, -3.0)  # below any cosine
+    return torch.tensor([calibration.temperature, *believed, calibration.margin])
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _settled(read: _Read, whiten: bool, settings: Settings) -> tuple[Tensor, Cla
     if len(set(joined.tolist())) < len(joined):
         class_E = joined[class_E]
         class_N, calibration, _ = judged(class_E)
-    return class_E, fit(read.features_NF, class_N, int(class_E.max()) + 1, whiten), calibration
+    return class_E, fitted(read.features_NF, class_N, read.general_GF, whiten), calibration
 
 
 @contextmanager

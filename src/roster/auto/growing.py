@@ -3,7 +3,8 @@
 The base reads the new adapter's examples and nobody else's. Center and whitening stay as they were, so that every
 prompt keeps its cosines to all other adapters; what changes is whether the new one comes first, and the calibration.
 
-Shape legend: N examples, F features, C classes, E experts, P = 1 place.
+Shape legend: N examples, F features, C classes, M = C + 1 with nobody's, X examples and general
+prompts, E experts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from roster.adapters.attach import attach
 from roster.adapters.writing import current_adapters
-from roster.auto.choosing import FOLDS, validated
+from roster.auto.choosing import FOLDS, validated, with_nobody
 from roster.auto.classes import class_means
 from roster.auto.duels import champion
 from roster.auto.features import features_of
@@ -60,7 +61,7 @@ def add(model: Any, adapter: Adapter) -> Any:
     library = written(plain, library, rendering)
     prompts = library[adapter.name].card.examples
     place = (int(known.place_2[0]), mixture.head.pooling)
-    device = known.means_CF.device
+    device = known.means_MF.device
     features_NF = features_of(plain, rendering, known.header_H, prompts, [place])[:, 0].to(device)
     count = len(prompts)
     new = torch.full((count,), len(old), device=device)
@@ -146,9 +147,10 @@ def _settled(
 ) -> Knowledge:
     """Means, champions and calibration anew; center and whitening as they were."""
     class_N, count = known.class_N, int(known.class_E.max()) + 1
-    z_CF = class_means(known.example_NF.float(), class_N, count) - known.center_F
+    all_XF, class_X, with_all = with_nobody(known.example_NF, class_N, known.general_GF)
+    z_MF = class_means(all_XF.float(), class_X, with_all) - known.center_F
     if known.whitens is not None:
-        z_CF = z_CF @ known.whitens
+        z_MF = z_MF @ known.whitens
     prompts: list[Prompt] = [
         library[library.names[expert]].card.examples[index]
         for expert, index in zip(known.expert_N.tolist(), known.index_N.tolist(), strict=True)
@@ -162,9 +164,9 @@ def _settled(
     expert_C = torch.tensor([champion(plain, library, rendering, each) for each in members])
     return replace(
         known,
-        means_CF=F.normalize(z_CF, dim=1),
+        means_MF=F.normalize(z_MF, dim=1),
         expert_C=expert_C.to(class_N.device),
-        limits_3=limits(calibration, settings).to(known.limits_3),
+        limits_4=limits(calibration, settings).to(known.limits_4),
     )
 
 

@@ -3,7 +3,8 @@
 Adapters that cannot be told apart (the same examples, or examples that are taken for one another) are one class, for
 which one of them stands.
 
-Shape legend: B batch rows, S tokens, N examples, F features, C classes, E experts, K = 2 experts on duty, H header.
+Shape legend: B batch rows, S tokens, N examples, F features, C classes of adapters, M = C + 1 with nobody's, E experts,
+K = 2 on duty, H header.
 """
 
 from __future__ import annotations
@@ -31,27 +32,28 @@ class Knowledge:
     Attributes:
         header_H: tokens in front of what a user says.
         place_2: the block, counted from 1, and the index of the pooling.
-        center_F, whiten_FF, means_CF: see `roster.auto.classes`; of plain means, whiten_FF is a single 1.
+        center_F, whiten_FF, means_MF: see `roster.auto.classes`; of plain means, whiten_FF is a single 1, and
+            the last mean is nobody's.
         expert_C: who stands for each class.
         class_E: of each expert.
         example_NF: features of the examples, in half precision.
         expert_N, index_N: whose example each is, and its number on the card.
         general_GF: features of the general prompts that abstention was calibrated on.
-        limits_3: temperature, threshold and margin, see `roster.auto.calibration`.
+        limits_4: temperature, threshold, floor and margin, see `roster.auto.calibration`.
     """
 
     header_H: Tensor
     place_2: Tensor
     center_F: Tensor
     whiten_FF: Tensor
-    means_CF: Tensor
+    means_MF: Tensor
     expert_C: Tensor
     class_E: Tensor
     example_NF: Tensor
     expert_N: Tensor
     index_N: Tensor
     general_GF: Tensor
-    limits_3: Tensor
+    limits_4: Tensor
 
     @property
     def whitens(self) -> Tensor | None:
@@ -86,7 +88,7 @@ class Judge(InFloat32):
         self.learn(
             Knowledge(
                 index, torch.ones(2, dtype=torch.long), none, none.view(0, 0), none.view(0, 0), index,
-                torch.zeros(num_experts, dtype=torch.long), states, index, index, states, torch.ones(3),
+                torch.zeros(num_experts, dtype=torch.long), states, index, index, states, torch.ones(4),
             )
         )  # fmt: skip
 
@@ -119,22 +121,23 @@ class Judge(InFloat32):
         return features_BF.to(self.get_buffer("center_F").device)
 
     def scores(self, features_BF: Tensor) -> Tensor:
-        """The cosine to every class, [B, C]."""
+        """The cosine to every class, [B, M]; the last is nobody's."""
         known = self.knowledge
-        return placed(features_BF, known.center_F, known.whitens) @ known.means_CF.T
+        return placed(features_BF, known.center_F, known.whitens) @ known.means_MF.T
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """The decision [B, 2, K]: experts, and their weights; zeros leave a row to the base."""
         return self.decide(self.scores(features_BF))
 
-    def decide(self, scores_BC: Tensor) -> Tensor:
+    def decide(self, scores_BM: Tensor) -> Tensor:
         """The decision [B, 2, K] for scores."""
-        temperature, threshold, margin = self.get_buffer("limits_3").unbind()
-        best_BK, class_BK = scores_BC.topk(min(ON_DUTY, scores_BC.shape[1]), dim=1)
-        chance_BK = (scores_BC / temperature).softmax(1).gather(1, class_BK)
+        temperature, threshold, floor, margin = self.get_buffer("limits_4").unbind()
+        best_BK, class_BK = scores_BM[:, :-1].topk(min(ON_DUTY, scores_BM.shape[1] - 1), dim=1)
+        lead_B1 = best_BK[:, :1] - scores_BM[:, -1:]
+        chance_BK = (scores_BM / temperature).softmax(1).gather(1, class_BK)
         shared_BK = chance_BK * torch.cat([torch.ones_like(chance_BK[:, :1]), (chance_BK[:, 1:] >= margin).float()], 1)
         weight_BK = shared_BK / shared_BK.sum(1, keepdim=True).clamp_min(1e-12)
-        weight_BK = weight_BK * (best_BK[:, :1] >= threshold)
+        weight_BK = weight_BK * ((lead_B1 >= threshold) & (best_BK[:, :1] >= floor))
         # Where nobody serves it is always the same nobody: decisions are compared from turn to turn.
         expert_BK = self.get_buffer("expert_C")[class_BK].masked_fill(weight_BK == 0, 0)
         decision_B2K = torch.stack([expert_BK.float(), weight_BK], dim=1)
