@@ -49,7 +49,7 @@ CONTENDERS: dict[str, Contender] = {
 def answer_all(ground: Ground, names: Sequence[str], tick: Callable[[str], None]) -> None:
     """Has contenders answer every group that they have not answered yet."""
     for name in names:
-        todo = [each for each in GROUPS if not _path(ground, name, each).exists()]
+        todo = [each for each in GROUPS if answers(ground, name, each) is None]
         if not todo:
             continue
         tick(f"{name}: building")
@@ -62,16 +62,17 @@ def answer_all(ground: Ground, names: Sequence[str], tick: Callable[[str], None]
         for each in todo:
             tick(f"{name}: {each}")
             make = partial(_answered, model, tokenizer, contender, ground.items(each))
-            ground.kept(f"answers/{name}-{each}", make)
+            ground.kept(_key(ground, name, each), make)
 
 
 def answers(ground: Ground, name: str, group: str) -> list[str] | None:
     """What a contender has said to a group; None where it has not yet."""
-    return ground.kept(f"answers/{name}-{group}", list) if _path(ground, name, group).exists() else None
+    key = _key(ground, name, group)
+    return ground.kept(key, list) if (ground.work / f"{key}.json").exists() else None
 
 
-def _path(ground: Ground, name: str, group: str) -> Any:
-    return ground.work / f"answers/{name}-{group}.json"
+def _key(ground: Ground, name: str, group: str) -> str:
+    return f"answers/{name}-{group}-{len(ground.items(group))}"
 
 
 @torch.inference_mode()
