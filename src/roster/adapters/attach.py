@@ -28,6 +28,7 @@ from roster.routed.running import CHILD
 from roster.routed.sharded import check_whole_layers
 from roster.routed.streams import check_streams, side_of
 from roster.routed.taps import Tap, blocks_of
+from roster.routed.trial import try_layers
 from roster.router import Router
 from roster.select import Present
 
@@ -77,7 +78,8 @@ def attach(
                 f"an adapter targets the output layer {site.name!r}, which sees only the positions whose logits are "
                 "wanted; roster cannot route there: train the adapters without it"
             )
-    check_streams(model, [site.name for site in sites], mixing, recipe, mixing.at)
+    check_streams(model, mixing, recipe, mixing.at)
+    try_layers(model, [site.name for site in sites], updated=True)
     mixture = AdapterMixture(mixing, library.names, tasks, recipe, options or {})
     surroundings = _surroundings(model, library, rendering) if prepare else None
     # Everything is made before anything is attached: recipes prepare on the plain base, and when one of them raises, a

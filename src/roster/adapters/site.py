@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from roster.adapters.siblings import Siblings
 from roster.context import ContextSlot
-from roster.errors import RosterError
 from roster.routed.placement import beside
 from roster.routed.running import CHILD, running
 from roster.routed.streams import Side, check_rows, context_here
+from roster.routed.trial import check_output
 from roster.router import Router
 
 
@@ -50,11 +50,7 @@ class RoutedLinear(nn.Module):
 
     def after(self, linear: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         """Forward hook of the layer that this is a child of."""
-        if not isinstance(output, Tensor):
-            raise RosterError(
-                f"the layer {self.name!r} returns a {type(output).__name__}, to which no update can be added: leave it "
-                "out of the adapters' target_modules"
-            )
+        check_output(output, self.name)
         return self.forward(args[0], output)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

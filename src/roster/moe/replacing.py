@@ -27,6 +27,7 @@ from roster.routed.placement import place_like
 from roster.routed.running import CHILD
 from roster.routed.sharded import check_whole_layers
 from roster.routed.streams import Side, check_rows, check_streams, context_here, side_of
+from roster.routed.trial import try_layers
 from roster.router import Router
 
 
@@ -85,7 +86,8 @@ def replace(
         raise RosterError(f"recipe {recipe!r} routes by task: name the tasks with tasks=")
     layers = None if layers is None else sorted(set(layers))
     blocks = {"feed-forward": find_blocks, "attention": find_attention}[layout.at](model, layers)
-    check_streams(model, list(blocks), layout, recipe, "feed-forward")
+    check_streams(model, layout, recipe, "feed-forward")
+    try_layers(model, blocks)
     mixture = BlockMixture(layout, (), tasks, recipe, options or {})
     mixture.made = Replaced(recipe=recipe, options=dict(options or {}), layers=layers, hidden=hidden, tasks=list(tasks))
     made = {}

@@ -1,14 +1,15 @@
 """Which tokens a layer reads: a model with an encoder has two streams of them, and each has its own mask and routes.
 
 A layer is known by its name alone, because the counts of the two streams may happen to be equal: then rows of one would
-pass for tokens of the other. Models whose layers read something else than tokens in their order are refused by name.
+pass for tokens of the other. Layers that read something else than the model's tokens in their order are found by trying
+them out: see `roster.routed.trial`.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Literal
 
@@ -25,19 +26,6 @@ Side = Literal["only", "encoder", "decoder"]
 _TWO_STREAMS = frozenset({"t5", "mt5", "umt5", "bart", "mbart", "marian", "pegasus", "blenderbot", "m2m_100", "plbart"})
 # Keys and values of these attentions are made of the encoder's tokens, in the decoder.
 _CROSS = re.compile(r"\.(EncDecAttention\.[kv]|encoder_attn\.[kv]_proj)$")
-# Layers that also read what is no token, or tokens in another order: (model types, their layers, why).
-_OTHERS = (
-    (
-        frozenset({"deberta", "deberta-v2"}),
-        re.compile(r"(query_proj|key_proj|pos_proj|pos_q_proj|pos_key_proj|pos_query_proj)$"),
-        "reads relative positions, too, which have no route",
-    ),
-    (
-        frozenset({"longformer"}),
-        re.compile(r"\.(query|key|value)(_global)?$"),
-        "reads the sequence before the batch, so that its rows are not the tokens in their order",
-    ),
-)
 
 
 def side_of(model: Any, name: str) -> Side:
@@ -49,26 +37,18 @@ def side_of(model: Any, name: str) -> Side:
     return "decoder"
 
 
-def check_streams(model: Any, names: Iterable[str], plan: Plan, recipe: str, at: str) -> None:
-    """RosterError for layers of which it cannot be told which tokens they read.
+def check_streams(model: Any, plan: Plan, recipe: str, at: str) -> None:
+    """RosterError for a model of which it cannot be told which tokens its layers read.
 
     Args:
         model: the base.
-        names: of the layers that are to be routed.
         plan: of the method.
         recipe: its name, for messages.
         at: where it decides.
     """
-    family = getattr(model.config, "model_type", "")
-    for families, layers, why in _OTHERS:
-        wrong = next((name for name in names if family in families and layers.search(name)), None)
-        if wrong is not None:
-            raise RosterError(
-                f"the layer {wrong!r} of a {family!r} model {why}: roster cannot route there; train the adapters on "
-                "other layers (value_proj, dense, ...)"
-            )
     if not getattr(model.config, "is_encoder_decoder", False):
         return
+    family = getattr(model.config, "model_type", "")
     if family not in _TWO_STREAMS:
         known = ", ".join(sorted(_TWO_STREAMS))
         raise RosterError(
