@@ -4,7 +4,9 @@ import json
 
 import peft
 import pytest
+import tokenizers
 import torch
+import transformers
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -116,14 +118,61 @@ def test_a_library_checks_every_adapter():
         Library({"good": good, "bad": bad}).check(tiny.base())
 
 
+def beside(folder, kind, last):
+    """What tells of the tokens that an adapter was trained on, of which the last is this one."""
+    token = {"content": "<new>"}
+    if kind == "base":
+        (folder / "base").mkdir()
+        tiny.base().config.save_pretrained(folder / "base")
+        config = json.loads((folder / "base" / "config.json").read_text())
+        (folder / "base" / "config.json").write_text(json.dumps(config | {"vocab_size": last + 1}))
+        given = json.loads((folder / "adapter_config.json").read_text())
+        told = {"adapter_config.json": given | {"base_model_name_or_path": str(folder / "base")}}
+    else:
+        told = {
+            "tokenizer.json": {"added_tokens": [{"id": 0, "content": "<pad>"}, {"id": last, **token}], "model": {}},
+            "tokenizer_config.json": {"added_tokens_decoder": {"0": {"content": "<pad>"}, str(last): token}},
+            "added_tokens.json": {"<new>": last},
+        }
+        told = {kind: told[kind]}
+    for name, content in told.items():
+        (folder / name).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("kind", ["tokenizer.json", "tokenizer_config.json", "added_tokens.json", "base"])
 @pytest.mark.parametrize(("last", "fits"), [(63, True), (64, False), (70, False)])
-def test_an_adapter_with_tokens_that_the_base_has_not(last, fits, tmp_path):
-    """Its tensors fit; only the tokenizer that was saved beside it tells of the resized base."""
-    library = tiny.library(tiny.base(), 1, folder=tmp_path)
-    decoder = {"added_tokens_decoder": {"0": {"content": "<pad>"}, str(last): {"content": "<new>"}}}
-    (tmp_path / "expert 0" / "tokenizer_config.json").write_text(json.dumps(decoder))
+def test_an_adapter_with_tokens_that_the_base_has_not(last, fits, kind, tmp_path):
+    """Its tensors fit; only what was saved beside them tells of the resized base."""
+    tiny.library(tiny.base(), 1, folder=tmp_path)
+    beside(tmp_path / "expert 0", kind, last)
+    library = Library.read(tmp_path)
     if fits:
         library.check(tiny.base())
         return
     with pytest.raises(RosterError, match=rf"token {last}, but this base has embeddings for 64 only.*resized base"):
         library.check(tiny.base())
+
+
+def test_the_tokenizer_that_transformers_writes_today(tmp_path):
+    """With a token more than the base has embeddings for, as after `add_tokens` and `resize_token_embeddings`."""
+    tiny.library(tiny.base(), 1, folder=tmp_path)
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({str(each): each for each in range(tiny.VOCAB)}, "0"))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words)
+    tokenizer.save_pretrained(tmp_path / "expert 0")
+    Library.read(tmp_path).check(tiny.base())
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(tmp_path / "expert 0")
+    with pytest.raises(RosterError, match="token 64, but this base has embeddings for 64 only"):
+        Library.read(tmp_path).check(tiny.base())
+
+
+@pytest.mark.parametrize("lora_embedding", [True, False])
+def test_an_adapter_that_carries_embeddings(lora_embedding, tmp_path):
+    """Rows of the embedding or the head, as PEFT saves them after a resize; and an update of the head, by its shape."""
+    resized = tiny.base()
+    resized.resize_token_embeddings(tiny.VOCAB + 2, mean_resizing=False)
+    targets = ["q_proj", "embed_tokens"] if lora_embedding else ["q_proj", "lm_head"]
+    model = peft.get_peft_model(resized, peft.LoraConfig(target_modules=targets))
+    model.save_pretrained(tmp_path / "one")
+    with pytest.raises(RosterError, match=r"embed_tokens|lm_head"):
+        check_fits(read_adapter(tmp_path / "one"), tiny.base())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import peft
@@ -37,26 +39,48 @@ def check_fits(adapter: Adapter, model: nn.Module) -> None:
 
 
 def check_vocabulary(adapter: Adapter, model: nn.Module) -> None:
-    """RosterError for an adapter whose own tokenizer knows tokens that the model has no embedding for.
+    """RosterError for an adapter that was trained on more tokens than the model has embeddings for.
 
-    PEFT and trainers write the tokenizer beside an adapter; the adapter of a base that was resized for new tokens has
-    them there, while its own tensors say nothing of it.
+    Of a base that was resized for new tokens an adapter's own tensors say nothing. What tells is beside them: the
+    tokenizer, which PEFT and trainers write there, or the base that the config names, where that is a folder here.
+    Where neither is, nobody can know.
     """
-    path = None if adapter.path is None else adapter.path / "tokenizer_config.json"
     embeddings = cast(Any, model).get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    if path is None or embeddings is None or not path.is_file():
+    if embeddings is None:
         return
-    try:
-        added = json.loads(path.read_text(encoding="utf-8")).get("added_tokens_decoder") or {}
-        last = max((int(each) for each in added), default=-1)
-    except (ValueError, AttributeError):
-        return  # a tokenizer is none of an adapter's business unless it can be read
+    last, told = max(_tokens_known(adapter), default=(-1, ""))
     if last >= embeddings.weight.shape[0]:
         raise RosterError(
-            f"{str(adapter.path)!r} was trained with a tokenizer that has a token {last}, but this base has embeddings "
+            f"{str(adapter.path)!r} was trained with {told} that has a token {last}, but this base has embeddings "
             f"for {embeddings.weight.shape[0]} only: it was resized before the training; save that resized base "
             "(`model.get_base_model().save_pretrained(BASE)`, and its tokenizer) and use it"
         )
+
+
+def _tokens_known(adapter: Adapter) -> Iterator[tuple[int, str]]:
+    """(the last token, of what) for everything beside an adapter's tensors that knows of tokens."""
+    if adapter.path is not None:
+        for name, ids_of in _TOKENIZER_FILES.items():
+            try:
+                yield max(ids_of(json.loads((adapter.path / name).read_text(encoding="utf-8")))), "a tokenizer"
+            except (OSError, ValueError, TypeError, KeyError, AttributeError):
+                continue  # a tokenizer is none of an adapter's business unless it can be read
+    base = adapter.config.base_model_name_or_path
+    config = Path(base) / "config.json" if base else None
+    if config is not None and config.is_file():
+        try:
+            told = json.loads(config.read_text(encoding="utf-8"))
+            yield int((told.get("text_config") or told)["vocab_size"]) - 1, f"the base {base!r}"
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return
+
+
+# The ids of added tokens in the files of a tokenizer; the first is what transformers 5 writes, the others are older.
+_TOKENIZER_FILES: dict[str, Callable[[Any], Iterable[int]]] = {
+    "tokenizer.json": lambda told: [int(each["id"]) for each in told["added_tokens"]],
+    "tokenizer_config.json": lambda told: [int(each) for each in told["added_tokens_decoder"]],
+    "added_tokens.json": lambda told: [int(each) for each in told.values()],
+}
 
 
 def linear_size(module: nn.Module) -> tuple[int, int] | None:
