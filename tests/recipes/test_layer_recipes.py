@@ -41,6 +41,19 @@ def test_a_union_of_all_experts_is_the_dense_block():
     torch.testing.assert_close(union(x_BSD, Context.of(x_BSD)), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("k", [2, 8])
+def test_a_union_begins_as_large_as_a_dense_block_of_its_width(k):
+    """Slices that each begin by their own width add up to sqrt(k) times as much: 1.4 and 2.8 here."""
+    torch.manual_seed(0)
+    x_BSD = torch.randn(8, 64, D)
+    union = find("union-of-experts")({"num_experts": 8, "k": k}).block(place(hidden=256))
+    dense = SwiGLU(1, D, 256)
+    with torch.no_grad():
+        start = union(x_BSD, Context.of(x_BSD)).std()
+        wanted = dense(x_BSD.flatten(0, 1), torch.tensor([512])).std()
+    assert 0.85 < float(start / wanted) < 1.15
+
+
 def test_one_stratum_is_a_switch():
     torch.manual_seed(0)
     experts, x_BSD = SwiGLU(3, D, F), torch.randn(2, 4, D)
