@@ -1,5 +1,8 @@
 """What README and docs/ tell a reader to type runs as it is written: Python in a fresh process per page, `roster` here.
 
+The processes but the README's are forked from one that has imported the packages that roster stands on, which is most
+of what starting takes. Nothing of roster is imported there: a page meets roster as its reader does.
+
 A block that cannot run says why on the line before it: `<!-- not run: REASON -->`. The names that the pages use for
 other people's models and adapters (`meta-llama/Llama-3.1-8B`, `my-adapters/`) are folders of small ones here, in the
 directory where the blocks run. Lines of shell that are not `roster` (make, pip) are not run.
@@ -9,8 +12,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +77,28 @@ PYTHON = {name: code for name, path in PAGES.items() if (code := program(path.re
 SHELL = {name: lines for name, path in PAGES.items() if (lines := [*commands(path.read_text(encoding="utf-8"))])}
 RECORDED = {"docs/lm.md": "zeroeval"}
 """Pages whose examples read the texts of recorded data, and of which."""
+LIMIT = 300
+"""Seconds that one command, or the Python of one page, may take: twenty times what the longest takes on two cores."""
+FORKS = """
+import os, runpy, sys
+import peft, torch, transformers
+assert not any(name.partition(".")[0] == "roster" for name in sys.modules)
+pages = {}
+for script in sys.argv[1:]:
+    process = os.fork()
+    if not process:
+        os.chdir(script.removesuffix(".py"))
+        os.dup2(os.open(script + ".errors", os.O_WRONLY | os.O_CREAT), 2)
+        sys.argv, sys.path[0] = [script], os.path.dirname(script)
+        runpy.run_path(script, run_name="__main__")
+        sys.exit()
+    pages[process] = script
+while pages:
+    process, status = os.wait()
+    with open(pages[process] + ".status", "w") as file:
+        file.write(str(os.waitstatus_to_exitcode(status)))
+    os.rename(file.name, pages.pop(process) + ".ended")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -86,31 +114,47 @@ def stage(tmp_path_factory):
     return folder
 
 
+@contextmanager
+def limited(seconds, what):
+    """Fails when the with-block takes longer, by an alarm: nothing else ends what hangs in this process."""
+
+    def late(*_):
+        pytest.fail(f"{what} had not ended after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 @pytest.fixture(scope="module")
 def started(stage):
-    """A process per page, all at once: most of their time goes into imports."""
+    """The script of every page, all of them running."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    running = {}
+    scripts = {}
     for page, code in PYTHON.items():
         if page in RECORDED and not fetching.is_here(RECORDED[page]):
             continue
-        script = stage / f"{Path(page).stem}.py"
+        script = scripts[page] = stage / f"{Path(page).stem}.py"
         script.write_text(code, encoding="utf-8")
         (stage / script.stem).mkdir()  # no page stands on what another has written
         for each in ("meta-llama", "my-adapters", "my-dense-model", "my-mixtral"):
             (stage / script.stem / each).symlink_to(stage / each)
-        running[page] = subprocess.Popen(
-            [sys.executable, str(script)],
-            cwd=stage / script.stem,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    yield running
-    for process in running.values():
-        process.kill()
-        process.communicate()
+    readme = scripts["README.md"]
+    others = [str(script) for script in scripts.values() if script != readme]
+    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "start_new_session": True}
+    with (stage / "README.py.errors").open("w") as errors:
+        fresh = subprocess.Popen([sys.executable, readme], cwd=stage / readme.stem, stderr=errors, **quiet)
+    with (stage / "forks.errors").open("w") as errors:
+        forks = subprocess.Popen([sys.executable, "-c", FORKS, *others], stderr=errors, **quiet)
+    yield scripts, fresh, forks
+    for process in (fresh, forks):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.mark.parametrize("page", SHELL)
@@ -120,15 +164,30 @@ def test_commands_run(page, started, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _, *words in SHELL[page]:
         assert ">" not in words, "write the file in the test, too, when a page redirects into one"
-        succeed(*words)
+        with limited(LIMIT, f"{page}: `roster {shlex.join(words)}`"):
+            succeed(*words)
 
 
 @pytest.mark.parametrize("page", PYTHON)
 def test_python_runs_in_a_fresh_process(page, started):
     if page in RECORDED:
         needed(RECORDED[page])
-    errors = started[page].communicate(timeout=300)[1]
-    assert started[page].returncode == 0, errors[-3000:]
+    scripts, fresh, forks = started
+    ended = Path(f"{scripts[page]}.ended")
+    with limited(LIMIT, f"the Python of {page}"):
+        while page != "README.md" and not ended.exists():
+            assert forks.poll() in (None, 0), (scripts[page].parent / "forks.errors").read_text()[-3000:]
+            time.sleep(0.05)
+        status = fresh.wait() if page == "README.md" else int(ended.read_text())
+    assert status == 0, Path(f"{scripts[page]}.errors").read_text()[-3000:]
+
+
+def test_what_hangs_is_ended_and_named():
+    with (
+        pytest.raises(pytest.fail.Exception, match=r"`roster serve` had not ended after 0\.05 s"),
+        limited(0.05, "docs/page.md: `roster serve`"),
+    ):
+        time.sleep(30)
 
 
 def test_readme_begins_with_an_example_that_runs():
