@@ -42,8 +42,9 @@ def bincount(x, minlength):
 torch.bincount = bincount
 TaskTable.check = lambda self, task_ids_B: None
 
-def on(mode, tensor, where):
-    return FakeTensor(mode, torch.empty(tensor.shape, dtype=tensor.dtype, device="meta"), torch.device(where))
+def on(mode, tensor, where, settled=None):
+    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    return FakeTensor(mode, empty, torch.device(where), constant=settled)
 
 def answer(model):
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -52,7 +53,9 @@ def answer(model):
             for table in (module._parameters, module._buffers):
                 for key, tensor in table.items():
                     if tensor is not None:
-                        moved = on(mode, tensor, device(name))
+                        # A recipe may have settled a number for good, which it then asks for: the block that it reads.
+                        settled = tensor if tensor.dtype == torch.long and tensor.numel() < 3 else None
+                        moved = on(mode, tensor, device(name), settled)
                         parameter = table is module._parameters
                         table[key] = torch.nn.Parameter(moved, requires_grad=False) if parameter else moved
     for name in PARTS:
