@@ -180,7 +180,7 @@ async def trace(request: Request, body: TraceRequest) -> dict[str, Any]:
 
     def work(model: Any) -> None:
         try:
-            result = traced(model, ids, answer_ids, gates_E)
+            result = traced(model, body.prompt, ids, answer_ids, gates_E)
         except Exception as error:
             loop.call_soon_threadsafe(_settle, told, None, error)
         else:

@@ -2,9 +2,9 @@
 
 A batch is of one of two sorts. In one every row has its weights of the experts given (an adapter's name, the base, or a
 router's decision on the whole prompt); in the other the mixture's router decides in every pass. New rows read their
-prompts in a pass of their own and are then joined to the running ones.
+prompts in a pass of their own and are then joined to those at work.
 
-Shape legend: B rows, L columns of the cache, S tokens of one pass, E experts, V vocabulary.
+Shape legend: B rows, L columns of the cache, S tokens of one pass, E experts, K on duty, V vocabulary.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
+from roster.context import Context
 from roster.prompts import padded
+from roster.routed.deciding import decided
 from roster.serve.duty import OnDuty
 from roster.serve.jobs import Ended, Job, Routed, Token
 from roster.serve.joining import joined, kept
@@ -105,25 +107,36 @@ class Batch:
         _choose(self.rows, logits_BV)
 
 
-def read(model: Any, rows: list[Row]) -> Batch:
-    """Reads the prompts of new rows of one sort, and chooses their first tokens.
+def decide(model: Any, rows: list[Row]) -> None:
+    """Gives rows their weights by a router that decides once on the whole prompt, in a pass of the base alone."""
+    ids_BS, mask_BS = _prompts(model, rows)
+    real_BS = mask_BS.bool()
+    B, S = ids_BS.shape
+    with torch.inference_mode():
+        context = Context(B, S, real_BS, ids_BS, real_BS)
+        expert_BK, weight_BK = decided(model, context, {"input_ids": ids_BS}).unbind(1)
+    none_BE = weight_BK.new_zeros(len(rows), len(model.roster.experts))
+    gates_BE = none_BE.scatter_add(1, expert_BK.long(), weight_BK)
+    for row, gates_E in zip(rows, gates_BE, strict=True):
+        row.gates_E = gates_E
 
-    A router that decides on the whole prompt has then done so, and its rows become such as have their weights.
-    """
-    prompts = padded([row.job.ids for row in rows], pad=0)
-    ids_BS, mask_BS = (prompts[name].to(model.device) for name in ("input_ids", "attention_mask"))
+
+def read(model: Any, rows: list[Row]) -> Batch:
+    """Reads the prompts of new rows of one sort, and chooses their first tokens."""
+    ids_BS, mask_BS = _prompts(model, rows)
     cache, gates_BE, duty = DynamicCache(), _gates(rows), OnDuty(model, len(rows))
     with duty if gates_BE is None else nullcontext():
         logits_BV = _forward(model, ids_BS, mask_BS, cache, gates_BE, prompt=True)
-    if gates_BE is None and getattr(model.roster.plan, "decides", False):
-        gates_BE = duty.last_BE
-        for row, gates_E in zip(rows, gates_BE, strict=True):
-            row.gates_E = gates_E
-        del cache.layers[model.config.get_text_config().num_hidden_layers :]  # what the router remembered
     for row, gates_E in zip(rows, duty.mean_BE() if gates_BE is None else gates_BE, strict=True):
         row.job.emit(Routed(_by_name(model.roster.experts, gates_E)))
     _choose(rows, logits_BV)
     return Batch(model, rows, cache, mask_BS)
+
+
+def _prompts(model: Any, rows: list[Row]) -> tuple[Tensor, Tensor]:
+    """Ids and mask [B, S]."""
+    prompts = padded([row.job.ids for row in rows], pad=0)
+    return prompts["input_ids"].to(model.device), prompts["attention_mask"].to(model.device)
 
 
 def _gates(rows: Sequence[Row]) -> Tensor | None:

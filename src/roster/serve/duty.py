@@ -18,15 +18,11 @@ class OnDuty:
     Args:
         model: the routed model.
         rows: B.
-
-    Attributes:
-        last_BE: the weights of each row's last token, at the last place.
     """
 
     def __init__(self, model: Any, rows: int) -> None:
         self._mixture = model.roster
         self._sum_BE = torch.zeros(rows, len(model.roster.experts))
-        self.last_BE = self._sum_BE
         self._sites = 0
         self._mask_BS: Tensor | None = None
 
@@ -51,7 +47,6 @@ class OnDuty:
     ) -> None:
         """Called by each router with its weights."""
         gates_BSE = gates_BSE.detach().float()
-        self.last_BE = gates_BSE[:, -1]
         real_BS1 = torch.ones_like(gates_BSE[..., :1])
         if self._mask_BS is not None:
             real_BS1 = self._mask_BS[:, -gates_BSE.shape[1] :, None].to(gates_BSE)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from roster.errors import RosterError
-from roster.serve.batch import Batch, Row, read
+from roster.serve.batch import Batch, Row, decide, read
 from roster.serve.jobs import Failed, Job
 from roster.serve.sampling import Draw
 
@@ -121,6 +121,11 @@ class Engine:
     def _admit(self) -> None:
         """Lets jobs in: those with given adapters in one pass, those that the router decides on in another."""
         new = self._next()
+        if self.model.roster.plan.decides:
+            undecided = [row for row in new if row.gates_E is None]
+            if undecided:
+                self._guarded(undecided, lambda: decide(self.model, undecided))
+            new = [row for row in new if not row.done]
         for given in (True, False):
             rows = [row for row in new if (row.gates_E is not None) == given]
             if rows:
