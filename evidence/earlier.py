@@ -57,12 +57,9 @@ CHECKS = {
     "maskmoe": ("evidence.checks.maskmoe", 3),
     "symbolic-moe": ("evidence.checks.symbolic_moe", 5),
     "model-sat": ("evidence.checks.model_sat", 5),
-    "tryage": ("evidence.checks.tryage", 5),
     "llm-bandit": ("evidence.checks.llm_bandit", 5),
-    "informed-thompson-sampling": ("evidence.checks.informed_thompson", 5),
     "masrouter": ("evidence.checks.masrouter", 10),
     "expertise-trees": ("evidence.checks.expertise_trees", 5),
-    "active-ranking-experts": ("evidence.checks.active_ranking", 5),
     "learned-best-effort": ("evidence.checks.learned_best_effort", 5),
     "workload-aware-router": ("evidence.checks.workload_aware", 5),
 }

@@ -1,49 +1,24 @@
-"""Informed Thompson sampling: regret falls with the competence of the demonstrations, and is plain at zero.
+"""Informed Thompson sampling's claim: an expert's choices of known competence lower the regret.
 
 Recorded answers (ZeroEval CRUX): ten of 51 models are the arms, questions come one by one, a gain is whether the chosen
 model's recorded answer was right, and regret is against the best of the ten on all questions. An expert chose 20 times
-with chances softmax(competence x true accuracy). Once the learner knows the competence, once it believes in one of 30
-where the truth is 0 or 3. Means over 40 runs of 300 questions.
+with chances softmax(competence x true accuracy).
 """
 
 from __future__ import annotations
 
 from functools import cache
-from itertools import pairwise
 
 import numpy as np
 
+from evidence.protocol.check import Contender, Draw, make_check
+from evidence.protocol.declaration import Pairs, Statistic
 from roster.lm import data
 from roster.lm.online import replay
 from roster.lm.online.informed import InformedThompson
 from roster.lm.records import Matrix
 
-COMPETENCES = (0.0, 3.0, 10.0, 30.0)
-BARELY = 1e-6
-"""So near to zero that the demonstrations say nothing, and not zero, so that they are weighed all the same."""
-RUNS, STEPS, ARMS, DEMONSTRATIONS = 40, 300, 10, 20
-
-
-def check(seed: int) -> dict[str, float]:
-    """Mean regret after 300 questions."""
-    figures = {"plain Thompson sampling": _regret(seed, 0.0, None), "uniform": _uniform(seed)}
-    for competence in COMPETENCES:
-        figures[f"competence {competence:g}"] = _regret(seed, competence, max(competence, BARELY))
-    for competence in (0.0, 3.0):
-        figures[f"competence {competence:g}, believed 30"] = _regret(seed, competence, 30.0)
-    return figures
-
-
-def shown(figures: list[dict[str, float]]) -> bool:
-    """In the mean over seeds, regret falls at every step of competence, at zero is within 5 % of plain Thompson
-    sampling's, and no wrong belief costs more than choosing uniformly."""
-    mean = {name: float(np.mean([each[name] for each in figures])) for name in figures[0]}
-    known = [mean[f"competence {each:g}"] for each in COMPETENCES]
-    return (
-        all(more < less for less, more in pairwise(known))
-        and abs(known[0] / mean["plain Thompson sampling"] - 1) < 0.05
-        and max(mean["competence 0, believed 30"], mean["competence 3, believed 30"]) < mean["uniform"]
-    )
+RUNS, STEPS, ARMS, DEMONSTRATIONS = 20, 300, 10, 20
 
 
 @cache
@@ -52,30 +27,48 @@ def _scores() -> Matrix:
     return score_NM[np.isfinite(score_NM).all(1)]
 
 
-def _draw(seed: int, run: int) -> tuple[Matrix, Matrix, np.random.Generator]:
-    """(gains of ten arms over the questions of one run, their true means, dice); the same for every learner."""
-    rng = np.random.default_rng([seed, run])
-    arms = rng.choice(_scores().shape[1], ARMS, replace=False)
-    score_NM = _scores()[:, arms]
-    return score_NM[rng.permutation(len(score_NM))[:STEPS]], score_NM.mean(0), rng
+def _regret(competence: float, believed: float | None) -> Contender:
+    """Mean regret after 300 questions; arms and demonstrations are the ground's.
 
-
-def _regret(seed: int, competence: float, believed: float | None) -> float:
-    regrets = []
-    accuracy_M = _scores().mean(0)
+    Args:
+        competence: with which the expert chose.
+        believed: competence that the learner takes it to have; None shows it nothing.
+    """
     names = tuple(map(str, range(ARMS)))
-    for run in range(RUNS):
-        gain_NM, mean_M, rng = _draw(seed, run)
-        chance_M = np.exp(competence * (mean_M - mean_M.max()))
-        shown_J = rng.choice(ARMS, DEMONSTRATIONS, p=chance_M / chance_M.sum())
-        prior = (float(accuracy_M.mean()), float(accuracy_M.std()))
-        demonstrations = () if believed is None else tuple(names[a] for a in shown_J)
-        learner = InformedThompson(names, demonstrations, believed or 0.0, prior, seed=1000 * seed + run)
-        played = replay(learner, np.zeros((STEPS, 1)), gain_NM)
-        regrets.append((mean_M.max() - mean_M[played.choice_N]).sum())
-    return float(np.mean(regrets))
+
+    def run(draw: Draw) -> float:
+        regrets = []
+        accuracy_M = _scores().mean(0)
+        for number in range(1 if draw.short else RUNS):
+            rng = np.random.default_rng([draw.ground, number])
+            score_NM = _scores()[:, rng.choice(_scores().shape[1], ARMS, replace=False)]
+            gain_NM, mean_M = score_NM[rng.permutation(len(score_NM))[:STEPS]], score_NM.mean(0)
+            chance_M = np.exp(competence * (mean_M - mean_M.max()))
+            shown_J = rng.choice(ARMS, DEMONSTRATIONS, p=chance_M / chance_M.sum())
+            demonstrations = () if believed is None else tuple(names[arm] for arm in shown_J)
+            prior = (float(accuracy_M.mean()), float(accuracy_M.std()))
+            learner = InformedThompson(names, demonstrations, believed or 0.0, prior, seed=1000 * draw.luck + number)
+            played = replay(learner, np.zeros((STEPS, 1)), gain_NM)
+            regrets.append((mean_M.max() - mean_M[played.choice_N]).sum())
+        return float(np.mean(regrets))
+
+    return run
 
 
-def _uniform(seed: int) -> float:
-    means = [_draw(seed, run)[1] for run in range(RUNS)]
-    return float(STEPS * np.mean([mean_M.max() - mean_M.mean() for mean_M in means]))
+CHECKS = (
+    make_check(
+        slug="informed-thompson-sampling",
+        version=1,
+        claim="Twenty choices of an expert whose competence is known lower the regret of Thompson sampling.",
+        ground="recorded: ZeroEval CRUX, 20 runs a seed of 10 models and 300 questions out of 51 and 800",
+        budget="the same questions and prior for all; the demonstrations come on top",
+        contenders={
+            "informed": ("20 choices of an expert of competence 10, weighed as such", _regret(10.0, 10.0)),
+            "plain": ("Thompson sampling without demonstrations", _regret(10.0, None)),
+            "by lot": ("20 choices by lot, weighed as an expert's of competence 10", _regret(0.0, 10.0)),
+            "expert": ("control: 20 choices of an expert of competence 100, weighed as such", _regret(100.0, 100.0)),
+        },
+        pairs=Pairs("informed", "plain", "by lot", "expert", "plain"),
+        statistic=Statistic("regret after 300 questions", "lower", 1.0),
+    ),
+)

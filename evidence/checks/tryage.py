@@ -1,67 +1,56 @@
-"""Tryage: names the best of six models far above chance, and its flag for cost moves along the front in one direction.
-
-Six simulated models (`simulated_models.uneven`), 320 prompts of each of six kinds to learn from. "Best" is the model
-with the highest true chance. The same share on recorded answers (LLMRouter, nine models; the chosen model is best when
-no other's recorded score is higher) stands beside that of the model that is best most often; it decides nothing, since
-most questions have several best models.
-"""
+"""Tryage's claim: it names the best model for a prompt more often than any fixed choice does."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from evidence.checks.simulated_models import choices, mean_of, uneven
-from roster.lm import data
-from roster.lm.decide import Weights
-from roster.lm.judging import complete
-from roster.lm.routing import Routing
+from evidence.checks.simulated_models import choices
+from evidence.grounds.simulated import Scene, best_single, scene, truth
+from evidence.protocol.check import Contender, Draw, make_check
+from evidence.protocol.declaration import Pairs, Statistic
+from roster.lm.records import Matrix, Records
 from roster.recipes import find
 
-WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
+LEARN = 320
 
 
-def check(seed: int) -> dict[str, float]:
-    """Shares of prompts whose best model was named; loss and cost along the front."""
-    world = uneven(seed)
-    judge = world.judge()
-    fitted = find("tryage").compose().fit(world.learn(320))
-    best_N = judge.score_NM.argmax(1)
-    figures = {
-        "best model named": float((choices(fitted, judge) == best_N).mean()),
-        "best model named, always the one": float(np.bincount(best_N).max() / len(best_N)),
-        "best model named, by chance": 1 / len(judge.models),
-    }
-    for weight in WEIGHTS:
-        chosen_N = choices(Routing(fitted.estimator, Weights(weight)), judge)
-        figures[f"weight {weight:g}: loss"] = 1 - mean_of(judge.score_NM, chosen_N)
-        figures[f"weight {weight:g}: cost"] = mean_of(judge.cost_NM, chosen_N)
-    return figures | _recorded(seed)
+def _named(choose: Callable[[Scene, Draw], Matrix]) -> Contender:
+    """Share of the prompts whose best model, by its true chances, is the chosen one."""
+
+    def run(draw: Draw) -> float:
+        seen = scene(draw, LEARN)
+        return float((choose(seen, draw) == truth(seen, draw)).mean())
+
+    return run
 
 
-def shown(figures: list[dict[str, float]]) -> bool:
-    """At every seed the best model is named at least twice as often as by chance and more often than any fixed one
-    would be; along the weights cost never rises and loss never falls by more than 0.01."""
-    for each in figures:
-        named = each["best model named"]
-        if named < 2 * each["best model named, by chance"] or named <= each["best model named, always the one"]:
-            return False
-        for low, high in pairwise(WEIGHTS):
-            if each[f"weight {high:g}: cost"] > each[f"weight {low:g}: cost"]:
-                return False
-            if each[f"weight {high:g}: loss"] < each[f"weight {low:g}: loss"] - 0.01:
-                return False
-    return True
+def _fitted(learn: Callable[[Scene, Draw], Records]) -> Callable[[Scene, Draw], Matrix]:
+    return lambda seen, draw: choices(find("tryage").compose().fit(learn(seen, draw)), seen.judge)
 
 
-def _recorded(seed: int) -> dict[str, float]:
-    records = complete(data.load("llmrouter"))
-    order = np.random.default_rng(seed).permutation(len(records))
-    learn, judge = (records.rows(part) for part in np.split(order, [round(0.8 * len(records))]))
-    fitted = find("tryage").compose().fit(learn)
-    is_best_NM = judge.score_NM == judge.score_NM.max(1, keepdims=True)
-    return {
-        "recorded: a best model named": mean_of(is_best_NM, choices(fitted, judge)),
-        "recorded: a best model named, always the one": float(is_best_NM.mean(0).max()),
-    }
+def _blind(seen: Scene, draw: Draw) -> Records:
+    """The same scores beside other prompts."""
+    order_N = np.random.default_rng(draw.luck).permutation(len(seen.learn))
+    return replace(seen.learn, prompts=tuple(seen.learn.prompts[n] for n in order_N))
+
+
+CHECKS = (
+    make_check(
+        slug="tryage",
+        version=1,
+        claim="It names the best model for a prompt more often than the best fixed choice.",
+        ground="six simulated models of known worth, 320 recorded prompts of each of six kinds; judged on 720 others",
+        budget="the same records for all; no price",
+        contenders={
+            "Tryage": ("every model's loss forecast from the prompt", _named(_fitted(lambda seen, _draw: seen.learn))),
+            "fixed": ("the best model of the records, for every prompt", _named(best_single)),
+            "blind": ("the same forecast learned from shuffled prompts", _named(_fitted(_blind))),
+            "truth": ("control: the truth", _named(truth)),
+        },
+        pairs=Pairs("Tryage", "fixed", "blind", "truth", "fixed"),
+        statistic=Statistic("share of prompts whose best model is named", "higher", 0.02),
+    ),
+)

@@ -122,10 +122,10 @@ def test_the_number_of_seeds_that_would_settle_it_does():
 
 @pytest.mark.parametrize("noise", ["standard_normal", "standard_exponential"])
 def test_a_method_is_seldom_told_from_itself(noise):
-    """Over 2,000 checks of which nothing is true at most 5 % of the nulls leave zero out, plus four deviations of such
+    """Over 1,000 checks of which nothing is true at most 5 % of the nulls leave zero out, plus four deviations of such
     a share; on a skewed statistic too, for the difference of two draws is even.
     """
-    draws, rng = 2000, np.random.default_rng(3)
+    draws, rng = 1000, np.random.default_rng(3)
     values = getattr(rng, noise)((draws, 2, 10))
     found = [gain(ours, again, "lower") for ours, again in values]
     apart = np.mean([each.low > 0 or each.high < 0 for each in found])
