@@ -142,6 +142,7 @@ CONTENDERS: tuple[Contender, ...] = (
         task=_first_part,
         by_part=True,
     ),
+    _recipe("auto", "auto", "nothing", "one expert a prompt, or the base; knows the cards' examples", traced=True),
     _recipe("arrow-mbc", "Arrow", "nothing", "top 3 per token and layer", traced=True),
     _recipe("lora-tle", "Token-level adaptation", "nothing", "compares the text to the cards' examples"),
     _recipe(

@@ -59,9 +59,8 @@ def compare(
 
     \b
     Examples:
-      roster pocket data --split test --count 2 > test.jsonl
-      roster compare pocket pocket --data test.jsonl --recipe lora-tle:embed=hidden \\
-        --no-time --show 2
+      roster pocket data --split test --count 1 > few.jsonl
+      roster compare pocket pocket --data few.jsonl --no-time --show 2
     """
     from roster.arena.compare import Comparison, Terms
     from roster.arena.compare import compare as run

@@ -49,7 +49,8 @@ def expert(
     \b
     Examples:
       roster pocket data --skill reverse --count 40 > reverse.jsonl
-      roster train expert pocket reverse.jsonl --out my-adapters/reverse --epochs 1
+      roster train expert pocket reverse.jsonl --out my-adapters/reverse \\
+        --epochs 1
       roster experts list my-adapters
     """
     from roster.library import Card
