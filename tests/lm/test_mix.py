@@ -5,6 +5,7 @@ import pytest
 
 from lm import tiny
 from roster.errors import RosterError
+from roster.gateway.config import Model, Price
 from roster.gateway.policies.folder import Folder
 from roster.lm.curve import curve
 from roster.lm.decide import Cascade, Mix, Weights
@@ -16,6 +17,7 @@ from roster.lm.tune import tune
 from roster.recipes import RECIPES
 
 MADE = tiny.records(600)
+KNOWN = {name: Model(upstream="up", price=Price(input=1.0, output=1.0)) for name in MADE.models}
 PROMPTS = [f"question {n} about a feline tabby" for n in range(4000)]
 
 
@@ -57,7 +59,7 @@ def test_tune_spends_the_budget_between_two_settings(slug, tmp_path):
     saved = OfflinePolicy("mixed", tuned.routing.estimator, tuned.routing.rule)
     saved.save(tmp_path / "mixed")
     loaded = load_policy(tmp_path / "mixed")
-    served = Folder.build("mixed", Folder.Options(path="mixed"), {}, tmp_path)
+    served = Folder.build("mixed", Folder.Options(path="mixed"), KNOWN, tmp_path)
     ours = [saved.decide(prompt) for prompt in MADE.prompts[:200]]
     assert ours == [loaded.decide(prompt) for prompt in MADE.prompts[:200]]
     assert ours == [served.decide(prompt) for prompt in MADE.prompts[:200]]

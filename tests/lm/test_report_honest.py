@@ -16,7 +16,7 @@ from roster.lm.records import Records
 from roster.lm.report import figure, page, tables
 from roster.lm.results import LOOKUP, RANDOM, SINGLE, Figure
 from roster.lm.routing import Routing
-from roster.lm.ruler import beside_lookup, chosen_quality, find_way, over_lookup, relative, together
+from roster.lm.ruler import beside_lookup, find_way, over_lookup, quality_of, relative, setting_at, together
 from roster.lm.verdict import verdict
 
 MADE = tiny.records(400)
@@ -25,6 +25,11 @@ DRAWS = 60
 
 def knn():
     return Routing(KNN(neighbours=20), Weights())
+
+
+def at_cost(validation, test, weight_BN, budget):
+    """Quality in every resample of what validation chose, held to a cost."""
+    return quality_of(test, setting_at(test, find_way(validation, budget).corner_P, budget), weight_BN)
 
 
 def rows_of(records):
@@ -105,10 +110,7 @@ def test_on_pure_noise_better_than_the_lookup_is_as_rare_as_promised():
     for draw in range(200):
         played = {LOOKUP: noise(rng, 5), **{f"router-{r}": noise(rng, SETTINGS) for r in range(ROUTERS)}}
         weight_BN = np.vstack([np.full(PROMPTS, 1 / PROMPTS), resamples(PROMPTS, 200, draw)])
-        quality_SB = {
-            slug: chosen_quality(test, find_way(validation, 1.55).corner_P, weight_BN, 1.55)
-            for slug, (validation, test) in played.items()
-        }
+        quality_SB = {slug: at_cost(validation, test, weight_BN, 1.55) for slug, (validation, test) in played.items()}
         over = over_lookup(quality_SB)
         named += any(beside_lookup(slug, over[slug]).startswith("better") for slug in over)
         separately += any(
@@ -141,10 +143,10 @@ def test_the_setting_is_chosen_on_validation_and_the_best_on_the_test_stands_bes
     validation = Played(np.array([[0.0] * 4, [1.0] * 4]), cost_LN)
     test = Played(np.array([[1.0] * 4, [0.0] * 4]), cost_LN)
     weight_BN = np.full((1, 4), 0.25)
-    assert chosen_quality(test, find_way(validation, 2.0).corner_P, weight_BN, 2.0) == pytest.approx([0.0])
-    assert chosen_quality(test, find_way(validation, 1.5).corner_P, weight_BN, 1.5) == pytest.approx([0.5])
+    assert at_cost(validation, test, weight_BN, 2.0) == pytest.approx([0.0])
+    assert at_cost(validation, test, weight_BN, 1.5) == pytest.approx([0.5])
     assert float(test.curve().quality_at(2.0)) == 1.0
-    assert chosen_quality(test, find_way(validation, 0.5).corner_P, weight_BN, 0.5)[0] == -np.inf
+    assert at_cost(validation, test, weight_BN, 0.5)[0] == -np.inf
     assert json.dumps(report.to_dict(), allow_nan=False)
 
 

@@ -84,11 +84,12 @@ def import_log(
     prices: Annotated[Path | None, typer.Option(help="YAML: each model's `input` and `output` per 1M tokens.")] = None,
     without: Without = None,
 ) -> None:
-    """Check a log of calls and write it as records.
+    """Check a log of calls, or of votes, and write it as records, or as votes.
 
     Each line has a prompt (or the messages of a chat), a model and, where known, score (0 to 1), cost, latency in
     seconds, answer, logprob, dataset, split, prompt_tokens, completion_tokens, and propensity: the chance with which
-    this model was chosen for the prompt. With --prices, costs that were not logged follow from the tokens.
+    this model was chosen for the prompt. With --prices, costs that were not logged follow from the tokens. A log of
+    votes has a prompt, model_a, model_b and winner (model_a, model_b or tie) on each line.
 
     \b
     Examples:
@@ -100,7 +101,11 @@ def import_log(
     from roster.lm.prices import read_prices
     from roster.lm.storing import save_records
     from roster.lm.text import text_rule
+    from roster.lm.votes.ballots import is_of_votes
 
+    if is_of_votes(file):
+        _import_votes(file, out, text, tuple(without or ()))
+        return
     known = None if prices is None else read_prices(prices)
     records = read_log(file, currency, text=text_rule(text), prices=known, without=tuple(without or ()))
     save_records(records, out)
@@ -110,6 +115,19 @@ def import_log(
     cells = len(records) * len(records.models)
     typer.echo("missing: " + ", ".join(f"{n} of {cells} {what}s" for what, n in records.missing.items()))
     _say(records.notes)
+
+
+def _import_votes(file: Path, out: Path, text: str, without: tuple[str, ...]) -> None:
+    from roster.lm.text import text_rule
+    from roster.lm.votes.ballots import read_votes
+    from roster.lm.votes.storing import save_votes
+
+    votes = read_votes(file, text=text_rule(text)).without(without)
+    save_votes(votes, out)
+    typer.echo(f"{len(votes)} votes, {len(votes.models)} models: " + ", ".join(votes.models))
+    splits = ", ".join(f"{votes.splits.count(name)} {name}" for name in ("train", "validation", "test"))
+    typer.echo(f"splits: {splits}; ties: {int((votes.share_V == 0.5).sum())}")
+    _say(votes.notes)
 
 
 @app.command("eval")
@@ -129,7 +147,10 @@ def evaluate(
     """Measure routers on recorded answers, beside what needs no router.
 
     Without --router, every recipe that the data allow. The yardsticks are always there: best single model, random,
-    static mix, look-up by data set, per-query oracle.
+    static mix, look-up by data set, per-query oracle. Where each prompt was answered by one model, as in live traffic,
+    the figures are estimates from what was asked of whom with which chance, and the report says how far the log
+    carries them. A folder of votes has a report of its own: whether a ranking per prompt foresees held-out votes
+    better than one for all prompts.
 
     \b
     Examples:
@@ -140,7 +161,13 @@ def evaluate(
     from roster.lm.evaluate import evaluate as measure
     from roster.lm.report import tables, write_report
     from roster.lm.storing import find_records
+    from roster.lm.votes.storing import are_here
 
+    if are_here(data):
+        if router or held_out or add or probes:
+            raise RosterError(f"{data!r} holds votes: there are no routers, data sets or probes to choose")
+        _evaluate_votes(data, tuple(without or ()), (draws, seed), out, as_json)
+        return
     records = find_records(data).without(without or ())
     routers = {recipe.slug: _make(recipe, encoder) for recipe in recipes_for(router, records)}
     for model in add or []:
@@ -166,6 +193,27 @@ def evaluate(
     _say(report.notes)
     for each in tables(report):
         console().print(each)
+
+
+def _evaluate_votes(
+    folder: str, without: tuple[str, ...], random: tuple[int, int], out: Path | None, as_json: bool
+) -> None:
+    from roster.lm.votes.agreement import evaluate_votes, figure, write_report
+    from roster.lm.votes.storing import load_votes
+
+    report = evaluate_votes(load_votes(folder).without(without), *random)
+    if out is not None:
+        write_report(report, out)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
+        return
+    for sentence in report.verdict:
+        typer.echo(sentence)
+    for row in report.rows:
+        typer.echo(f"{row.title}: agreement {figure(row.agreement)}, log-loss {figure(row.log_loss)}")
+    for model, strength in report.ranking:
+        typer.echo(f"  {strength:+.3f} {model}")
+    _say(report.notes)
 
 
 @app.command("tune")
@@ -216,7 +264,9 @@ def tune(
     if tuned.kept is not None:
         lines.append("the test kept the target" if tuned.kept else "the test did not keep the target")
     about["tuned"] = lines
-    policy = OfflinePolicy(name or out.name, tuned.routing.estimator, tuned.routing.rule, about=about)
+    policy = OfflinePolicy(
+        name or out.name, tuned.routing.estimator, tuned.routing.rule, about=about, text=records.text
+    )
     policy.save(out)
     for line in lines:
         typer.echo(line)

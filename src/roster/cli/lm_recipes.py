@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 def recipes_for(names: list[str] | None, records: Records) -> list[Recipe]:
     """The recipes asked for, or all that these data allow."""
+    from roster.lm.offpolicy.counterfactual import one_each
     from roster.recipes import RECIPES
 
     known = {slug: recipe for slug, recipe in RECIPES.items() if recipe.kind == "lm"}
-    has_answers = records.answer_NM is not None
+    has_answers = records.answer_NM is not None and not one_each(records)
     if names is None:
         # Random is always in the report, exactly.
         return [r for r in known.values() if r.slug != "lm-random" and (has_answers or "answers" not in r.needs)]
@@ -24,5 +25,5 @@ def recipes_for(names: list[str] | None, records: Records) -> list[Recipe]:
         if name not in known:
             raise RosterError(f"unknown router among models {name!r}: {nearest(name, known)}")
         if "answers" in known[name].needs and not has_answers:
-            raise RosterError(f"{name!r} compares answers, and records {records.name!r} have none")
+            raise RosterError(f"{name!r} compares answers of several models, and records {records.name!r} lack them")
     return [known[name] for name in names]

@@ -25,6 +25,7 @@ from roster.gateway.session import Answer, Session
 from roster.gateway.store import ScoredBefore
 from roster.gateway.waiting import Waiting
 from roster.gateway.wishes import names, understand
+from roster.lm.text import Said
 
 if TYPE_CHECKING:
     from roster.gateway.gateway import Gateway
@@ -179,7 +180,8 @@ async def route(request: Request, body: RouteRequest) -> Routed:
     caller.permit(body.model)
     runtime = gateway.runtime
     wish = understand(body.model, runtime.config, caller.name)
-    prompt = body.text or ""
+    said = body.said or Said.plain("")
+    prompt = said.whole
     if wish.policy is None:
         reason, price = "asked for by name", runtime.config.models[body.model].price
         return Routed(
@@ -188,7 +190,7 @@ async def route(request: Request, body: RouteRequest) -> Routed:
             propensity=1.0, escalate_below=None,
         )  # fmt: skip
     try:
-        decision = await gateway.decide(runtime, wish, prompt, frozenset(runtime.ways.resting), body.max_tokens)
+        decision = await gateway.decide(runtime, wish, said, frozenset(runtime.ways.resting), body.max_tokens)
     except RosterError:
         raise ApiError(503, "No model is available at the moment.", "unavailable", "server_error") from None
     price = runtime.config.models[decision.model].price
@@ -206,8 +208,9 @@ async def feedback(request: Request, body: FeedbackRequest) -> Learned:
     call = await gateway.ledger.call(body.id)
     if call is None or call.name != caller.name:
         raise ApiError(404, f"There is no call {body.id!r} of this API key.", "call_not_found", param="id")
-    prompt = body.text or gateway.remembered(call.id) or call.prompt
     learner = gateway.runtime.learners.get(call.policy or "")
+    told = body.said.under(learner.policy.text) if body.said is not None and learner is not None else None
+    prompt = told or gateway.remembered(call.id) or call.prompt
     try:
         if learner is None:
             await gateway.store.add_feedback(call.id, body.score, None, None)

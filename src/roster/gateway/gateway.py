@@ -28,6 +28,7 @@ from roster.gateway.tracing import Traces, exporter
 from roster.gateway.upstreams import Client
 from roster.gateway.wishes import Wish, at_least
 from roster.lm.policy import Decision
+from roster.lm.text import Said
 
 log = logging.getLogger("roster.gateway")
 CATCH_UP_EVERY = 5.0
@@ -102,7 +103,7 @@ class Gateway:
         self,
         runtime: Runtime,
         wish: Wish,
-        prompt: str,
+        said: Said,
         exclude: Set[str],
         max_tokens: int | None,
     ) -> Decision:
@@ -115,10 +116,10 @@ class Gateway:
         policy = wish.policy
         assert policy is not None
         begun = time.perf_counter()
-        decision = await runtime.learners[policy].decide(prompt, exclude, runtime.ways.load, max_tokens)
+        decision = await runtime.learners[policy].decide(said, exclude, runtime.ways.load, max_tokens)
         if wish.threshold is not None:
             models, made = runtime.config.models, runtime.learners[policy].policy
-            decision = at_least(decision, wish.threshold, made, exclude, models, prompt)
+            decision = at_least(decision, wish.threshold, made, exclude, models, said.whole)
         self.metrics.decision_seconds.labels(policy).observe(time.perf_counter() - begun)
         self.metrics.decisions.labels(policy, decision.model).inc()
         return decision
@@ -134,12 +135,14 @@ class Gateway:
         if not task.cancelled() and task.exception() is not None:
             log.error("a request could not be finished", exc_info=task.exception())
 
-    def remember(self, call: str, policy: str | None, prompt: str) -> None:
-        """Keeps a prompt for feedback, in memory only, if its policy learns."""
+    def remember(self, call: str, policy: str | None, said: Said) -> None:
+        """Keeps what a policy was asked about for feedback, in memory only, if it learns."""
         learner = self.runtime.learners.get(policy or "")
         if learner is not None and learner.learns:
             limits = self.runtime.config.limits
-            self._prompts.keep(call, prompt, limits.remembered_prompts, limits.remembered_bytes)
+            self._prompts.keep(
+                call, said.under(learner.policy.text), limits.remembered_prompts, limits.remembered_bytes
+            )
 
     def remembered(self, call: str) -> str | None:
         """The prompt of a recent call."""

@@ -16,6 +16,8 @@ from typing import TypeVar
 from roster.errors import RosterError
 from roster.gateway.store import Learned, Store
 from roster.lm.policy import Decision, Policy
+from roster.lm.prices import tokens
+from roster.lm.text import Said
 
 Result = TypeVar("Result")
 log = logging.getLogger("roster.gateway")
@@ -41,16 +43,17 @@ class Learner:
         return self._twin is not None
 
     async def decide(
-        self, prompt: str, exclude: Set[str], load: Mapping[str, float], max_tokens: int | None
+        self, said: Said, exclude: Set[str], load: Mapping[str, float], max_tokens: int | None
     ) -> Decision:
-        """Asks the policy.
+        """Asks the policy about the text that it wants.
 
         Raises:
             RosterError: every model is excluded.
         """
         known = {model: load.get(model, 0.0) for model in self.policy.models}
+        prompt, read = said.under(self.policy.text), tokens(said.whole)
         return await self._on_thread(
-            lambda: self.policy.decide(prompt, exclude=exclude, load=known, max_tokens=max_tokens)
+            lambda: self.policy.decide(prompt, exclude=exclude, load=known, max_tokens=max_tokens, read=read)
         )
 
     async def feedback(self, store: Store, call: str, prompt: str | None, decision: Decision, score: float) -> bool:

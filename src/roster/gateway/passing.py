@@ -26,6 +26,7 @@ from roster.gateway.tracing import Ended
 from roster.gateway.upstreams import Failure
 from roster.gateway.wishes import Wish, understand
 from roster.lm.policy import Decision
+from roster.lm.text import Said
 
 if TYPE_CHECKING:
     from roster.gateway.gateway import Gateway
@@ -90,16 +91,16 @@ class Passing:
     id: str = ""
     begun: float = field(default_factory=time.perf_counter)
 
-    async def send(self, prompt: str) -> tuple[Leg, aiohttp.ClientResponse]:
+    async def send(self, said: Said) -> tuple[Leg, aiohttp.ClientResponse]:
         """The answer of the first way that gives one, and the call; whoever has them sees to their end.
 
         Args:
-            prompt: the text that a policy decides by.
+            said: what a policy is asked about.
 
         Raises:
             ApiError: nobody answers, the budget does not reach, or the upstream blames the request.
         """
-        decision = await self._decide(prompt)
+        decision = await self._decide(said)
         await self._reserve(decision)
         ways, waits = self.runtime.ways, []
         tried: set[str] = set()
@@ -118,12 +119,12 @@ class Passing:
         message = f"The model {decision.model!r} did not answer."
         raise ApiError(502 if tried else 503, message, "upstream_failed", kind="server_error")
 
-    async def _decide(self, prompt: str) -> Decision:
+    async def _decide(self, said: Said) -> Decision:
         if self.wish.policy is None:
             return Decision(self.name, "asked for by name")
         resting = frozenset(self.runtime.ways.resting)
         try:
-            return await self.gateway.decide(self.runtime, self.wish, prompt, resting, self.sent.most)
+            return await self.gateway.decide(self.runtime, self.wish, said, resting, self.sent.most)
         except RosterError:
             raise ApiError(503, "No model is available at the moment.", "unavailable", "server_error") from None
 

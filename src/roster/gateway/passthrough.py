@@ -16,6 +16,7 @@ from roster.gateway.outbound import passed_headers
 from roster.gateway.passed import Passed
 from roster.gateway.passing import Sent, begin
 from roster.gateway.requests import Flag, ModelName, Open, Tokens
+from roster.lm.text import Content, Said
 
 if TYPE_CHECKING:
     from roster.gateway.gateway import Gateway
@@ -39,33 +40,34 @@ class Responses(Open):
     stream: Flag | None = None
     max_output_tokens: Tokens | None = None
 
-    def prompt(self) -> str:
-        """The text that policies decide by."""
-        items = [self.input] if isinstance(self.input, str) else [_text(each.get("content")) for each in self.input]
-        return "\n".join([self.instructions or "", *items]).strip()
+    def said(self) -> Said:
+        """What policies are asked about."""
+        first = [("system", self.instructions)] if self.instructions else []
+        if isinstance(self.input, str):
+            return Said((*first, ("user", self.input)))
+        return Said((*first, *(_message(each) for each in self.input)))
 
 
-def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return "\n".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
+def _message(item: dict[str, Any]) -> tuple[str, Content]:
+    role, content = item.get("role"), item.get("content")
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return role if isinstance(role, str) else "", content if isinstance(content, str) else parts
 
 
 async def embeddings(request: Request, body: Embeddings) -> Response:
     """Vectors for texts, from the model that the request names."""
-    return await _pass(request, "/embeddings", body.model, "", most=0)
+    return await _pass(request, "/embeddings", body.model, Said.plain(""), most=0)
 
 
 async def responses(request: Request, body: Responses) -> Response:
     """OpenAI's Responses, from the model that the request names or that a policy chooses."""
-    return await _pass(request, "/responses", body.model, body.prompt(), most=body.max_output_tokens)
+    return await _pass(request, "/responses", body.model, body.said(), most=body.max_output_tokens)
 
 
-async def _pass(request: Request, path: str, name: str, prompt: str, most: int | None) -> Response:
+async def _pass(request: Request, path: str, name: str, said: Said, most: int | None) -> Response:
     gateway: Gateway = request.app.state.gateway
     raw, headers = await request.body(), passed_headers(request.headers)
     sent = Sent(path, await request.json(), raw, len(raw), headers, most)
     passing = begin(gateway, request.state.caller, name, sent)
-    leg, response = await passing.send(prompt)
+    leg, response = await passing.send(said)
     return Passed(passing, leg, response)

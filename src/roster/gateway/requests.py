@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from roster.lm.text import Said, content_text
+
 
 def _whole(value: Any) -> Any:
     """JSON has one kind of number: 5.0 is a whole one."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def readable(text: str) -> str:
-    """A text without lone surrogates, which JSON can say and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode()
 
 
 Whole = BeforeValidator(_whole)
@@ -41,10 +39,12 @@ class Message(Open):
 
     def text(self) -> str:
         """What a model reads of it, without pictures and sounds."""
-        if self.content is None or isinstance(self.content, str):
-            return self.content or ""
-        parts = [part.get("text") for part in self.content]
-        return "\n".join(part for part in parts if isinstance(part, str))
+        return content_text(self.content)
+
+
+def chat(messages: list[Message]) -> Said:
+    """The messages of a chat, as policies are asked about them."""
+    return Said(tuple((message.role, message.content) for message in messages))
 
 
 class StreamOptions(Open):
@@ -105,6 +105,10 @@ class ChatRequest(Generation):
         """The text of each message."""
         return [message.text() for message in self.messages]
 
+    def said(self) -> Said:
+        """What policies are asked about."""
+        return chat(self.messages)
+
 
 class TextRequest(Generation):
     """POST /v1/completions; prompts are text, not token ids."""
@@ -117,6 +121,10 @@ class TextRequest(Generation):
         """Each prompt."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
+    def said(self) -> Said:
+        """What policies are asked about."""
+        return Said.plain("\n".join(self.parts()))
+
 
 class Question(BaseModel):
     """A prompt in either form."""
@@ -125,11 +133,11 @@ class Question(BaseModel):
     prompt: str | SkipJsonSchema[None] = None
 
     @property
-    def text(self) -> str | None:
-        """The prompt as policies read it; None when there is none."""
+    def said(self) -> Said | None:
+        """What policies are asked about; None when there is nothing."""
         if self.messages is not None:
-            return readable("\n".join(message.text() for message in self.messages))
-        return None if self.prompt is None else readable(self.prompt)
+            return chat(self.messages)
+        return None if self.prompt is None else Said.plain(self.prompt)
 
 
 class RouteRequest(Question):
@@ -144,7 +152,7 @@ class RouteRequest(Question):
 
     @model_validator(mode="after")
     def _one(self) -> RouteRequest:
-        if {"messages", "prompt"} <= self.model_fields_set or self.text is None:
+        if {"messages", "prompt"} <= self.model_fields_set or self.said is None:
             raise ValueError("give `messages` or `prompt`, one of them")
         return self
 
@@ -166,7 +174,7 @@ class Asked:
         kind: chat or text.
         body: as it came.
         raw: the bytes that it came in.
-        prompt: as policies read it.
+        said: what policies are asked about.
         request: the checked fields.
         passed: headers that go to the upstream.
     """
@@ -174,9 +182,14 @@ class Asked:
     kind: Kind
     body: dict[str, Any]
     raw: bytes
-    prompt: str
+    said: Said
     request: ChatRequest | TextRequest
     passed: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def prompt(self) -> str:
+        """All text that a model reads."""
+        return self.said.whole
 
     @property
     def path(self) -> str:
@@ -206,4 +219,4 @@ def asked(
 ) -> Asked:
     """Puts a request together with the body that it was read from."""
     kind: Kind = "chat" if isinstance(request, ChatRequest) else "text"
-    return Asked(kind, body, raw, readable("\n".join(request.parts())), request, passed or {})
+    return Asked(kind, body, raw, request.said(), request, passed or {})

@@ -152,7 +152,7 @@ class Session:
             return None if name in excluded else Decision(name, "asked for by name")
         try:
             return await self.gateway.decide(
-                self.runtime, self.wish, self.asked.prompt, excluded, self.asked.request.limit
+                self.runtime, self.wish, self.asked.said, excluded, self.asked.request.limit
             )
         except RosterError:
             return None
@@ -324,7 +324,7 @@ class Session:
                 usage.prompt, usage.completion, outcome, prompt,
                 Context(self.caller.rules.team, time.perf_counter() - self.begun, self.wish.experiment, usage.counted),
             )  # fmt: skip
-            self.gateway.remember(self.id, self.policy, self.asked.prompt)
+            self.gateway.remember(self.id, self.policy, self.asked.said)
         if not await self._purse.settle(self.cost, call):
             return
         self.gateway.rates.spent(self.caller, sum(each.usage.prompt + each.usage.completion for each in self.legs))

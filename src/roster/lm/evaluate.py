@@ -16,12 +16,12 @@ import numpy as np
 
 from roster.errors import RosterError
 from roster.lm.calibration import auroc, brier
-from roster.lm.judging import complete, free_of_charge
+from roster.lm.judging import free_of_charge, judged
 from roster.lm.play import ordered, play
 from roster.lm.records import Matrix, Records
 from roster.lm.results import LOOKUP, MIX, SINGLE, AddedRow, Report, Section
 from roster.lm.routing import Routing
-from roster.lm.ruler import chosen_quality, explore, kind_of, section
+from roster.lm.ruler import explore, kind_of, section, setting_at
 from roster.lm.splits import carve_validation, hold_out, training
 from roster.lm.verdict import verdict
 from roster.recipes import RECIPES
@@ -59,26 +59,24 @@ def evaluate(
     """
     routers = with_yardsticks(routers)
     records = carve_validation(free_of_charge(records), seed=seed)
-    learn, test = training(records), complete(records.split("test")) if "test" in records.splits else None
-    if test is None:
+    if "test" not in records.splits:
         raise RosterError(f"records {records.name!r} have no test split to judge routers on")
-    report = Report(records.name, records.currency, _notes(records), settings={"draws": draws, "seed": seed})
-    if in_distribution:
-        report.sections.append(_section("in distribution", routers, records, draws, seed, progress))
-    for dataset in held_out:
-        apart = carve_validation(hold_out(records, dataset), seed=seed)
-        report.sections.append(_section(f"held out: {dataset}", routers, apart, draws, seed, progress))
-    for model in added:
-        progress(f"added: {model}")
-        report.added += add_section(routers, learn, test, model, probes, seed)
+    asked = {"draws": draws, "seed": seed, "text": records.text}
+    report = Report(records.name, records.currency, records.notes, settings=asked)
+    sections = {"in distribution": records} if in_distribution else {}
+    sections |= {f"held out: {name}": carve_validation(hold_out(records, name), seed=seed) for name in held_out}
+    for title, apart in sections.items():
+        found, notes = _section(title, routers, apart, draws, seed, progress)
+        report.sections.append(found)
+        report.notes = tuple(dict.fromkeys((*report.notes, *notes)))
+    if added:
+        learn = training(records)
+        test = judged(records.split("test"), learn, "test", seed)
+        for model in added:
+            progress(f"added: {model}")
+            report.added += add_section(routers, learn, test, model, probes, seed)
     report.verdict = verdict(report)
     return report
-
-
-def _notes(records: Records) -> tuple[str, ...]:
-    """What the parts that routers are judged on say of themselves, each once."""
-    parts = (complete(records.split(name), name) for name in ("validation", "test"))
-    return tuple(dict.fromkeys(note for part in parts for note in part.notes))
 
 
 def with_yardsticks(routers: Mapping[str, Make]) -> dict[str, Make]:
@@ -88,15 +86,22 @@ def with_yardsticks(routers: Mapping[str, Make]) -> dict[str, Make]:
 
 def _section(
     title: str, routers: Mapping[str, Make], records: Records, draws: int, seed: int, progress: Callable[[str], None]
-) -> Section:
-    """Settings are chosen by routers that saw training prompts only; what is judged saw those of validation too."""
+) -> tuple[Section, tuple[str, ...]]:
+    """Settings are chosen by routers that saw training prompts only; what is judged saw those of validation too.
+
+    Returns:
+        the section, and the notes of what it was judged on.
+    """
     progress(f"{title}: choosing on validation")
-    train, validation = records.split("train"), complete(records.split("validation"), "validation")
+    train = records.split("train")
+    validation = judged(records.split("validation"), train, "validation", seed)
     ways = {slug: explore(make().fit(train), validation) for slug, make in routers.items()}
     progress(title)
-    learn, test = training(records), complete(records.split("test"))
+    learn = training(records)
+    test = judged(records.split("test"), learn, "test", seed)
     fitted = {slug: make().fit(learn) for slug, make in routers.items()}
-    return section(title, ways, fitted, (learn, validation, test), draws, seed)
+    found = section(title, ways, fitted, (learn, validation, test), draws, seed)
+    return found, (*validation.notes, *test.notes)
 
 
 def add_section(
@@ -112,13 +117,14 @@ def add_section(
         if kind_of(slug) != "router":
             continue
         before, full = make().fit(others), make().fit(learn)
-        known = complete(test.only(others.models))
+        known = test.only(others.models)
         without, retrained = (_along_dial(*pair, budget) for pair in ((before, known), (full, test)))
         for k in probes:
             routing = copy.deepcopy(before)
             routing.estimator.add_model(model, learn.rows(drawn[:k]))
-            expected_N = _column(routing, test, model)
-            truth_N = test.score_NM[:, test.column(model)]
+            truth_N = test.measured_NM[:, test.column(model)]
+            known_N = np.isfinite(truth_N)
+            expected_N, truth_N = _column(routing, test, model)[known_N], truth_N[known_N]
             quality = _along_dial(routing, test, budget)
             measured = (auroc(expected_N, truth_N), brier(expected_N, truth_N), quality, without, retrained)
             rows.append(AddedRow(slug, model, int(k), *measured))
@@ -131,8 +137,8 @@ def _along_dial(routing: Routing, test: Records, budget: float) -> float:
     Nobody has validation answers of a model that is known by k probes, so no setting can be chosen by its quality.
     """
     played = play(routing, test, timed=False).played
-    at_once = np.full((1, len(test)), 1 / len(test))
-    return float(chosen_quality(played, np.arange(len(played.cost_LN)), at_once, budget)[0])
+    setting = setting_at(played, np.arange(len(played.cost_LN)), budget)
+    return float("-inf") if setting is None else float(setting.of(played.score_LN).mean())
 
 
 def _column(routing: Routing, test: Records, model: str) -> Matrix:

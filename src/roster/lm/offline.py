@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roster.errors import RosterError, nearest
-from roster.lm import decide, encode, estimate, online
+from roster.lm import decide, encode, estimate, online, votes
 from roster.lm.decide import CascadeRule, Mix, Rule
-from roster.lm.estimate import Estimates, Estimator
+from roster.lm.estimate import Estimates, Estimator, Expense
 from roster.lm.manifest import PolicyManifest, read
 from roster.lm.part import pack, unpack
 from roster.lm.policy import Decision
 from roster.lm.prices import Price, check_prices, tokens
+from roster.lm.records import Matrix
+from roster.lm.text import DEFAULT, TextRule
 from roster.saving import MANIFEST, writing
 
 _ARRAYS = "arrays.safetensors"
@@ -32,7 +34,7 @@ _ARRAYS = "arrays.safetensors"
 
 def known_parts() -> dict[str, type]:
     """Every class that a policy's folder may name."""
-    modules = (decide, encode, estimate, online)
+    modules = (decide, encode, estimate, online, votes)
     return {name: getattr(module, name) for module in modules for name in module.__all__ if name[0].isupper()}
 
 
@@ -43,8 +45,11 @@ class OfflinePolicy:
         name: what callers ask for.
         estimator: fitted.
         rule: of decision.
-        prices: per model; with them, a caller's `max_tokens` bounds the expected cost.
+        prices: per model, of whoever pays for the calls. With them a call costs what it reads and, where the log knew
+            the lengths of answers, what it is expected to write, at most `max_tokens`; else what it cost in the log, at
+            most what `max_tokens` allow.
         about: where it comes from and what it showed; any JSON.
+        text: which text of a request the estimator was trained on.
     """
 
     def __init__(
@@ -54,11 +59,22 @@ class OfflinePolicy:
         rule: Rule,
         prices: Mapping[str, Price] | None = None,
         about: Mapping[str, Any] | None = None,
+        text: TextRule = DEFAULT,
     ):
         if prices:
             check_prices(prices, estimator.models)
         self.name, self.estimator, self.rule = name, estimator, rule
-        self.prices, self.about = dict(prices or {}), dict(about or {})
+        self.prices, self.about, self.text = dict(prices or {}), dict(about or {}), text
+
+    def at_prices(self, prices: Mapping[str, Price]) -> OfflinePolicy:
+        """The same policy for whoever pays other prices."""
+        return OfflinePolicy(self.name, self.estimator, self.rule, prices, self.about, self.text)
+
+    @property
+    def knows_lengths(self) -> bool:
+        """Whether it knows how long answers are, so that prices tell what a call will cost."""
+        expense = getattr(self.estimator, "expense", None)
+        return isinstance(expense, Expense) and expense.written_M2 is not None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -72,12 +88,15 @@ class OfflinePolicy:
         exclude: Set[str] = frozenset(),
         load: Mapping[str, float] | None = None,
         max_tokens: int | None = None,
+        read: float | None = None,
     ) -> Decision:
         """See `Policy.decide`."""
         allowed_M = np.array([model not in exclude for model in self.models])
         if not allowed_M.any():
             raise RosterError(f"policy {self.name!r} has no model left: all {len(allowed_M)} are excluded")
-        estimates = self._adjusted(self.estimator.estimate([prompt]), prompt, load, max_tokens)
+        estimates = self._waiting(self.estimator.estimate([prompt]), load)
+        if self.prices:
+            estimates = self._paid(estimates, prompt, tokens(prompt) if read is None else read, max_tokens)
         rule = self.rule.settled(_coin(prompt))
         choice = int(rule.choose(estimates, allowed_M)[0])
         below = None
@@ -105,22 +124,33 @@ class OfflinePolicy:
         sides = ((self.rule.first, 1 - self.rule.share), (self.rule.second, self.rule.share))
         return sum(chance for side, chance in sides if int(side.choose(estimates, allowed_M)[0]) == choice)
 
-    def _adjusted(
-        self, estimates: Estimates, prompt: str, load: Mapping[str, float] | None, max_tokens: int | None
-    ) -> Estimates:
-        if load:
-            for name in load:
-                if name not in self.models:
-                    raise RosterError(f"policy {self.name!r} has no model {name!r}: {nearest(name, self.models)}")
-            # One request at a time is the plainest queue; a server that batches is faster than this.
-            waiting_M = np.array([1 + load.get(model, 0.0) for model in self.models])
-            estimates = replace(estimates, delay_NM=estimates.delay_NM * waiting_M)
-        if max_tokens is not None and self.prices:
-            most_M = [
-                (tokens(prompt) * self.prices[m].input + max_tokens * self.prices[m].output) / 1e6 for m in self.models
-            ]
-            estimates = replace(estimates, cost_NM=np.fmin(estimates.cost_NM, np.array(most_M)))
-        return estimates
+    def _waiting(self, estimates: Estimates, load: Mapping[str, float] | None) -> Estimates:
+        """Delays behind what is under way."""
+        if not load:
+            return estimates
+        for name in load:
+            if name not in self.models:
+                raise RosterError(f"policy {self.name!r} has no model {name!r}: {nearest(name, self.models)}")
+        # One request at a time is the plainest queue; a server that batches is faster than this.
+        waiting_M = np.array([1 + load.get(model, 0.0) for model in self.models])
+        return replace(estimates, delay_NM=estimates.delay_NM * waiting_M)
+
+    def _paid(self, estimates: Estimates, prompt: str, read: float, max_tokens: int | None) -> Estimates:
+        """Costs at the policy's prices."""
+        input_M, output_M = np.array([(self.prices[m].input, self.prices[m].output) for m in self.models]).T
+        written_M = self._written(prompt, len(output_M))
+        if max_tokens is not None:
+            written_M = np.minimum(written_M, max_tokens)  # NaN stays
+            most_M = (read * input_M + max_tokens * output_M) / 1e6
+            estimates = replace(estimates, cost_NM=np.fmin(estimates.cost_NM, most_M))
+        cost_M = (read * input_M + written_M * output_M) / 1e6
+        return replace(estimates, cost_NM=np.where(np.isfinite(cost_M), cost_M, estimates.cost_NM))
+
+    def _written(self, prompt: str, count: int) -> Matrix:
+        """Expected tokens of each answer, [M]; NaN where the log said nothing of them."""
+        expense = getattr(self.estimator, "expense", None)
+        found = expense.written([prompt]) if isinstance(expense, Expense) else None
+        return np.full(count, np.nan) if found is None else found[0]
 
     def feedback(self, prompt: str, decision: Decision, score: float) -> None:
         """Nothing: an offline policy does not learn."""
@@ -156,6 +186,7 @@ class OfflinePolicy:
             rule=rule,
             prices=prices,
             about=self.about,
+            text=self.text,
         )
         text = json.dumps(manifest.model_dump(), indent=1, allow_nan=False)  # before anything is written
         with writing(folder, (MANIFEST, PolicyManifest.earlier, _ARRAYS)) as new:
@@ -190,7 +221,7 @@ def load_policy(folder: Path | str) -> OfflinePolicy:
         estimator = unpack(content.estimator, arrays, known, "estimator.")
         rule = unpack(content.rule, arrays, known, "rule.")
         prices = {name: Price(**each) for name, each in content.prices.items()}
-        return OfflinePolicy(content.name, estimator, rule, prices, content.about)
+        return OfflinePolicy(content.name, estimator, rule, prices, content.about, content.text)
     except RosterError as error:
         raise RosterError(f"policy {str(folder)!r}: {error}") from None
     except Exception as error:

@@ -16,7 +16,8 @@ from roster.lm.calibration import auroc, brier, ece
 from roster.lm.curve import Played
 from roster.lm.decide import CascadeRule, Mix, Rule
 from roster.lm.decide.weights import Weights
-from roster.lm.estimate import Estimates, Mean, Truth
+from roster.lm.estimate import Estimates, Truth
+from roster.lm.estimate.base import column_means
 from roster.lm.records import Matrix, Records
 from roster.lm.routing import Routing
 
@@ -54,7 +55,8 @@ def play(routing: Routing, test: Records, timed: bool = True, rules: Sequence[Ru
     played = _play_rules(routing.rule.sweep(estimates) if rules is None else rules, estimates, test, routing.mixes)
     if isinstance(routing.estimator, Truth):
         return Run(played)
-    expected, score = estimates.quality_NM.reshape(-1), test.score_NM.reshape(-1)
+    known_NM = np.isfinite(test.measured_NM)
+    expected, score = estimates.quality_NM[known_NM], test.measured_NM[known_NM]
     return Run(
         played,
         brier(expected, score),
@@ -141,7 +143,7 @@ def play_oracle(test: Records) -> Run:
 
 def best_single(train: Records, test: Records) -> tuple[str, float, float]:
     """The model with the best mean score in training: its name, and its quality and cost on the test."""
-    quality_M = Mean().fit(train).quality_M
+    quality_M = column_means(train.score_NM)
     name = train.models[int(quality_M.argmax())]
     m = test.column(name)
     return name, float(test.score_NM[:, m].mean()), float(test.cost_NM[:, m].mean())

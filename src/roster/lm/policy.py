@@ -11,6 +11,8 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from roster.lm.text import TextRule
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -48,6 +50,11 @@ class Policy(Protocol):
         """Whom it chooses among."""
         ...
 
+    @property
+    def text(self) -> TextRule:
+        """Which text of a request it wants to be asked about."""
+        ...
+
     def decide(
         self,
         prompt: str,
@@ -55,14 +62,16 @@ class Policy(Protocol):
         exclude: Set[str] = frozenset(),
         load: Mapping[str, float] | None = None,
         max_tokens: int | None = None,
+        read: float | None = None,
     ) -> Decision:
         """Chooses a model.
 
         Args:
-            prompt: the text that the models will see.
+            prompt: the text of the request under the rule `text`.
             exclude: models that may not be chosen (failed, over budget); excluding all raises RosterError.
             load: requests in flight per model, for policies that weigh delay.
             max_tokens: the caller's limit on the answer, for policies that weigh cost.
+            read: tokens that the models will read, where that is more than the prompt.
         """
         ...
 

@@ -147,6 +147,11 @@ class Records:
         return self.models.index(model)
 
     @property
+    def measured_NM(self) -> Matrix:
+        """The scores that were measured; where gaps were filled, `score_NM` has more."""
+        return self.score_NM
+
+    @property
     def missing(self) -> Mapping[str, int]:
         """How many scores, costs and delays nobody measured."""
         return {

@@ -9,12 +9,15 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from roster.files import write_whole
 from roster.lm.picture import HEIGHT, MARGIN, WIDTH, around_routers, whole
-from roster.lm.results import Figure, Report, Section
+from roster.lm.results import Figure, Report, Row, Section
 from roster.reporting import render
+
+CARRIED = ("effective prompts", "overlap", "IPS", "SNIPS", "heaviest weight")
+"""What only a log with gaps has."""
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +48,8 @@ def _section_table(section: Section, currency: str) -> Table:
     )
     made = Table(title=title, title_justify="left")
     names = ("router", "quality [95 %]", "best on the test", "over look-up [95 %]", "AIQ", "cost [95 %]")
-    for name in (*names, "ECE", "Brier", "AUROC", "ms", "router cost"):
+    filled = any(row.carried for row in section.rows)
+    for name in (*names, "ECE", "Brier", "AUROC", "ms", "router cost", *(CARRIED if filled else ())):
         made.add_column(name, justify="left" if name == "router" else "right", overflow="fold")
     for row in section.rows:
         label = row.router if row.kind == "router" else f"{row.router} ({row.kind})"
@@ -57,13 +61,28 @@ def _section_table(section: Section, currency: str) -> Table:
             figure(row.cost, "", 3),
         )
         estimates = (*map(number, (row.ece, row.brier, row.auroc)), number(row.decision_ms, 2))
-        made.add_row(label, *(each.replace("[", r"\[") for each in cells), *estimates, share(row.router_cost))
+        made.add_row(
+            label,
+            *(each.replace("[", r"\[") for each in cells),
+            *estimates,
+            share(row.router_cost),
+            *(carried(row) if filled else ()),
+        )
     made.caption = (
         "quality: of the setting chosen on validation; best on the test: in hindsight, and so optimistic; "
         f"cost: to reach the quality of the best single model ({section.single}, {section.single_quality:.4f}), "
         "relative to it, ∞ where it is not reached; router cost: of a decision, relative to a call"
     )
     return made
+
+
+def carried(row: Row) -> tuple[str, ...]:
+    """How far a log with gaps carries a row, under the heads of `CARRIED`."""
+    if row.carried is None:
+        return ("–",) * len(CARRIED)
+    on = row.carried.support
+    figures = (number(row.carried.ips), number(row.carried.self_normalised), number(on.heaviest, 1))
+    return (f"{on.effective:.0f} of {on.prompts}", f"{on.overlap:.0%}", *figures)
 
 
 def number(value: float | str | None, digits: int = 4, sign: str = "") -> str:
@@ -92,8 +111,10 @@ def share(value: float | None) -> str:
 def page(report: Report) -> str:
     """The HTML page."""
     pictures = [(around_routers(section), whole(section)) for section in report.sections]
-    filters: dict[str, Callable[..., str]] = {"number": number, "figure": figure, "share": share}
-    return render("lm", filters, pictures=pictures, report=report, width=WIDTH, height=HEIGHT, margin=MARGIN)
+    filters: dict[str, Callable[..., Any]] = {"number": number, "figure": figure, "share": share, "carried": carried}
+    return render(
+        "lm", filters, heads=CARRIED, pictures=pictures, report=report, width=WIDTH, height=HEIGHT, margin=MARGIN
+    )
 
 
 def write_report(report: Report, folder: Path | str) -> list[Path]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from roster.lm.offpolicy.estimators import Support
+
 LOOKUP, ORACLE, SINGLE, MIX = "lm-dataset-lookup", "lm-oracle", "lm-best-single", "lm-static-mix"
 RANDOM, RANDOM_HULL = "lm-random", "lm-random-hull"
 YARDSTICKS = (SINGLE, RANDOM, RANDOM_HULL, MIX, LOOKUP)
@@ -19,6 +21,22 @@ class Figure:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Carried:
+    """How far a log with gaps carries what is said of a router, at the setting that is judged.
+
+    Attributes:
+        support: the effective sample, the heaviest weight and the overlap.
+        ips, self_normalised: its quality by plainer estimators than the doubly robust one of the report.
+        enough: whether that is enough to judge it.
+    """
+
+    support: Support
+    ips: float
+    self_normalised: float
+    enough: bool
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,7 @@ class Row:
         curve: corners (cost, quality).
         mixes: whether the curve is straight between its corners; else it steps.
         verdict: in words, beside the look-up.
+        carried: how far the log carries this; None where every model's answers are there.
     """
 
     router: str
@@ -58,6 +77,7 @@ class Row:
     curve: list[tuple[float, float]]
     mixes: bool
     verdict: str
+    carried: Carried | None = None
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,21 @@ Shape legend: L settings, P corners, N prompts, B weightings of them (all alike,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from roster.lm.carrying import carried_at
 from roster.lm.curve import Curve, Played, corners, interval, resamples
 from roster.lm.decide import Rule
-from roster.lm.dial import cost_to_reach, within
+from roster.lm.dial import Setting, cost_to_reach, within
+from roster.lm.offpolicy.counterfactual import Counterfactual
 from roster.lm.play import Run, best_single, dial, play, play_oracle, play_random, play_random_hull
 from roster.lm.records import Matrix, Records
-from roster.lm.results import LOOKUP, ORACLE, RANDOM, RANDOM_HULL, YARDSTICKS, Figure, Row, Section
+from roster.lm.results import LOOKUP, ORACLE, RANDOM, RANDOM_HULL, YARDSTICKS, Carried, Figure, Row, Section
 from roster.lm.routing import Routing
 
 CORE_HOUR_USD = 0.04
@@ -67,22 +70,36 @@ def section(
         draws, seed: of the bootstrap.
     """
     learn, validation, test = parts
-    runs = {RANDOM: play_random(test), RANDOM_HULL: play_random_hull(test), ORACLE: play_oracle(test)}
+    filled = isinstance(test, Counterfactual)
     budget = float(test.cost_NM.mean())
     ways = {
         RANDOM: find_way(play_random(validation).played, budget),
         RANDOM_HULL: find_way(play_random_hull(validation).played, budget),
-        ORACLE: find_way(runs[ORACLE].played, budget),  # a bound knows the test
         **ways,
     }
+    runs = {RANDOM: play_random(test), RANDOM_HULL: play_random_hull(test)}
     runs |= {slug: play(routing, test, rules=ways[slug].rules) for slug, routing in fitted.items()}
+    if not filled:  # a bound knows the test; the best of several estimates is no bound
+        runs[ORACLE] = play_oracle(test)
+        ways[ORACLE] = find_way(runs[ORACLE].played, budget)
     weight_BN = np.vstack([np.full(len(test), 1 / len(test)), resamples(len(test), draws, seed)])
-    single, quality, cost = best_single(learn, test)
+    # The mean score of what a log happened to ask of each model does not compare models.
+    single, quality, cost = best_single(validation if filled else learn, test)
     ruler = Ruler(test, weight_BN, test.column(single))
     order = [slug for slug in dict.fromkeys((*YARDSTICKS, *fitted, ORACLE)) if slug in runs]
-    quality_SB = {slug: chosen_quality(runs[slug].played, ways[slug].corner_P, weight_BN, budget) for slug in order}
+    settings = {slug: setting_at(runs[slug].played, ways[slug].corner_P, budget) for slug in order}
+    players = {slug: _player(slug, fitted, ways) for slug in order if slug != ORACLE}
+    carried = carried_at(settings, players, test)
+    quality_SB = {slug: quality_of(runs[slug].played, settings[slug], weight_BN) for slug in order}
+    for slug, each in carried.items():
+        if not each.enough:
+            quality_SB[slug] = np.full(len(weight_BN), np.nan)
     over = over_lookup(quality_SB)
-    routers = [slug for slug in fitted if kind_of(slug) == "router"]
+    routers = [slug for slug in fitted if kind_of(slug) == "router" and not np.isnan(quality_SB[slug][0])]
+    rows = [
+        ruler.row(slug, runs[slug], ways[slug].corner_P, quality_SB[slug], over[slug], carried.get(slug))
+        for slug in order
+    ]
     return Section(
         title=title,
         train_prompts=len(learn),
@@ -92,9 +109,14 @@ def section(
         single=single,
         single_quality=quality,
         single_cost=cost,
-        rows=[ruler.row(slug, runs[slug], ways[slug].corner_P, quality_SB[slug], over[slug]) for slug in order],
+        rows=rows,
         chosen=max(routers, key=lambda slug: ways[slug].quality) if routers else None,
     )
+
+
+def _player(slug: str, fitted: Mapping[str, Routing], ways: Mapping[str, Way]) -> Callable[[Records], Run]:
+    plain = {RANDOM: play_random, RANDOM_HULL: play_random_hull}
+    return plain.get(slug) or partial(play, fitted[slug], timed=False, rules=ways[slug].rules)
 
 
 def kind_of(slug: str) -> str:
@@ -104,9 +126,13 @@ def kind_of(slug: str) -> str:
     return "yardstick" if slug in YARDSTICKS else "router"
 
 
-def chosen_quality(played: Played, corner_P: NDArray[np.int64], weight_BN: Matrix, budget: float) -> Matrix:
-    """Quality in every resample of what validation chose, held to a cost on the first weighting; [B]."""
-    setting = within(corner_P, played.cost_LN @ weight_BN[0], budget, played.mixes)
+def setting_at(played: Played, corner_P: NDArray[np.int64], budget: float) -> Setting | None:
+    """What validation chose, held to a cost on all prompts alike; None where it cannot be had for that."""
+    return within(corner_P, played.cost_LN.mean(1), budget, played.mixes)
+
+
+def quality_of(played: Played, setting: Setting | None, weight_BN: Matrix) -> Matrix:
+    """Quality of a setting in every resample, [B]."""
     if setting is None:
         return np.full(len(weight_BN), -np.inf)
     return np.asarray(weight_BN @ setting.of(played.score_LN))
@@ -152,13 +178,23 @@ class Ruler:
         self.single_quality_B = weight_BN @ test.score_NM[:, single]
         self.single_cost_B = cost_BM[:, single]
 
-    def row(self, slug: str, run: Run, corner_P: NDArray[np.int64], quality_B: Matrix, over: Figure) -> Row:
+    def row(
+        self,
+        slug: str,
+        run: Run,
+        corner_P: NDArray[np.int64],
+        quality_B: Matrix,
+        over: Figure,
+        carried: Carried | None = None,
+    ) -> Row:
         """One router's row, from its quality at the cost of random and its difference from the look-up's."""
         played = run.played
         curves = [played.curve(weight_N) for weight_N in self.weight_BN]
         best_B = np.array([float(c.quality_at(b)) for c, b in zip(curves, self.budget_B, strict=True)])
         aiq_B = np.array([c.aiq(*span) for c, span in zip(curves, self.range_B2, strict=True)])
         cost_BP, quality_BP = (self.weight_BN @ each[corner_P].T for each in (played.cost_LN, played.score_LN))
+        if carried is not None and not carried.enough:
+            quality_BP = np.full_like(quality_BP, np.nan)
         reach_B = cost_to_reach(cost_BP, quality_BP, self.single_quality_B, played.mixes)
         return Row(
             router=slug,
@@ -176,6 +212,7 @@ class Ruler:
             curve=_points(curves[0]),
             mixes=curves[0].mixes,
             verdict=beside_lookup(slug, over),
+            carried=carried,
         )
 
     def _price(self, decision_ms: float | None) -> float | None:
@@ -205,6 +242,8 @@ def beside_lookup(slug: str, over: Figure) -> str:
     """In words, what the interval allows to say."""
     if slug == LOOKUP:
         return "the look-up itself"
+    if math.isnan(over.value):
+        return "not comparable: the log does not carry this router or the look-up at this cost"
     if over.low > 0:
         return "better than the data-set look-up"
     if over.high < 0:

@@ -13,6 +13,7 @@ A router is asked about what it was trained on, so the rule is part of the recor
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from roster.errors import RosterError, nearest
@@ -47,6 +48,31 @@ def request_text(messages: Iterable[tuple[str, Content]], rule: TextRule = DEFAU
     if rule == "conversation" or not users:
         return readable("\n".join(text for _, text in said))
     return readable("\n".join(users))
+
+
+@dataclass(frozen=True)
+class Said:
+    """A request as text.
+
+    Attributes:
+        messages: (role, content) of each; of a request that is no chat, one of the role "user".
+    """
+
+    messages: tuple[tuple[str, Content], ...]
+
+    @classmethod
+    def plain(cls, prompt: str) -> Said:
+        """A request that is no chat."""
+        return cls((("user", prompt),))
+
+    def under(self, rule: TextRule) -> str:
+        """What a decision sees of it."""
+        return request_text(self.messages, rule)
+
+    @property
+    def whole(self) -> str:
+        """What the models read of it."""
+        return self.under("conversation")
 
 
 def content_text(content: Content) -> str:

@@ -6,16 +6,19 @@ Shape legend: N prompts.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roster.errors import RosterError
+from roster.lm.carrying import carry
 from roster.lm.certify import certified, prompts_needed
 from roster.lm.curve import Played, corners, interval, resamples
 from roster.lm.dial import Setting, above, within
-from roster.lm.judging import complete, has_costs
+from roster.lm.judging import has_costs, judged
+from roster.lm.offpolicy.counterfactual import Counterfactual, checked, worded
 from roster.lm.play import dial, ordered, play, play_setting
 from roster.lm.records import Matrix, Records
 from roster.lm.results import Figure
@@ -123,26 +126,35 @@ def tune(
     if confidence is not None and floor is None:
         raise RosterError("a confidence belongs to a quality floor: give that too")
     records = carve_validation(records, seed=seed)
-    validation = complete(records.split("validation"), "validation")
-    routing.fit(records.split("train"))
+    train = records.split("train")
+    validation = judged(records.split("validation"), train, "validation", seed)
+    routing.fit(train)
     rules = dial(routing, validation)
     played = play(routing, validation, timed=False, rules=rules).played
     cost_L, quality_L = played.cost_LN.mean(1), played.score_LN.mean(1)
     if confidence is None:
         corner_P = corners(cost_L, quality_L, routing.mixes)
         setting = target.setting(corner_P, cost_L, quality_L, routing.mixes)
+    elif isinstance(validation, Counterfactual):
+        raise RosterError("a confidence needs prompts that every model has answered; this log has one model for most")
     else:
         setting = _shown(played, target.value, confidence)
     rule = setting.rule(rules)
+    carried: tuple[str, ...] = ()
+    if isinstance(validation, Counterfactual):
+        player = partial(play, routing, timed=False, rules=rules)
+        carried = (
+            f"the setting rests on {worded(checked(carry(player, setting, validation).support, 'this setting'))}",
+        )
     chosen = _outcome(setting.of(played.score_LN), setting.of(played.cost_LN), seed)
     tuned = Routing(routing.estimator, rule, routing.sees_dataset, routing.mixes)
     if confidence is None:
         tuned.fit(training(records))
     if "test" not in records.splits:
-        return Tuned(tuned, chosen, None, None, validation.notes)
-    test = complete(records.split("test"))
+        return Tuned(tuned, chosen, None, None, (*validation.notes, *carried))
+    test = judged(records.split("test"), training(records), "test", seed)
     tested = _test(tuned, test, seed)
-    notes = tuple(dict.fromkeys((*validation.notes, *test.notes)))
+    notes = tuple(dict.fromkeys((*validation.notes, *carried, *test.notes)))
     return Tuned(tuned, chosen, tested, target.kept_by(tested), notes)
 
 

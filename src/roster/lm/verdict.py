@@ -20,9 +20,13 @@ def verdict(report: Report) -> list[str]:
 def _section(section: Section) -> list[str]:
     by_slug = {row.router: row for row in section.rows}
     routers = [row for row in section.rows if row.kind == "router"]
-    lookup, oracle = by_slug[LOOKUP], by_slug[ORACLE]
+    lookup, oracle = by_slug[LOOKUP], by_slug.get(ORACLE)
     where = section.title[0].upper() + section.title[1:]
     at_cost = f"at the cost of random ({section.cost_of_random:.3g} per call)"
+    if routers and section.chosen is None:
+        return [
+            f"{where}: the log does not carry any of the routers at the cost of random; log more traffic at random."
+        ]
     if not routers or section.chosen is None:
         return [
             f"{where}, {at_cost}: no router was asked for; the data-set look-up reaches {lookup.quality.value:.4f}."
@@ -33,10 +37,27 @@ def _section(section: Section) -> list[str]:
         "choice's luck.",
         f"Beside the look-up by data set, which needs a label that live traffic lacks, {at_cost}: {_beside(chosen)}; "
         f"{chosen.verdict}. The look-up reaches {lookup.quality.value:.4f}.",
-        f"The per-query oracle, which knows every answer beforehand, reaches {oracle.quality.value:.4f} there: "
-        f"{oracle.quality.value - chosen.quality.value:.4f} that no router here has found.",
+        _bound(oracle, chosen),
         *_all(routers),
     ]
+
+
+def _bound(oracle: Row | None, chosen: Row) -> str:
+    """What is left; of a log with gaps, how far it carries the figures."""
+    if oracle is not None:
+        return (
+            f"The per-query oracle, which knows every answer beforehand, reaches {oracle.quality.value:.4f} there: "
+            f"{oracle.quality.value - chosen.quality.value:.4f} that no router here has found."
+        )
+    carried = chosen.carried
+    assert carried is not None  # without an oracle, the gaps of a log were filled
+    on = carried.support
+    return (
+        "Not every model's answers are in the log, so qualities and costs are doubly robust estimates, and there is no "
+        f"oracle. {chosen.router} rests on an effective sample of {on.effective:.0f} of {on.prompts} prompts; "
+        f"{on.overlap:.0%} of its choices are made by the log too, the heaviest weight is {on.heaviest:.1f}. Plain "
+        f"IPS says {carried.ips:.4f}, self-normalised {carried.self_normalised:.4f}."
+    )
 
 
 def _saving(section: Section, row: Row) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 
-def render(template: str, filters: Mapping[str, Callable[..., str]] | None = None, **content: Any) -> str:
+def render(template: str, filters: Mapping[str, Callable[..., Any]] | None = None, **content: Any) -> str:
     """One template of this folder, filled in; all text is escaped, and a name without a value is an error.
 
     Args:

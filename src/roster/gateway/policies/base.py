@@ -9,6 +9,7 @@ from typing import Any, Self
 from roster.errors import RosterError, nearest
 from roster.gateway.config import Model, Price, Strict
 from roster.lm.policy import Decision
+from roster.lm.text import TextRule
 
 
 class Untrained:
@@ -18,6 +19,8 @@ class Untrained:
         name: what clients call it.
         models: whom it chooses among.
     """
+
+    text: TextRule = "conversation"
 
     class Options(Strict):
         """What the config may say beside `kind`."""
@@ -37,6 +40,7 @@ class Untrained:
         exclude: Set[str] = frozenset(),
         load: Mapping[str, float] | None = None,
         max_tokens: int | None = None,
+        read: float | None = None,
     ) -> Decision:
         """Chooses a model; see `roster.lm.policy.Policy`."""
         raise NotImplementedError

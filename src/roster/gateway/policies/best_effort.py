@@ -120,6 +120,7 @@ class BestEffortPolicy(Untrained):
         exclude: Set[str] = frozenset(),
         load: Mapping[str, float] | None = None,
         max_tokens: int | None = None,
+        read: float | None = None,
     ) -> Decision:
         """By quality, the chance to be in time, and what the model's time is worth at this load."""
         left = set(self.left(exclude))

@@ -60,6 +60,7 @@ class Cascade(Untrained):
         exclude: Set[str] = frozenset(),
         load: Mapping[str, float] | None = None,
         max_tokens: int | None = None,
+        read: float | None = None,
     ) -> Decision:
         """The first step that is left; final when it is the last."""
         chosen, *later = self.left(exclude)

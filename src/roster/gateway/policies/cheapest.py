@@ -39,6 +39,7 @@ class Cheapest(Untrained):
         exclude: Set[str] = frozenset(),
         load: Mapping[str, float] | None = None,
         max_tokens: int | None = None,
+        read: float | None = None,
     ) -> Decision:
         """By estimated cost, then by load, then by name."""
         costs = {model: estimate(self.prices[model], prompt, max_tokens) for model in self.left(exclude)}

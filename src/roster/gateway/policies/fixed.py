@@ -33,6 +33,7 @@ class Fixed(Untrained):
         exclude: Set[str] = frozenset(),
         load: Mapping[str, float] | None = None,
         max_tokens: int | None = None,
+        read: float | None = None,
     ) -> Decision:
         """The first that is left."""
         chosen = self.left(exclude)[0]

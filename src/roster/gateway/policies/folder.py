@@ -1,14 +1,17 @@
-"""folder: what `roster lm tune` saved."""
+"""folder: what `roster lm tune` saved, asked about the text that it was trained on and at the gateway's own prices."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any, Self
 
 from roster.gateway.config import Model, Strict
-from roster.gateway.policies.base import Untrained
+from roster.gateway.policies.base import Untrained, prices_of
 from roster.lm.policy import Decision, Policy
+
+log = logging.getLogger("roster.gateway")
 
 
 class Folder(Untrained):
@@ -26,14 +29,23 @@ class Folder(Untrained):
 
     def __init__(self, name: str, saved: Policy) -> None:
         super().__init__(name, saved.models)
-        self.saved = saved
+        self.saved, self.text = saved, saved.text
 
     @classmethod
     def build(cls, name: str, options: Any, known: Mapping[str, Model], base: Path) -> Self:
         """Reads the folder."""
         from roster.lm.offline import load_policy
+        from roster.lm.prices import Price
 
-        return cls(name, load_policy(base / options.path))
+        saved = load_policy(base / options.path)
+        prices = prices_of(saved.models, known)
+        if not saved.knows_lengths:
+            log.warning(
+                "policies.%s: the log that it was tuned on says nothing of the lengths of answers, so that it decides "
+                "by the costs in that log and not by the prices here",
+                name,
+            )
+        return cls(name, saved.at_prices({model: Price(each.input, each.output) for model, each in prices.items()}))
 
     def decide(
         self,
@@ -42,9 +54,10 @@ class Folder(Untrained):
         exclude: Set[str] = frozenset(),
         load: Mapping[str, float] | None = None,
         max_tokens: int | None = None,
+        read: float | None = None,
     ) -> Decision:
         """As the saved policy does."""
-        return self.saved.decide(prompt, exclude=exclude, load=load, max_tokens=max_tokens)
+        return self.saved.decide(prompt, exclude=exclude, load=load, max_tokens=max_tokens, read=read)
 
     def feedback(self, prompt: str, decision: Decision, score: float) -> None:
         """As the saved policy does."""

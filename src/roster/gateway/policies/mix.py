@@ -49,6 +49,7 @@ class Mix(Untrained):
         exclude: Set[str] = frozenset(),
         load: Mapping[str, float] | None = None,
         max_tokens: int | None = None,
+        read: float | None = None,
     ) -> Decision:
         """Draws among those that are left."""
         left = self.left(exclude)

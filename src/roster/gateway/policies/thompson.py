@@ -100,6 +100,7 @@ class Thompson(Untrained):
         exclude: Set[str] = frozenset(),
         load: Mapping[str, float] | None = None,
         max_tokens: int | None = None,
+        read: float | None = None,
     ) -> Decision:
         """Draws a utility for each model and takes the largest."""
         left = self.left(exclude)

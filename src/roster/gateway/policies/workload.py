@@ -127,6 +127,7 @@ class WorkloadAwarePolicy(Untrained):
         exclude: Set[str] = frozenset(),
         load: Mapping[str, float] | None = None,
         max_tokens: int | None = None,
+        read: float | None = None,
     ) -> Decision:
         """By the seconds that the request would add."""
         now = self._clock()
