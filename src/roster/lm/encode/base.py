@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ class Encoder(Part):
         raise NotImplementedError
 
 
-def normalised(x_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+def normalised(x_ND: NDArray[Any]) -> NDArray[np.float32]:
     """Rows of length 1; rows of zeros stay as they are."""
     length_N1 = np.linalg.norm(x_ND, axis=1, keepdims=True)
     return (x_ND / np.where(length_N1 > 0, length_N1, 1)).astype(np.float32)

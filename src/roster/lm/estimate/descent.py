@@ -5,7 +5,7 @@ Both leave the caller's random numbers alone. What is minimised is the estimator
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,16 +25,16 @@ def minimise(parameters: list[torch.Tensor], loss: Callable[[], torch.Tensor], r
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         value = loss()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     with torch.no_grad():
         return float(loss())
 
 
 def in_batches(
-    parameters: list[torch.Tensor],
+    parameters: Sequence[torch.Tensor],
     loss: Callable[[torch.Tensor], torch.Tensor],
     count: int,
     *,
@@ -53,5 +53,5 @@ def in_batches(
     for _ in range(epochs):
         for at in torch.randperm(count).split(batch):
             optimizer.zero_grad()
-            loss(at).backward()  # type: ignore[no-untyped-call]
+            loss(at).backward()
             optimizer.step()

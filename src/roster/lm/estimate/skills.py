@@ -109,7 +109,7 @@ class Skills(Estimator):
             return {}
         if self._term_VD is None:
             self._term_VD = self.encoder.fit(self.terms).encode(self.terms)
-        found = {}
+        found: dict[str, int] = {}
         for start in range(0, len(unknown), _AT_ONCE):
             part = unknown[start : start + _AT_ONCE]
             cosine_UV = self.encoder.encode(part) @ self._term_VD.T

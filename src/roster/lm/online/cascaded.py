@@ -79,7 +79,7 @@ class Cascaded(nn.Module):
         self.width, self.seed = width, seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.reads = nn.LazyLinear(width)
+            self.reads: nn.Linear = nn.LazyLinear(width)
             self.mode_MH, self.role_RH, self.model_LH = (
                 nn.Parameter(torch.randn(len(each), width) * width**-0.5)
                 for each in (self.modes, self.roles, self.models)
