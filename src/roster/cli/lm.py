@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 from roster.cli.boards import app as boards
 from roster.cli.common import console
 from roster.cli.lm_recipes import recipes_for
+from roster.cli.lm_votes import evaluate_votes, import_votes, say
 from roster.errors import RosterError
 from roster.options import parse_options
 
@@ -104,7 +104,7 @@ def import_log(
     from roster.lm.votes.ballots import is_of_votes
 
     if is_of_votes(file):
-        _import_votes(file, out, text, tuple(without or ()))
+        import_votes(file, out, text, tuple(without or ()))
         return
     known = None if prices is None else read_prices(prices)
     records = read_log(file, currency, text=text_rule(text), prices=known, without=tuple(without or ()))
@@ -114,20 +114,7 @@ def import_log(
     typer.echo("splits: " + ", ".join(f"{count} {name}" for name, count in splits.items()))
     cells = len(records) * len(records.models)
     typer.echo("missing: " + ", ".join(f"{n} of {cells} {what}s" for what, n in records.missing.items()))
-    _say(records.notes)
-
-
-def _import_votes(file: Path, out: Path, text: str, without: tuple[str, ...]) -> None:
-    from roster.lm.text import text_rule
-    from roster.lm.votes.ballots import read_votes
-    from roster.lm.votes.storing import save_votes
-
-    votes = read_votes(file, text=text_rule(text)).without(without)
-    save_votes(votes, out)
-    typer.echo(f"{len(votes)} votes, {len(votes.models)} models: " + ", ".join(votes.models))
-    splits = ", ".join(f"{votes.splits.count(name)} {name}" for name in ("train", "validation", "test"))
-    typer.echo(f"splits: {splits}; ties: {int((votes.share_V == 0.5).sum())}")
-    _say(votes.notes)
+    say(records.notes)
 
 
 @app.command("eval")
@@ -147,10 +134,8 @@ def evaluate(
     """Measure routers on recorded answers, beside what needs no router.
 
     Without --router, every recipe that the data allow. The yardsticks are always there: best single model, random,
-    static mix, look-up by data set, per-query oracle. Where each prompt was answered by one model, as in live traffic,
-    the figures are estimates from what was asked of whom with which chance, and the report says how far the log
-    carries them. A folder of votes has a report of its own: whether a ranking per prompt foresees held-out votes
-    better than one for all prompts.
+    static mix, look-up by data set, per-query oracle. Where one model answered each prompt, as in live traffic, the
+    figures are estimates, and the report says how far the log carries them. A folder of votes has a report of its own.
 
     \b
     Examples:
@@ -166,7 +151,7 @@ def evaluate(
     if are_here(data):
         if router or held_out or add or probes:
             raise RosterError(f"{data!r} holds votes: there are no routers, data sets or probes to choose")
-        _evaluate_votes(data, tuple(without or ()), (draws, seed), out, as_json)
+        evaluate_votes(data, tuple(without or ()), (draws, seed), out, as_json)
         return
     records = find_records(data).without(without or ())
     routers = {recipe.slug: _make(recipe, encoder) for recipe in recipes_for(router, records)}
@@ -190,30 +175,9 @@ def evaluate(
         return
     for sentence in report.verdict:
         typer.echo(sentence)
-    _say(report.notes)
+    say(report.notes)
     for each in tables(report):
         console().print(each)
-
-
-def _evaluate_votes(
-    folder: str, without: tuple[str, ...], random: tuple[int, int], out: Path | None, as_json: bool
-) -> None:
-    from roster.lm.votes.agreement import evaluate_votes, figure, write_report
-    from roster.lm.votes.storing import load_votes
-
-    report = evaluate_votes(load_votes(folder).without(without), *random)
-    if out is not None:
-        write_report(report, out)
-    if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
-        return
-    for sentence in report.verdict:
-        typer.echo(sentence)
-    for row in report.rows:
-        typer.echo(f"{row.title}: agreement {figure(row.agreement)}, log-loss {figure(row.log_loss)}")
-    for model, strength in report.ranking:
-        typer.echo(f"  {strength:+.3f} {model}")
-    _say(report.notes)
 
 
 @app.command("tune")
@@ -270,7 +234,7 @@ def tune(
     policy.save(out)
     for line in lines:
         typer.echo(line)
-    _say(tuned.notes)
+    say(tuned.notes)
 
 
 @app.command("route")
@@ -290,11 +254,6 @@ def route(
     from roster.lm.offline import load_policy
 
     typer.echo(json.dumps(dataclasses.asdict(load_policy(policy).decide(prompt)), indent=1))
-
-
-def _say(notes: Iterable[str]) -> None:
-    for note in notes:
-        typer.echo(f"note: {note}")
 
 
 def _make(recipe: Recipe, encoder: str) -> Any:

@@ -5,6 +5,7 @@ Shape legend: N prompts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -19,7 +20,7 @@ from roster.lm.curve import Played, corners, interval, resamples
 from roster.lm.dial import Setting, above, within
 from roster.lm.judging import has_costs, judged
 from roster.lm.offpolicy.counterfactual import Counterfactual, checked, worded
-from roster.lm.play import dial, ordered, play, play_setting
+from roster.lm.play import Run, dial, ordered, play, play_setting
 from roster.lm.records import Matrix, Records
 from roster.lm.results import Figure
 from roster.lm.routing import Routing
@@ -131,21 +132,9 @@ def tune(
     routing.fit(train)
     rules = dial(routing, validation)
     played = play(routing, validation, timed=False, rules=rules).played
-    cost_L, quality_L = played.cost_LN.mean(1), played.score_LN.mean(1)
-    if confidence is None:
-        corner_P = corners(cost_L, quality_L, routing.mixes)
-        setting = target.setting(corner_P, cost_L, quality_L, routing.mixes)
-    elif isinstance(validation, Counterfactual):
-        raise RosterError("a confidence needs prompts that every model has answered; this log has one model for most")
-    else:
-        setting = _shown(played, target.value, confidence)
+    setting = _setting(target, played, confidence, validation)
     rule = setting.rule(rules)
-    carried: tuple[str, ...] = ()
-    if isinstance(validation, Counterfactual):
-        player = partial(play, routing, timed=False, rules=rules)
-        carried = (
-            f"the setting rests on {worded(checked(carry(player, setting, validation).support, 'this setting'))}",
-        )
+    carried = _carried(partial(play, routing, timed=False, rules=rules), setting, validation)
     chosen = _outcome(setting.of(played.score_LN), setting.of(played.cost_LN), seed)
     tuned = Routing(routing.estimator, rule, routing.sees_dataset, routing.mixes)
     if confidence is None:
@@ -172,6 +161,23 @@ def _shown(played: Played, floor: float, confidence: float) -> Setting:
         )
     cheapest = int(kept[played.cost_LN[kept].mean(1).argmin()])
     return Setting(cheapest, cheapest)
+
+
+def _setting(target: Target, played: Played, confidence: float | None, validation: Records) -> Setting:
+    """What validation chooses: the best guess, or what is shown with a confidence."""
+    if confidence is None:
+        cost_L, quality_L = played.cost_LN.mean(1), played.score_LN.mean(1)
+        return target.setting(corners(cost_L, quality_L, played.mixes), cost_L, quality_L, played.mixes)
+    if isinstance(validation, Counterfactual):
+        raise RosterError("a confidence needs prompts that every model has answered; this log has few or none")
+    return _shown(played, target.value, confidence)
+
+
+def _carried(player: Callable[[Records], Run], setting: Setting, validation: Records) -> tuple[str, ...]:
+    """What a log with gaps has to say for the setting, as a note; RosterError where that is too little."""
+    if not isinstance(validation, Counterfactual):
+        return ()
+    return (f"the setting rests on {worded(checked(carry(player, setting, validation).support, 'this setting'))}",)
 
 
 def _test(routing: Routing, test: Records, seed: int) -> Outcome:
