@@ -79,6 +79,16 @@ def _routing(found: dict[str, Any]) -> list[str]:
         lines.append(f"| {count} | {' | '.join(cells)} |")
     lines += [
         "",
+        "Larger folders: each skill's examples dealt out to several adapters, with fewer each; right is the skill.",
+        "",
+        "| adapters | told apart | known | unseen | switching | nobody left to the base |",
+        "|---|---|---|---|---|---|",
+    ]
+    for count, each in found["many"].items():
+        reached = " | ".join(f"{100 * each[name]['routed right']:.1f}" for name in ("known", "unseen", "switching"))
+        lines.append(f"| {count} | {each['classes']} | {reached} | {100 * each['nobody']['left']:.1f} |")
+    lines += [
+        "",
         f"Decision among 10,000 adapters, features given: {found['decision_ms']} ms. Fitting and calibrating 1,500 "
         f"adapters of 20 examples, beyond the passes over them: {found['fit_s_1500']} s.",
     ]

@@ -6,7 +6,6 @@ Shape legend: N prompts, P places, D width, C skills.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,12 +14,14 @@ from torch import Tensor
 from evidence.auto_ground import Ground, States
 from roster.auto.calibration import Calibration, lead
 from roster.auto.choosing import FOLDS, Tried, best, fitted, try_all, validated
-from roster.auto.classes import Classes, held_out
+from roster.auto.classes import Classes
 from roster.auto.generic import GENERIC
+from roster.auto.groups import confused
 from roster.auto.wordings import folds
 
 GROUPS = ("known", "unseen", "switching")
 COUNTS = (1, 3, 5, 10, 20)
+PARTS = (1, 4, 10)
 MANY = 10_000
 
 
@@ -36,7 +37,7 @@ def routing(ground: Ground, states: States) -> dict[str, Any]:
         "chosen": _rung(data, chosen),
         "early": _rung(data, early),
         "examples": {str(count): _with_fewer(data, chosen, count) for count in COUNTS},
-        "folds_by_prompt": _validation(data, chosen, plain=True),
+        "many": {str(parts * len(data.skills)): _split(data, chosen, parts) for parts in PARTS},
         "decision_ms": decision_time(),
         "fit_s_1500": fit_time(),
     }
@@ -59,7 +60,7 @@ class _Data:
             items = ground.items(name)
             self.groups[name] = states.of(name, [item.messages for item in items]), [item.skill for item in items]
 
-    def right(self, classes: Classes, calibration: Calibration, name: str, at: int) -> dict[str, float]:
+    def right(self, classes: Classes, calibration: Calibration, name: str, at: int, parts: int = 1) -> dict[str, float]:
         """Shares of a group: right choices, right choices that were also believed, and prompts left to the base."""
         states_NPD, skills = self.groups[name]
         scores_NM = classes.scores(states_NPD[:, at])
@@ -68,7 +69,8 @@ class _Data:
         left = 1 - float(believed_N.float().mean())
         if name in ("nobody", "close"):
             return {"left": left}
-        right_N = torch.tensor([self.skills[at] == skill for at, skill in zip(class_N.tolist(), skills, strict=True)])
+        chosen = [self.skills[number // parts] for number in class_N.tolist()]
+        right_N = torch.tensor([one == other for one, other in zip(chosen, skills, strict=True)])
         return {
             "right": float(right_N.float().mean()),
             "routed right": float((right_N & believed_N).float().mean()),
@@ -104,12 +106,19 @@ def _with_fewer(data: _Data, chosen: Tried, count: int) -> dict[str, Any]:
     return {name: data.right(classes, calibration, name, at) for name in data.groups}
 
 
-def _validation(data: _Data, chosen: Tried, plain: bool) -> float:
-    """Held-out accuracy with folds that tear wordings apart: what one would believe without looking at wordings."""
-    at = data.places.index(chosen.place)
-    fold_N = [place % FOLDS for place in range(len(data.class_N))]
-    scores_NC, _ = held_out(data.known_NPD[:, at], data.class_N, fold_N, len(data.skills), chosen.whiten)
-    return float((scores_NC.argmax(1) == data.class_N).float().mean())
+def _split(data: _Data, chosen: Tried, parts: int) -> dict[str, Any]:
+    """Each skill's examples dealt out to several adapters, which then differ in nothing else: right is the skill."""
+    at, C, seen = data.places.index(chosen.place), len(data.skills), [0] * len(data.skills)
+    dealt = []
+    for number in data.class_N.tolist():
+        dealt.append(number * parts + seen[number] % parts)
+        seen[number] += 1
+    class_N, features_NF = torch.tensor(dealt), data.known_NPD[:, at]
+    fold_N = folds(dealt, data.prompts, FOLDS)
+    calibration, scores_NC = validated(features_NF, class_N, fold_N, data.general_GPD[:, at], chosen.whiten)
+    classes = fitted(features_NF, class_N, data.general_GPD[:, at], chosen.whiten)
+    shares = {name: data.right(classes, calibration, name, at, parts) for name in data.groups}
+    return {"classes": len(set(confused(scores_NC, class_N))), "adapters": C * parts, **shares}
 
 
 def decision_time(classes: int = MANY, width: int = 576) -> float:
@@ -118,11 +127,11 @@ def decision_time(classes: int = MANY, width: int = 576) -> float:
 
     judge, index = Judge(classes), torch.arange(classes)
     generator = torch.Generator().manual_seed(0)
-    means_MF = torch.nn.functional.normalize(torch.randn(classes + 1, width, generator=generator), dim=1)
+    means_FM = torch.nn.functional.normalize(torch.randn(width, classes + 1, generator=generator), dim=0)
     none = torch.zeros(0, dtype=torch.long)
     judge.learn(
         Knowledge(
-            none, torch.tensor([1, 0]), torch.zeros(width), torch.eye(width), means_MF, index, index,
+            none, torch.tensor([1, 0]), torch.zeros(width), torch.eye(width), means_FM, index, index,
             torch.zeros(0, width).half(), none, none, torch.zeros(0, width).half(), torch.tensor([0.1, 0.0, 0.2, 1.0]),
         )
     )  # fmt: skip
@@ -151,8 +160,3 @@ def _median_ms(run: Any, count: int) -> float:
             run()
             times.append(time.perf_counter() - started)
     return round(sorted(times[5:])[count // 2] * 1000, 3)
-
-
-def shares_of(found: Sequence[bool]) -> float:
-    """The share of True."""
-    return sum(found) / len(found) if found else float("nan")

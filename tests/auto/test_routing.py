@@ -122,7 +122,7 @@ def test_copies_are_one_class_and_the_disturbed_one_does_not_serve(library):
     model = routed(Library({**library, **copies}))
     known = model.roster.head.knowledge
     assert known.class_E.tolist() == [0, 1, 2, 0, 1]
-    assert len(known.means_MF) == 4
+    assert known.means_FM.shape[1] == 4
     found = on_duty(model, [text for name in LETTERS for text in prompts(name, 4, seed=6)])
     assert found[:4] == ["expert 0"] * 4
 
@@ -133,7 +133,7 @@ def test_adding_and_removing_touches_no_other_adapters_scores(library):
     before = model.roster.head.knowledge
     grown = add(model, library["expert 2"])
     after = grown.roster.head.knowledge
-    torch.testing.assert_close(after.means_MF[[0, 1, 3]], before.means_MF)
+    torch.testing.assert_close(after.means_FM[:, [0, 1, 3]], before.means_FM)
     assert torch.equal(after.center_F, before.center_F)
     assert on_duty(grown, prompts("expert 2", 3, seed=7)) == ["expert 2"] * 3
     assert on_duty(grown, prompts("expert 0", 3, seed=7)) == ["expert 0"] * 3
@@ -188,7 +188,7 @@ def test_auto_is_the_default_and_examples_may_come_from_outside(library):
 def test_close_calls_may_be_shared(library):
     model = routed(library, mix=0.5, abstain=False)
     judge = model.roster.head
-    C = len(judge.knowledge.means_MF)
+    C = judge.knowledge.means_FM.shape[1]
     scores = torch.full((2, C), -1.0)
     scores[0, :2], scores[1, 0] = 0.5, 0.5
     expert_BK, weight_BK = judge.decide(scores).unbind(1)
@@ -198,5 +198,5 @@ def test_close_calls_may_be_shared(library):
 
 def test_bf16_leaves_the_judge_in_float32(library):
     model = routed(library).to(torch.bfloat16)
-    assert model.roster.head.knowledge.means_MF.dtype == torch.float32
+    assert model.roster.head.knowledge.means_FM.dtype == torch.float32
     assert on_duty(model, prompts("expert 0", 2, seed=3)) == ["expert 0"] * 2

@@ -113,7 +113,7 @@ def learn(model: Any, library: Library, rendering: Rendering, settings: Settings
         place_2=torch.tensor([chosen.place[0], list(POOLINGS).index(chosen.place[1])]),
         center_F=classes.center_F,
         whiten_FF=torch.ones(1, 1) if classes.whiten_FF is None else classes.whiten_FF,
-        means_MF=classes.means_CF,
+        means_FM=classes.means_CF.T.contiguous(),
         expert_C=expert_C,
         class_E=class_E,
         example_NF=features_NF,

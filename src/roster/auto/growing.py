@@ -61,7 +61,7 @@ def add(model: Any, adapter: Adapter) -> Any:
     library = written(plain, library, rendering)
     prompts = library[adapter.name].card.examples
     place = (int(known.place_2[0]), mixture.head.pooling)
-    device = known.means_MF.device
+    device = known.means_FM.device
     features_NF = features_of(plain, rendering, known.header_H, prompts, [place])[:, 0].to(device)
     count = len(prompts)
     new = torch.full((count,), len(old), device=device)
@@ -164,7 +164,7 @@ def _settled(
     expert_C = torch.tensor([champion(plain, library, rendering, each) for each in members])
     return replace(
         known,
-        means_MF=F.normalize(z_MF, dim=1),
+        means_FM=F.normalize(z_MF, dim=1).T.contiguous(),
         expert_C=expert_C.to(class_N.device),
         limits_4=limits(calibration, settings).to(known.limits_4),
     )
