@@ -4,8 +4,8 @@
     python benchmarks/serve.py --adapters my-adapters --base DIR --count 8 --requests 16
 
 Sixteen requests at once over eight adapters, sent by the openai client, against as many of the base alone at
-`transformers serve`, with and without its continuous batching. Servers run one after the other; each answers every
-request once before it is timed. A row is tokens written per second of a whole round, by the servers' own usage.
+`transformers serve`, with and without its continuous batching. Servers run one after the other; each answers one
+request before it is timed. A row is tokens written per second of a whole round, by the servers' own usage.
 Adapters answer shorter than the base does, so `roster serve` is measured with the base's answers as well. Results go to
 benchmarks/results/serve.json with versions and machine.
 """
@@ -91,14 +91,15 @@ def measured(url: str, asked: Sequence[tuple[str, str]], tokens: int, rounds: in
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=READY_SECONDS)
     rates, seconds = [], []
     with ThreadPoolExecutor(len(asked)) as pool:
-        for at in range(rounds + 1):
+        one(client, *asked[0], tokens)  # warms up
+        for _ in range(rounds):
             begun = time.perf_counter()
             written = sum(pool.map(lambda each: one(client, *each, tokens), asked))
-            took = time.perf_counter() - begun
-            if at:  # the first round warms up
-                rates.append(written / took)
-                seconds.append(took)
-    return {"tokens_per_second": statistics.median(rates), "seconds": statistics.median(seconds), "tokens": written}
+            seconds.append(time.perf_counter() - begun)
+            rates.append(written / seconds[-1])
+    told = {"tokens_per_second": statistics.median(rates), "seconds": statistics.median(seconds), "tokens": written}
+    Console(stderr=True).print(told)
+    return told
 
 
 def main() -> None:

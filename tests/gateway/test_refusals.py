@@ -151,3 +151,18 @@ def test_a_refusal_without_words_is_one(start, upstream):
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="small", messages=ASK)
     assert caught.value.code == "refused_by_model"
+
+
+@pytest.mark.parametrize("path", ["chat", "responses"])
+def test_an_upstream_that_asks_for_time_gets_it(start, upstream, path):
+    """Retry-After reaches the circuit from both roads: it stays open longer than its own cooldown."""
+    upstream.does["secret-small"] = refusing({"message": "slow down"}, 429, retry_after="60")
+    up = settings(upstream.url)["upstreams"]["up"] | {"breaker": {"failures": 1, "cooldown": 0.1}}
+    client, gateway = start(upstreams={"up": up})
+    ask = {
+        "chat": lambda: client.chat.completions.create(model="small", messages=ASK),
+        "responses": lambda: client.responses.create(model="small", input="count"),
+    }
+    with pytest.raises(openai.RateLimitError):
+        ask[path]()
+    assert 30 < gateway.runtime.ways.by_model["small"][0].breaker.wait <= 60
