@@ -68,6 +68,5 @@ def test_an_adapter_of_the_pooler_says_why_it_cannot_be_routed():
     """The pooler sees one token per row; the error names the layer."""
     model = base()
     library = tiny.library(model, targets=("query", "dense"))
-    model = attach(model, library, RECIPES["arrow-mbc"](), recipe="arrow-mbc")
     with pytest.raises(roster.RosterError, match=r"bert\.pooler\.dense.*target_modules"):
-        logits(model, input_ids=torch.stack(tiny.tokens(6, 6)))
+        attach(model, library, RECIPES["arrow-mbc"](), recipe="arrow-mbc")

@@ -90,9 +90,10 @@ def attach(
     for name, block_router in blocks.items():
         model.get_submodule(name).add_module(CHILD, block_router)
         model.get_submodule(name).register_forward_pre_hook(block_router.before, with_kwargs=True)
-    for number, (name, block) in enumerate(blocks_of(model) if mixing.decides else (), 1):
-        block.add_module(CHILD, Tap(mixture.wish, number))
-        block.register_forward_hook(model.get_submodule(f"{name}.{CHILD}").after)
+    for number, (_, block) in enumerate(blocks_of(model) if mixing.decides else (), 1):
+        tap = Tap(mixture.wish, number)
+        block.add_module(CHILD, tap)
+        block.register_forward_hook(tap.after)
     for name, routed_linear in linears.items():
         routed_linear.side = side_of(model, name)
     find_siblings(list(linears.items()))

@@ -89,8 +89,8 @@ def ways_of(library: Library, rows: Sequence[Row], recipes: Sequence[str], mixtu
 
 def attached(comparison: Comparison, recipe: Recipe, options: dict[str, Any] | None = None) -> Any:
     """The whole folder under a recipe."""
-    given = {"recipe": recipe.slug, "options": options, "tokenizer": comparison.rendering}
-    return attach(comparison.base, comparison.library, recipe(options), **given)
+    base, library, tokenizer = comparison.base, comparison.library, comparison.rendering
+    return attach(base, library, recipe(options), recipe=recipe.slug, options=options, tokenizer=tokenizer)
 
 
 def alone(comparison: Comparison, name: str) -> Any:

@@ -93,7 +93,7 @@ def explain(model: Any, prompt: Prompt) -> Explanation:
     if not isinstance(judge, Judge):
         raise RosterError(f"recipe {mixture.recipe!r} cannot be explained so; trace its routes instead")
     ids_BS = torch.tensor([mixture.rendering.ids(prompt)], device=model.device)
-    context = Context(*ids_BS.shape, input_ids_BS=ids_BS)
+    context = Context(1, ids_BS.shape[1], input_ids_BS=ids_BS)
     features_BF = judge.features(prompt_states(model, context, {"input_ids": ids_BS}, judge.blocks), context)
     scores_BM, known = judge.scores(features_BF), judge.knowledge
     expert_BK, weight_BK = judge.decide(scores_BM).unbind(1)

@@ -96,7 +96,7 @@ class LowRankExperts(nn.Module):
             [T, O]
         """
         rank = self.rank
-        if route_duty(route) is not None and self.average == "updates":
+        if isinstance(route, Route) and route_duty(route) is not None and self.average == "updates":
             return self._few(x_TI, y_TO, route)
         if self.may_group and rank is not None and isinstance(route, Route) and self._pays_to_group(x_TI, route, rank):
             return self._grouped(x_TI, y_TO, route, rank)

@@ -40,7 +40,7 @@ def read_examples(path: str | Path) -> dict[str, list[Prompt]]:
     for number, text in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if text.strip():
             line = _line(text, f"{path}, line {number}")
-            found.setdefault(line.expert, []).append(line.messages if line.prompt is None else line.prompt)
+            found.setdefault(line.expert, []).append(line.messages or [] if line.prompt is None else line.prompt)
     if not found:
         raise RosterError(f"{str(path)!r} holds no examples")
     return found

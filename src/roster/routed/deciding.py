@@ -43,15 +43,16 @@ def decide_ahead(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> N
     """Decides on the prompts of a `generate` that is about to begin; takes care of a cache of earlier turns."""
     ids_BP = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
     embeds = kwargs.get("inputs_embeds")
-    tokens = ids_BP if embeds is None else embeds
+    tokens: Tensor | None = ids_BP if embeds is None else embeds
     if tokens is None or tokens.shape[1] == 0:
         return  # transformers begins with a token of its own
     mask_BP = kwargs.get("attention_mask")
     if mask_BP is None and embeds is None:
-        mask_BP = _without_pads(model, ids_BP)
+        mask_BP = _without_pads(model, tokens)
     inputs = {"input_ids": ids_BP} if embeds is None else {"inputs_embeds": embeds}
     generation = model.roster.generation
-    context = Context(*tokens.shape[:2], None if mask_BP is None else mask_BP.bool(), ids_BP, generation.prompt_BP)
+    B, P = tokens.shape[:2]
+    context = Context(B, P, None if mask_BP is None else mask_BP.bool(), ids_BP, generation.prompt_BP)
     generation.decision_B2K = decided(model, context, inputs)
     generation.duty = on_duty(generation.decision_B2K, wait=True)
     cache = kwargs.get("past_key_values")

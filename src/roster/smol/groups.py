@@ -16,11 +16,12 @@ from random import Random
 
 from roster.errors import RosterError, nearest
 from roster.pocket.contents import digest
+from roster.prompts import Message
 from roster.saving import writing
 from roster.smol.skills import CLOSE, SKILLS, TRAINED, Question, questions
 from roster.smol.stages import WEIGHTS
 
-Messages = list[dict[str, str]]
+Messages = list[Message]
 
 
 @dataclass(frozen=True)

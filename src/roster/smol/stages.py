@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from roster.library.card import Card
 from roster.pocket.record import Record
-from roster.prompts import Rendering
+from roster.prompts import Message, Rendering
 from roster.saving import writing
 from roster.smol import BASE_NAME
 from roster.smol.answers import accuracy
@@ -34,7 +34,7 @@ def card(skill: str, template: str | None = None) -> Card:
         skill: that it was trained for.
         template: digest of the chat template that it was trained with.
     """
-    prompts = [each.prompt for each in questions(skill, "train", CARD_PROMPTS, seed=1)]
+    prompts: list[str | list[Message]] = [each.prompt for each in questions(skill, "train", CARD_PROMPTS, seed=1)]
     return Card(task=skill, description=SKILLS[skill].description, examples=prompts, base=BASE_NAME, template=template)
 
 
