@@ -9,13 +9,17 @@ import torch
 import roster
 import tiny
 from auto.conftest import LETTERS, prompts, routed, told
-from roster import RosterError
+from roster import RosterError, pocket
 from roster.adapters.attach import attach
 from roster.auto.explain import explain
 from roster.auto.growing import add, remove
+from roster.errors import RosterNote
 from roster.library import Library
+from roster.library.written import written
+from roster.prompts import Rendering
 from roster.recipes import RECIPES
 from roster.routed import taps
+from roster.routed.base import load_base, load_tokenizer
 
 NOBODY = ["98 76 54 32", "1212 3434", "Hello, how are you?"]
 
@@ -200,3 +204,20 @@ def test_bf16_leaves_the_judge_in_float32(library):
     model = routed(library).to(torch.bfloat16)
     assert model.roster.head.knowledge.means_FM.dtype == torch.float32
     assert on_duty(model, prompts("expert 0", 2, seed=3)) == ["expert 0"] * 2
+
+
+def test_the_base_writes_examples_for_experts_that_have_a_description_only():
+    model, rendering = load_base("pocket")[0], Rendering(load_tokenizer("pocket"))
+    whole = Library.read(pocket.experts_path())
+    reverse = whole["reverse"]
+    card = reverse.card.model_copy(update={"examples": [], "description": "Write the text backwards."})
+    library = Library({"reverse": replace(reverse, card=card), "sort": whole["sort"]})
+    with pytest.warns(RosterNote, match="the base itself wrote example prompts for reverse, from"):
+        found = written(model, library, rendering)
+    assert found["reverse"].card.examples
+    assert all(isinstance(each, str) and each for each in found["reverse"].card.examples)
+    assert found["sort"].card.examples == whole["sort"].card.examples
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = written(model, library, rendering)
+    assert again["reverse"].card.examples == found["reverse"].card.examples, "the same at each call"
