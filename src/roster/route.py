@@ -94,7 +94,8 @@ class Route:
 
     def of(self, experts: Sequence[int]) -> Tensor:
         """Combine weights of some experts, [T, len(experts)]."""
-        return self.dense()[:, list(experts)]
+        weight_TU: Tensor = self.dense()[:, list(experts)]
+        return weight_TU
 
     def first(self, count: int) -> Route:
         """The same route among the first experts only; pairs of the others become nobody's."""

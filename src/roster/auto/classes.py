@@ -89,7 +89,8 @@ def whitening(residuals_NF: Tensor) -> Tensor:
         return torch.eye(width, device=residuals_NF.device)
     eye_FF = torch.eye(width, dtype=S_FF.dtype, device=S_FF.device)
     root_FF = torch.linalg.cholesky((1 - a) * S_FF + max(a, _LEAST_SHRUNK) * m * eye_FF)
-    return (torch.linalg.solve_triangular(root_FF, eye_FF, upper=False).T * m.sqrt()).float()
+    whiten_FF: Tensor = torch.linalg.solve_triangular(root_FF, eye_FF, upper=False).T * m.sqrt()
+    return whiten_FF.float()
 
 
 def held_out(

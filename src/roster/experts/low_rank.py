@@ -96,7 +96,7 @@ class LowRankExperts(nn.Module):
             [T, O]
         """
         rank = self.rank
-        if isinstance(route, Route) and route_duty(route) is not None and self.average == "updates":
+        if isinstance(route, Route) and route.duty is not None and self.average == "updates":
             return self._few(x_TI, y_TO, route)
         if self.may_group and rank is not None and isinstance(route, Route) and self._pays_to_group(x_TI, route, rank):
             return self._grouped(x_TI, y_TO, route, rank)
@@ -194,11 +194,6 @@ class LowRankExperts(nn.Module):
 def _rows(factors_RX: Tensor, rows: list[slice]) -> Tensor:
     """Some experts' rows: a view where they are one expert's."""
     return factors_RX[rows[0]] if len(rows) == 1 else torch.cat([factors_RX[each] for each in rows])
-
-
-def route_duty(route: AnyRoute) -> tuple[int, ...] | None:
-    """The experts that any token of a route may have; None where that is not known."""
-    return route.duty if isinstance(route, Route) else None
 
 
 def _without(rows: Tensor, nobody_P1: Tensor | None) -> Tensor:
