@@ -57,8 +57,8 @@ def _routing(found: dict[str, Any]) -> list[str]:
         "",
         "Prompts that reach their own adapter, in per cent, for every place that is tried; the threshold is each one's "
         "own. The last column is what cross-validation says of adapters' own prompts that would go to the base. A "
-        "prompt that reaches its adapter is answered token for token as a named adapter answers it, and one left to the "
-        "base as the base does (tests/auto/test_routing.py).",
+        "prompt that reaches its adapter is answered token for token as a named adapter answers it, and one left to "
+        "the base as the base does (tests/auto/test_routing.py).",
         "",
         f"| block, pooling, means | {head} |",
         "|---|" + "---|" * 6,
