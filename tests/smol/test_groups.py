@@ -1,6 +1,7 @@
 """The test groups and the libraries of copies."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +10,11 @@ from safetensors.torch import load_file, save_file
 pytest.importorskip("wordfreq", reason="the extra smol is not installed")
 
 from roster.errors import RosterError
+from roster.library import Card
+from roster.smol.comparison import rows
 from roster.smol.groups import GROUPS, as_json, group, library
 from roster.smol.skills import SKILLS, TRAINED
+from roster.train import read_rows
 
 FEW = ("plural", "past", "iso-date", "json")
 
@@ -87,3 +91,20 @@ def test_errors_say_what_to_do(tmp_path):
         group("switch")
     with pytest.raises(RosterError, match="roster smol make"):
         library(tmp_path, tmp_path / "out", 4)
+
+
+def test_what_is_written_for_data_is_what_data_reads(tmp_path):
+    items = [*group("mixed", 2, FEW), *group("switching", 2, FEW)]
+    (tmp_path / "rows.jsonl").write_text("".join(as_json(each) + "\n" for each in items))
+    read = read_rows(tmp_path / "rows.jsonl")
+    assert [(row.asked, row.answer, row.task, row.group) for row in read] == [
+        (each.messages, each.answer, each.skill, each.group) for each in items
+    ]
+
+
+def test_the_comparison_asks_for_what_the_folder_has_adapters_for():
+    folder = {name: SimpleNamespace(card=Card(task=name)) for name in FEW[:3]}
+    asked = rows(folder, 1)
+    assert {row.group for row in asked} == {"known", "unseen", "nobody", "switching"}
+    assert {row.task for row in asked} == {*FEW[:3], None}
+    assert all((row.answer is None) == (row.group == "nobody") for row in asked)
