@@ -152,9 +152,11 @@ def test_symbolic_moe_maps_unknown_skills_to_the_nearest():
     assert deaf.skills("multiplying") == []
 
 
-def test_symbolic_moe_weighs_suitability_by_strength_at_its_temperature():
+def test_symbolic_moe_recruits_by_suitability_times_strength_at_its_temperature():
     fitted = Skills().fit(TRAIN)
     suit_NM, _ = fitted._suitability(TEST.prompts, fitted._nearest(TEST.prompts))
-    strength_M = TRAIN.score_NM.mean(0) ** (1 / 0.5)
-    expected = (suit_NM * strength_M / strength_M.sum()).argmax(1)
-    np.testing.assert_array_equal(fitted.estimate(TEST.prompts).quality_NM.argmax(1), expected)
+    found = fitted.recruiting(TEST.prompts)
+    strength = [share ** (1 / 0.5) for share in TRAIN.score_NM.mean(0)]
+    for n in range(len(TEST)):
+        weights = [suit * part / sum(strength) for suit, part in zip(suit_NM[n], strength, strict=True)]
+        np.testing.assert_allclose(found[n], np.array(weights) / sum(weights))

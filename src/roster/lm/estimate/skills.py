@@ -3,9 +3,12 @@
 Symbolic-MoE has a language model name the skills; here they are the most telling terms of the prompt (largest TF-IDF
 weight), which needs no further model. A term that no profile knows is mapped to the nearest that they know. A profile
 is the share of successes on validation prompts that ask for the skill, drawn to the model's overall share (the source
-counts +1 and -1). As in the source's code, a model's relevance is its suitability, the mean of its profile over the
-prompt's skills, times its share of everybody's overall strength at a temperature of 0.5: strength is squared. One
-logistic curve that models share turns relevance into an expected score.
+counts +1 and -1); suitability is its mean over the prompt's skills, and a curve over suitability and overall share
+gives the expected score.
+
+The source draws recruits in proportion to suitability times overall strength at a temperature of 0.5: `recruiting`.
+Where one recruit is to be the best, as behind a gateway, that favours whoever is strong overall; so the expected score
+has a learned curve instead.
 
 Source: Chen, Yun, Stengel-Eskin, Chen, Bansal, 2025, arXiv:2503.05641, whose code maps unknown skills by the cosine of
 MiniLM's vectors; here nearness is that of the letters, unless an encoder is given.
@@ -39,13 +42,12 @@ class Skills(Estimator):
         per_prompt: how many terms count as a prompt's skills.
         least: a term must occur in so many training prompts.
         smooth: votes of the overall mean in every profile entry.
-        temperature: of the overall strengths; 1 leaves them as they are, less tells strong models further apart.
         nearest: the cosine from which an unknown term counts as the nearest known one; above 1 never.
         encoder: of terms, to find the nearest; None compares their letters.
         expense: part.
     """
 
-    fitted = ("idf_V", "share_VM", "count_VM", "overall_M", "curve_1")
+    fitted = ("idf_V", "share_VM", "count_VM", "overall_M", "curve_2")
     facts = ("models", "terms", "bias")
 
     def __init__(
@@ -53,13 +55,12 @@ class Skills(Estimator):
         per_prompt: int = 8,
         least: int = 5,
         smooth: float = 4.0,
-        temperature: float = 0.5,
         nearest: float = 0.3,
         encoder: Encoder | None = None,
         expense: Expense | None = None,
     ):
         self.per_prompt, self.least, self.smooth = per_prompt, least, smooth
-        self.temperature, self.nearest, self.encoder = temperature, nearest, encoder or Letters()
+        self.nearest, self.encoder = nearest, encoder or Letters()
         self.expense = expense or Expense()
         self._index: dict[str, int] | None = None
         self._term_VD: NDArray[np.float32] | None = None
@@ -80,9 +81,7 @@ class Skills(Estimator):
         self.overall_M = column_means(records.score_NM)
         self.share_VM, self.count_VM = self._profile(records.prompts, records.score_NM, self.overall_M)
         suit_NM, _ = self._suitability(records.prompts, {})
-        relevance_NM = self._relevance(suit_NM)
-        curve_1, self.bias = fit_logistic(relevance_NM.T.reshape(-1, 1), records.score_NM.T.reshape(-1), 1.0)
-        self.curve_1 = np.maximum(curve_1, 1e-3)  # the more relevant is never the worse
+        self.curve_2, self.bias = fit_logistic(self._features(suit_NM), records.score_NM.T.reshape(-1), 1.0)
         self.expense.fit(records)
         return self
 
@@ -136,15 +135,26 @@ class Skills(Estimator):
                 votes_NM[n] = self.count_VM[at].mean(0) + self.smooth
         return suit_NM, votes_NM
 
-    def _relevance(self, suit_NM: Matrix) -> Matrix:
-        """Suitability times strength, whose mean over models is one."""
-        strength_M = self.overall_M ** (1 / self.temperature)
-        return np.asarray(suit_NM * strength_M / max(float(strength_M.mean()), 1e-12))
+    def _features(self, suit_NM: Matrix) -> Matrix:
+        overall_NM = np.broadcast_to(self.overall_M, suit_NM.shape)
+        return np.stack([suit_NM.T.reshape(-1), overall_NM.T.reshape(-1)], axis=1) * 4
+
+    def recruiting(self, prompts: Sequence[str], temperature: float = 0.5) -> Matrix:
+        """How likely the source would draw each model for each prompt, [N, M]; rows sum to one.
+
+        Args:
+            prompts: N texts.
+            temperature: of the overall strengths; 1 leaves them as they are, less tells strong models further apart.
+        """
+        suit_NM, _ = self._suitability(prompts, self._nearest(prompts))
+        weight_NM = suit_NM * self.overall_M ** (1 / temperature)
+        return np.asarray(weight_NM / np.maximum(weight_NM.sum(1, keepdims=True), 1e-12))
 
     def estimate(self, prompts: Sequence[str], datasets: Sequence[str] | None = None) -> Estimates:
         """What is expected, by profile."""
         suit_NM, votes_NM = self._suitability(prompts, self._nearest(prompts))
-        quality_NM = sigmoid(self._relevance(suit_NM) * self.curve_1[0] + self.bias)
+        flat = sigmoid(self._features(suit_NM) @ self.curve_2 + self.bias)
+        quality_NM = flat.reshape(suit_NM.shape[::-1]).T
         std_NM = np.sqrt((quality_NM * (1 - quality_NM)).clip(0.01) / np.maximum(votes_NM, 1))
         return Estimates(self.models, quality_NM, std_NM, *self.expense.estimate(prompts))
 

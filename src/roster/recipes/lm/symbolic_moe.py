@@ -1,8 +1,8 @@
 """Symbolic-MoE: name the skills that a prompt asks for, recruit the models whose profiles show them.
 
 Equation: profile_{m, s} = share of successes of m on validation prompts with skill s, drawn to m's overall share;
-    suitability of m = mean of its profile over the prompt's skills; relevance = suitability x strength, the overall
-    share at a temperature of 0.5; expected score = a logistic curve over relevance.
+    suitability of m = mean of its profile over the prompt's skills; expected score = a logistic curve over suitability
+    and overall share.
 Shapes: profiles [V, M] over V skills.
 Trains: nothing by gradient; profiles are counted, one logistic curve turns suitability into an expected score.
 Siblings: a k-means table has one group per prompt where this has several skills.
@@ -16,9 +16,10 @@ Recorded answers: one recruit is below the look-up by data set (docs/results/lm.
 Differences: the paper lets a language model name the skills; here they are the prompt's most telling terms, and an
     unknown one counts as the known one that is spelled most like it, where the source's code takes the nearest by
     MiniLM's vectors (`terms="minilm"`), however far. It sums +1 and -1 over successes and failures where this has
-    shares. The composition sends a prompt to the most relevant model, as a gateway needs it, and a panel stands beside
-    it. A panel's recruits are the most relevant, all different, where the source's code draws them at random with
-    replacement, in proportion to the same relevance; one aggregator per data set, as there.
+    shares. The composition sends a prompt to the best suited model, as a gateway needs it, and a panel stands beside
+    it. A panel's recruits are the best suited, all different, where the source's code draws them at random with
+    replacement, in proportion to suitability times overall strength at a temperature of 0.5: those chances are
+    `Skills.recruiting`. One aggregator per data set, as there.
 """
 
 from __future__ import annotations
@@ -30,18 +31,15 @@ from roster.lm.routing import Routing
 from roster.recipes.recipe import Recipe
 
 
-def symbolic_moe(
-    skills: int = 8, temperature: float = 0.5, terms: str = "letters", cost_weight: float = 0.0
-) -> Routing:
+def symbolic_moe(skills: int = 8, terms: str = "letters", cost_weight: float = 0.0) -> Routing:
     """Symbolic-MoE with one recruit; `roster.lm.panel` takes several.
 
     Args:
         skills: terms that count as a prompt's skills.
-        temperature: of the models' overall strengths.
         terms: the encoder by which an unknown term finds its nearest: `letters`, or as anywhere else.
         cost_weight: quality that one unit of the currency is worth.
     """
-    estimator = Skills(skills, temperature=temperature, encoder=named_encoder(terms))
+    estimator = Skills(skills, encoder=named_encoder(terms))
     return Routing(estimator, Weights(cost_weight))
 
 
