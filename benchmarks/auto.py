@@ -3,8 +3,9 @@
     python benchmarks/auto.py
 
 A Llama of SmolLM2-135M's shape with random weights in bfloat16 and 24 random adapters of different ranks and targets;
-one prompt of 64 tokens, batch 1, two threads. Everything is timed in turns in one process; ratios are medians over
-pairs of neighbours in time. The decision among 10,000 adapters is timed with the features given.
+one prompt of 64 tokens, batch 1, one thread, whose own seconds count: what else the machine does matters little.
+Everything is timed in turns in one process; ratios are medians over pairs of neighbours in time. The decision among
+10,000 adapters is timed with the features given.
 
 Results go to benchmarks/results/auto.json with versions, machine and load.
 """
@@ -37,7 +38,7 @@ KINDS = (
     (4, ("q_proj", "k_proj", "v_proj", "o_proj")),
     (16, ("v_proj", "o_proj", "down_proj")),
 )
-ROUNDS = 7
+ROUNDS = 5
 
 
 class Characters:
@@ -81,14 +82,14 @@ def routed(recipe: str, **options: Any) -> Any:
 
 
 def timed(run: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    started = time.thread_time()
     run()
-    return time.perf_counter() - started
+    return time.thread_time() - started
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     console = Console()
     plain, named, auto = base(), routed("named"), routed("auto", layer=5, abstain=False)
     ids = torch.tensor([[ord("c")] * PROMPT])
@@ -109,7 +110,6 @@ def main() -> None:
     decision = [timed(decide) for decide in [decider()] * 60][10:]
     result = {
         **about(),
-        "threads": 2,
         "first token, ms": {name: round(1000 * statistics.median(each), 1) for name, each in first.items()},
         "further token, ms": {name: round(1000 * statistics.median(each), 2) for name, each in token.items()},
         "first token, auto / named": ratio(first["auto"], first["named"]),

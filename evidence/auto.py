@@ -25,7 +25,7 @@ from rich.console import Console
 from evidence.auto_answers import CONTENDERS, GROUPS, answer_all, answers
 from evidence.auto_ground import Ground, States
 from evidence.auto_page import page
-from evidence.auto_routing import routing
+from evidence.auto_routing import routing, timing
 from roster.files import write_whole
 from roster.smol import adapters_path
 from roster.smol.base import base_path
@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ground = Ground(asked.adapters, asked.work, asked.scale, asked.layer)
     if asked.only in (None, "routing"):
         ground.kept(f"routing-{ground.layer}", lambda: routing(ground, States(ground, tick)))
+        ground.kept("timing", timing)
     if asked.only in (None, "answers"):
         answer_all(ground, asked.contenders, tick)
     result = collected(ground)
@@ -81,6 +82,7 @@ def collected(ground: Ground) -> dict[str, Any]:
         "skills": ground.skills,
         "questions": {name: len(each) for name, each in items.items()},
         "routing": next((ground.kept(each, dict) for each in ROUTING if (ground.work / f"{each}.json").exists()), None),
+        "timing": ground.kept("timing", dict) if (ground.work / "timing.json").exists() else None,
         "answers": shares,
     }
 

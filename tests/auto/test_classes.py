@@ -1,5 +1,7 @@
 """The classifier, its calibration and its folds, against scikit-learn and by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,8 @@ def test_a_place_that_says_nothing_is_not_chosen_and_an_early_one_wins_a_tie():
     fold_N = [at % 5 for at in range(len(class_N))]
     chosen = best(try_all(features, class_N, fold_N, general, places, [True, False]))
     assert (chosen.place, chosen.whiten) == ((2, "mean"), True)
+    same = [replace(chosen, place=(2, pooling)) for pooling in ("last", "tail", "mean")]
+    assert best(same).place == (2, "mean")
 
 
 def test_wordings_are_told_apart_and_held_out_whole():
