@@ -8,6 +8,7 @@ import pytest
 
 from gateway.servers import gateway_of, settings
 from lm import tiny
+from roster.gateway.passthrough import Responses
 from roster.lm.decide import Weights
 from roster.lm.estimate import KNN
 from roster.lm.importing import Call, read_log
@@ -164,3 +165,12 @@ def test_lengths_follow_from_logged_costs_and_prices(tmp_path):
     assert dear.decide("w" * 40).cost == pytest.approx(2 * line["cost"])
     assert dear.decide("w" * 40, max_tokens=5).cost == pytest.approx((10 * 2.0 + 5 * 20.0) / 1e6)
     assert dear.decide("w" * 40, read=100).cost == pytest.approx((100 * 2.0 + 30 * 20.0) / 1e6)
+
+
+def test_responses_are_read_by_the_same_rule():
+    item = {"role": "user", "content": [{"type": "input_text", "text": "hello"}, {"type": "input_image"}]}
+    call = {"type": "function_call_output", "output": "42"}
+    earlier = {"role": "user", "content": "before"}
+    asked = Responses(model="auto", instructions="be brief", input=[earlier, item, call])
+    assert [asked.said().under(rule) for rule in RULES] == ["hello", "before\nhello", "be brief\nbefore\nhello\n"]
+    assert Responses(model="auto", instructions="be brief", input="hello").said().under("last-user") == "hello"
