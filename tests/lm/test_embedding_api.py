@@ -133,7 +133,7 @@ def test_a_policy_keeps_address_and_model_and_no_key(server, tmp_path):
     records = tiny.records(150)
     estimator = KNN(10, encoder=made(server)).fit(records.split("train"))
     folder = OfflinePolicy("p", estimator, RECIPES["lm-knn"]().rule).save(tmp_path / "policy")
-    assert "sk-secret" not in (folder / "policy.json").read_text()
+    assert "sk-secret" not in (folder / "roster.json").read_text()
     before = len(server.asked)
     prompt = records.prompts[0]
     assert (

@@ -117,7 +117,7 @@ def watched():
     score_NM[::3, 1] = np.nan  # nobody knows these answers of dog-person
     gaps = Records(**{**vars(MADE), "score_NM": score_NM})
     report = evaluate(gaps, {"lm-knn": lambda: Routing(Watched(), Weights())}, added=["dog-person"], draws=2)
-    assert report.settings == {"draws": 2, "seed": 0}
+    assert report.settings == {"draws": 2, "seed": 0, "text": "last-user"}
     assert [row.probes for row in report.added] == [10, 20, 50]
     return Watched.everyone
 
