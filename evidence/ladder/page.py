@@ -53,7 +53,7 @@ def _collection(name: str, result: dict[str, Any]) -> list[str]:
     lines = [
         f"## {name}",
         "",
-        f"{about['prompts']} prompts, {about['models']} models, {about['datasets']} data sets. A random model: "
+        f"{about['prompts']} prompts, {about['models']} models, data sets: {about['datasets']}. A random model: "
         f"{about['random']['quality']:.4f} for {about['random']['cost']:.3g} ({about['currency']}); the best single "
         f"one: {single['quality']:.4f} for {single['cost']:.3g}; the best answer to every prompt: "
         f"{about['oracle']:.4f}.",
