@@ -100,7 +100,7 @@ def main() -> None:
     before = about()
     rows = {f"{e} experts, {t:,} tokens": row(e, t, arguments.rounds) for e, t in CASES}
     if not arguments.no_write:
-        RESULTS.write_text(json.dumps({"rows": rows, "about": before}, indent=1) + "\n")
+        RESULTS.write_text(json.dumps({"rows": rows, "about": before | {"rounds": arguments.rounds}}, indent=1) + "\n")
     show(rows)
 
 
