@@ -13,7 +13,7 @@ from torch import Tensor
 
 from evidence.auto_ground import Ground, States
 from roster.auto.calibration import Calibration, lead
-from roster.auto.choosing import FOLDS, Tried, best, fitted, try_all, validated
+from roster.auto.choosing import FOLDS, Tried, best, fitted, item_by_item, try_all, validated
 from roster.auto.classes import Classes
 from roster.auto.generic import GENERIC
 from roster.auto.groups import confused
@@ -113,8 +113,10 @@ def _split(data: _Data, chosen: Tried, parts: int) -> dict[str, Any]:
         seen[number] += 1
     class_N, features_NF = torch.tensor(dealt), data.known_NPD[:, at]
     fold_N = folds(dealt, data.prompts, FOLDS)
-    calibration, scores_NC = validated(features_NF, class_N, fold_N, data.general_GPD[:, at], chosen.whiten)
-    classes = fitted(features_NF, class_N, data.general_GPD[:, at], chosen.whiten)
+    general_GF = data.general_GPD[:, at]
+    calibration, _ = validated(features_NF, class_N, fold_N, general_GF, chosen.whiten)
+    scores_NC = item_by_item(features_NF, class_N, general_GF, chosen.whiten)
+    classes = fitted(features_NF, class_N, general_GF, chosen.whiten)
     shares = {name: data.right(classes, calibration, name, at, parts) for name in data.groups}
     return {"classes": len(set(confused(scores_NC, class_N))), "adapters": C * parts, **shares}
 

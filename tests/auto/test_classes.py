@@ -112,3 +112,5 @@ def test_copies_and_lookalikes_are_one_class():
     class_N = torch.tensor([0] * 10 + [1] * 10 + [2] * 10)
     chosen_N = torch.tensor([0, 1] * 10 + [2] * 10)
     assert confused(F.one_hot(chosen_N, 3).float(), class_N) == [0, 0, 1]
+    chosen_N = torch.tensor([0] * 7 + [1] * 3 + [0] * 3 + [1] * 7 + [2] * 10)
+    assert confused(F.one_hot(chosen_N, 3).float(), class_N) == [0, 1, 2], "mistaken now and then is not alike"

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from roster.auto.calibration import Calibration
-from roster.auto.choosing import FOLDS, Tried, best, fitted, try_all, validated
+from roster.auto.choosing import FOLDS, Tried, best, fitted, item_by_item, try_all, validated
 from roster.auto.classes import Classes
 from roster.auto.duels import champions
 from roster.auto.features import POOLINGS, Place, features_of
@@ -169,8 +169,8 @@ def _settled(read: _Read, whiten: bool, settings: Settings) -> tuple[Tensor, Cla
         return class_N, *validated(read.features_NF, class_N, fold_N, read.general_GF, whiten, settings.mix)
 
     class_E = read.class_E
-    class_N, calibration, scores_NC = judged(class_E)
-    joined = torch.tensor(confused(scores_NC, class_N))
+    class_N, calibration, _ = judged(class_E)
+    joined = torch.tensor(confused(item_by_item(read.features_NF, class_N, read.general_GF, whiten), class_N))
     if len(set(joined.tolist())) < len(joined):
         class_E = joined[class_E]
         class_N, calibration, _ = judged(class_E)

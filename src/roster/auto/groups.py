@@ -17,8 +17,9 @@ from torch import Tensor
 
 ALIKE = 0.5
 """Share of common examples from which on two adapters are one class."""
-CONFUSED = 0.25
-"""Share of examples taken for the other's, on both sides, from which on two classes are one."""
+CONFUSED, LEAST = 0.5, 0.1
+"""Two classes are one when, on both sides, the share of examples taken for the other's is at least this much of the
+share taken for their own, and at least so much of all."""
 
 
 def alike(texts: Sequence[Sequence[str]]) -> list[int]:
@@ -45,12 +46,17 @@ def alike(texts: Sequence[Sequence[str]]) -> list[int]:
 
 
 def confused(scores_NC: Tensor, class_N: Tensor) -> list[int]:
-    """The class that each class belongs to, once those that are taken for one another are joined."""
+    """The class that each class belongs to, once those that are taken for one another are joined.
+
+    Args:
+        scores_NC: held out item by item: a wording that nobody has seen may be taken for anybody's.
+        class_N: of each example.
+    """
     C = scores_NC.shape[1]
     taken_CC = torch.bincount(class_N * C + scores_NC.argmax(1), minlength=C * C).view(C, C).float()
     taken_CC /= taken_CC.sum(1, keepdim=True).clamp_min(1)
-    both_CC = torch.minimum(taken_CC, taken_CC.T).triu(1)
-    return renumbered(_roots(C, (both_CC >= CONFUSED).nonzero().tolist()))
+    as_own_CC = (taken_CC >= CONFUSED * taken_CC.diagonal()[:, None]) & (taken_CC >= LEAST)
+    return renumbered(_roots(C, (as_own_CC & as_own_CC.T).triu(1).nonzero().tolist()))
 
 
 def renumbered(numbers: Sequence[int]) -> list[int]:
