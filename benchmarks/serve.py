@@ -65,7 +65,7 @@ def server(command: Sequence[str], port: int) -> Iterator[str]:
             time.sleep(0.5)
         yield url
     finally:
-        process.terminate()
+        process.kill()  # asked kindly, `transformers serve` first finishes whatever it was asked
         process.wait(60)
 
 
