@@ -35,6 +35,9 @@ FAMILIES = {
     "statement": ["DeleteStatement"],
 }
 FAMILY = {name: family for family, names in FAMILIES.items() for name in names}
+# The types of nodes that any of the operators changes; asking all of them about every name takes minutes.
+CHANGED_NODES = {"operator", "keyword", "number", "comparison", "factor", "not_test", "test", "simple_stmt"}
+CHANGED_NODES |= {"if_stmt", "while_stmt", "assert_stmt", "for_stmt", "except_clause", "decorator"}
 NO_EFFECT_CALLS = ("log.", "logger.", "logging.", "warnings.")
 NEEDED_DECORATORS: tuple[str, ...] = ("property", ".setter", "dataclass", "staticmethod", "classmethod", "overload")
 NEEDED_DECORATORS += ("abstractmethod", "override", "contextmanager", "register")
@@ -158,7 +161,7 @@ def _positions(source: str) -> Iterator[tuple[str, int, tuple[int, int]]]:
     """(operator, which of its occurrences, where), counted in the order in which cosmic-ray visits."""
     operators = {name: _operator(name) for name in FAMILY}
     occurrences: Counter[str] = Counter()
-    for node in ast_nodes(get_ast(source)):
+    for node in (each for each in ast_nodes(get_ast(source)) if each.type in CHANGED_NODES):
         for name, operator in operators.items():
             for start, _ in operator.mutation_positions(node):
                 yield name, occurrences[name], tuple(start)

@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from mutants.rooms import LEFT_OUT_TESTS
+
 SLOW = "torch transformers transformers.trainer peft sklearn.linear_model scipy.stats hypothesis openai fastapi uvicorn"
 SLOW += " aiohttp schemathesis prometheus_client typer rich matplotlib transformers.models.llama.modeling_llama"
 # pytest warns of plugins that were imported before it could rewrite them: hypothesis and others, here on purpose.
@@ -46,8 +48,14 @@ class Chosen:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Drops what was not asked for."""
-        kept = [each for each in items if each.nodeid in self.place]
-        items[:] = sorted(kept, key=lambda each: self.place[each.nodeid])
+        known = [(self._place(each), each) for each in items]
+        items[:] = [each for place, each in sorted(known, key=lambda pair: pair[0] or 0) if place is not None]
+
+    def _place(self, item: pytest.Item) -> int | None:
+        """By its own id, or that of its file; None: not asked for, or left out."""
+        if any(part in item.nodeid for part in LEFT_OUT_TESTS):
+            return None
+        return self.place.get(item.nodeid, self.place.get(item.nodeid.split("::")[0]))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Remembers a failure."""

@@ -26,8 +26,8 @@ PACKAGES = ("cosmic-ray", "coverage", "pytest", "torch", "transformers", "peft")
 def noted(path: Path) -> dict[str, Any]:
     """The first and the last result of every change of a sample."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    aside = {each["key"] for each in set_aside()}
-    lines = [line for line in lines if line["key"] not in aside]
+    aside = {(each["file"], each["before"], each["after"]) for each in set_aside()}
+    lines = [line for line in lines if (line["file"], line["before"], line["after"]) not in aside]
     first = {line["key"]: line for line in reversed(lines)}
     last = {line["key"]: line for line in lines}
     return {
@@ -86,7 +86,10 @@ def _survivors(survivors: Iterable[dict[str, Any]]) -> str:
 
 
 def _left_out(report: dict[str, Any]) -> list[str]:
-    aside = [f"- `{each['file']}`, `{each['change']}`: {each['reason']}" for each in report["set_aside"]]
+    aside = [
+        f"- `{each['file']}`: `{each['before']}` into `{each['after']}`: {each['reason']}"
+        for each in report["set_aside"]
+    ]
     tests = [f"- `{name}`: {why}" for name, why in (LEFT_OUT | LEFT_OUT_TESTS).items()]
     return [
         "Changes that change nothing that could be observed, which is why they are not counted:",

@@ -48,6 +48,20 @@ LEFT_OUT = {
     "tests/lm: the others": "estimators, encoders, recorded data",
     "tests/cli, tests/arena, tests/train, tests/pocket and the others": "whole commands and trainings",
 }
+# Where tests speak to the whole and name no part of it: for `--quick`.
+FIRST = {
+    "route": "test_route dispatch/test_backends parts/test_who_is_chosen",
+    "dispatch": "dispatch/test_backends",
+    "select": "parts/test_who_is_chosen test_parts",
+    "score": "test_parts parts/test_learned_scores",
+    "balance": "parts/test_balance_losses test_parts",
+    "lm.curve": "lm/test_curve",
+    "lm.evaluate": "lm/test_evaluate",
+    "gateway.session": "gateway/test_cascade gateway/test_failures gateway/test_budgets gateway/test_refusals",
+    "gateway.relay": "gateway/test_streams gateway/test_cascade gateway/test_failures",
+    "gateway.breaker": "gateway/test_parts",
+    "gateway.store": "gateway/test_parts gateway/test_budgets",
+}
 # Tests with time limits of their own: on a busy machine one may fail without a fault, so that it has to fail twice.
 TIMED = ("tests/gateway/",)
 # Single tests by a part of their name.

@@ -37,15 +37,21 @@ def draw(root: Path, count: int, seed: int) -> list[tuple[str, Change]]:
 
 
 def set_aside() -> list[dict[str, str]]:
-    """Changes that change nothing which could be observed, found by hand: key, file, change and reason of each."""
-    if not EQUIVALENT.exists():
-        return []
-    return list(tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).get("change", []))
+    """Changes that change nothing which could be observed, found by hand: `file`, `before`, `after` and `reason`."""
+    return list(tomllib.loads(EQUIVALENT.read_text(encoding="utf-8"))["change"])
 
 
-def is_set_aside(change: Change) -> bool:
-    """Whether a change is in that list."""
-    return any(each["key"] == change.key for each in set_aside())
+def is_set_aside(change: Change, source: str) -> bool:
+    """Whether a change of this text is in that list."""
+    known = [each["after"] for each in set_aside() if (each["file"], each["before"]) == (change.path, change.text)]
+    return bool(known) and lines_of(source, change.apply(source))[1] in known
+
+
+def lines_of(source: str, changed: str) -> tuple[str, str]:
+    """The first line that differs, before and after."""
+    pairs = zip(source.splitlines(), changed.splitlines(), strict=False)
+    before, after = next((pair for pair in pairs if pair[0] != pair[1]), ("", ""))
+    return before.strip(), after.strip()
 
 
 def _places(root: Path, room: str, seed: int) -> list[list[Change]]:

@@ -8,7 +8,7 @@ from roster.balance import LossFreeBias, ZLoss
 from roster.context import Context
 from roster.route import Route
 from roster.score import Linear, Random
-from roster.select import Native, Threshold, TopK, Unit
+from roster.select import Native, Threshold, TopK
 
 HERE = Context(1, 3)
 
@@ -23,16 +23,6 @@ def test_z_loss_has_the_sources_coefficient():
 def test_random_scores_have_seed_0():
     assert torch.equal(Random(5).key_E, Random(5, seed=0).key_E)
     assert not torch.equal(Random(5).key_E, Random(5, seed=1).key_E)
-
-
-def test_units_pass_gradients_straight_through():
-    scores_TE = torch.randn(3, 4, requires_grad=True)
-    weight_TE, expected = torch.randn(3, 4), TopK(2)(scores_TE, HERE).dense()
-    route = Unit(TopK(2))(scores_TE, HERE)
-    assert torch.equal(route.dense().detach(), route.chosen().float())
-    (grad,) = torch.autograd.grad((route.dense() * weight_TE).sum(), scores_TE)
-    torch.testing.assert_close(grad, torch.autograd.grad((expected * weight_TE).sum(), scores_TE)[0])
-    assert not Unit(TopK(2), straight_through=False)(scores_TE, HERE).dense().requires_grad
 
 
 def test_a_gate_of_exactly_one_half_is_open():
