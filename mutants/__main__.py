@@ -208,6 +208,7 @@ def main() -> None:
     gc.freeze()
     place = WORK / f"seed-{asked.seed}.jsonl"
     sample = draw(trees[0], asked.count, asked.seed)
+    (WORK / f"seed-{asked.seed}.json").write_text(json.dumps([change.key for _, change in sample]), encoding="utf-8")
     if asked.quick:
         _in_jobs(trees, lambda index, tree: _try_quickly(sample[index :: asked.jobs], tree, place))
         return

@@ -35,7 +35,7 @@ FAMILIES = {
     "statement": ["DeleteStatement"],
 }
 FAMILY = {name: family for family, names in FAMILIES.items() for name in names}
-# The types of nodes that any of the operators changes; asking all of them about every name takes minutes.
+# The types of nodes that any of the operators changes; asking them about every name would take several times as long.
 CHANGED_NODES = {"operator", "keyword", "number", "comparison", "factor", "not_test", "test", "simple_stmt"}
 CHANGED_NODES |= {"if_stmt", "while_stmt", "assert_stmt", "for_stmt", "except_clause", "decorator"}
 NO_EFFECT_CALLS = ("log.", "logger.", "logging.", "warnings.")

@@ -27,6 +27,8 @@ def noted(path: Path) -> dict[str, Any]:
     """The first and the last result of every change of a sample."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     aside = {(each["file"], each["before"], each["after"]) for each in set_aside()}
+    drawn = set(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))  # sources may have changed since
+    lines = [line for line in lines if line["key"] in drawn]
     lines = [line for line in lines if (line["file"], line["before"], line["after"]) not in aside]
     first = {line["key"]: line for line in reversed(lines)}
     last = {line["key"]: line for line in lines}
