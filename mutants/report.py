@@ -20,16 +20,17 @@ from mutants.sample import set_aside
 from roster.files import write_whole
 
 RESULTS = ROOT / "docs" / "results"
+PLACE = ("file", "function", "before", "after")
 PACKAGES = ("cosmic-ray", "coverage", "pytest", "torch", "transformers", "peft")
 
 
 def noted(path: Path) -> dict[str, Any]:
     """The first and the last result of every change of a sample."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    aside = {(each["file"], each["before"], each["after"]) for each in set_aside()}
+    aside = {tuple(each[part] for part in PLACE) for each in set_aside()}
     drawn = set(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))  # sources may have changed since
     lines = [line for line in lines if line["key"] in drawn]
-    lines = [line for line in lines if (line["file"], line["before"], line["after"]) not in aside]
+    lines = [line for line in lines if tuple(line[part] for part in PLACE) not in aside]
     first = {line["key"]: line for line in reversed(lines)}
     last = {line["key"]: line for line in lines}
     return {
