@@ -226,7 +226,7 @@ def test_bad_contender():
 
 
 def test_missing_examples_name_card_and_field_before_a_base_is_looked_for(experts):
-    edit(experts / "sort" / CARD, examples=[])
+    edit(experts / "sort" / CARD, examples=[], description="")
     message = build(experts, router="lora-tle", base="./nowhere")
     assert f"{experts / 'sort' / CARD}" in message
     assert 'the field "examples"' in message
