@@ -76,7 +76,8 @@ def over_all(k: int) -> Change:
     """Top-k whose weights are the probabilities among all experts, not renormalised over the chosen."""
 
     def change(contender: Net) -> None:
-        contender.blocks[0].router.select = TopK(k, "all")
+        block: Any = contender.blocks[0]
+        block.router.select = TopK(k, "all")
 
     return change
 
@@ -97,8 +98,8 @@ def by_lot(k: int) -> Change:
     """k experts at random with even weights, and no balance loss."""
 
     def change(contender: Net) -> None:
-        router = contender.blocks[0].router
-        router.score, router.select = Lot(contender.blocks[0].experts.num_experts), TopK(k, temperature=1e6)
-        router.balance = nn.ModuleList()
+        block: Any = contender.blocks[0]
+        block.router.score, block.router.select = Lot(block.experts.num_experts), TopK(k, temperature=1e6)
+        block.router.balance = nn.ModuleList()
 
     return change

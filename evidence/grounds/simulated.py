@@ -66,4 +66,5 @@ def best_single(seen: Scene, _draw: Draw) -> Matrix:
 
 def truth(seen: Scene, _draw: Draw) -> Matrix:
     """The best model of every prompt, by its true chances."""
-    return seen.judge.score_NM.argmax(1)
+    best_N: Matrix = seen.judge.score_NM.argmax(1)
+    return best_N
