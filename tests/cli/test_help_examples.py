@@ -11,7 +11,10 @@ from roster.cli import app
 from roster.lm.data import LOADERS
 from texts import needed
 
-ELSEWHERE = {"roster demo": "takes minutes; the arena has tests of its own"}
+ELSEWHERE = {
+    "roster demo": "takes minutes; the arena has tests of its own",
+    "roster lm board import": "needs downloaded files; tests/lm/test_boards.py makes some",
+}
 
 
 def commands(command, name="roster"):

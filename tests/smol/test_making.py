@@ -82,5 +82,5 @@ def test_cards_hold_twenty_prompts_of_the_training_split(base, tokenizer, tmp_pa
 
 def test_an_unknown_skill_is_refused_before_any_work(base, tokenizer, tmp_path):
     with pytest.raises(RosterError, match="plural"):
-        make(base, tokenizer, tmp_path / "new", ["uper"])
+        make(base, tokenizer, tmp_path / "new", ["plurl"])
     assert not (tmp_path / "new").exists()

@@ -37,7 +37,7 @@ def convert(
     \b
     Examples:
       roster convert pocket --to upcycling --option copies=4 --plan
-      roster convert pocket --to nemotron-upcycling --option shards=2 --option copies=2 --out my-mixture
+      roster convert pocket --to nemotron-upcycling --option shards=2 --out my-moe
     """
     from roster.weights import parse_size, run
 

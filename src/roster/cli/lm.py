@@ -95,7 +95,8 @@ def import_log(
     Examples:
       roster lm log zeroeval --count 300 > log.jsonl
       roster lm import log.jsonl --out my-records
-      roster lm import log.jsonl --out chats --text all-user --without gpt-4o-2024-08-06
+      roster lm import log.jsonl --out chats --text all-user \\
+        --without gpt-4o-2024-08-06
     """
     from roster.lm.importing import read_log
     from roster.lm.prices import read_prices

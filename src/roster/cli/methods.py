@@ -37,7 +37,7 @@ def methods(
     \b
     Examples:
       roster methods
-      roster methods --kind moe --verdict shown
+      roster methods --kind lm --verdict shown
       roster methods load balance
       roster methods rmoe
       roster methods rmoe --json
