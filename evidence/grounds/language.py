@@ -2,8 +2,8 @@
 
 The text is the standard library (documentation strings, comments and code, without its tests) and the language's
 manual, about 3.5 million tokens, which every installation of Python 3.11 carries. It is tokenised once and kept in the
-cache folder under the digest of the text. float32 and one thread: on the processors at hand bfloat16 was slower, and
-the dispatch of tokens to experts does not compile.
+cache folder under the digest of the text. float32 and one thread: on the processors at hand bfloat16 was slower for
+mixtures; compilation was not tried.
 
 Shape legend: B rows, S tokens per row, T tokens of the text.
 """
@@ -15,7 +15,7 @@ import hashlib
 import os
 import sysconfig
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,44 +25,19 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from evidence.protocol.check import Contender, Draw
-from roster.arena.moe.pretrain import rate_at
+from roster import moe
+from roster.arena.moe.pretrain import Terms, optimise, small_model
 from roster.files import write_whole
-from roster.moe.replacing import replace
 from roster.router import Router
-from roster.train.consistency import training_loss
-from roster.train.schedule import advance
 
 VOCAB = 2048
 _HELD_OUT = 10  # every tenth file is for validation
 _LEFT_OUT = {"test", "tests", "idle_test", "lib2to3", "site-packages", "dist-packages"}
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What all contenders share.
-
-    Attributes:
-        steps, rows, length: optimiser steps, B, S.
-        width, layers, heads: of the model.
-        hidden: hidden units of a feed-forward block that one token uses.
-        rate: peak of the learning rate; warm-up over a tenth, then a cosine to a tenth.
-        validation_rows: rows of held-out text.
-    """
-
-    steps: int = 300
-    rows: int = 8
-    length: int = 128
-    width: int = 128
-    layers: int = 4
-    heads: int = 4
-    hidden: int = 128
-    rate: float = 3e-3
-    validation_rows: int = 64
-
-
-SHORT = Terms()
+SHORT = Terms(rows=8, length=128, width=128, layers=4, hidden=128, learning_rate=3e-3, validation_rows=64)
 """0.3 million tokens: about half a minute of one core."""
-LONG = Terms(steps=1400, rows=16)
+LONG = replace(SHORT, steps=1400, rows=16)
 """2.9 million tokens, once through the text: about five minutes of one core."""
 
 
@@ -142,40 +117,17 @@ def model(terms: Terms, seed: int) -> Any:
     import transformers
 
     transformers.logging.set_verbosity_error()
-    torch.manual_seed(seed)
-    config = transformers.LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=terms.width,
-        intermediate_size=terms.hidden,
-        num_hidden_layers=terms.layers,
-        num_attention_heads=terms.heads,
-        num_key_value_heads=terms.heads,
-        max_position_embeddings=terms.length,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    return transformers.AutoModelForCausalLM.from_config(config)
+    return small_model(terms, seed, VOCAB)
 
 
 def train(made: Any, draw: Draw, terms: Terms, each_step: Callable[[int, Any], None] | None = None) -> Any:
     """Trains a model whose blocks were replaced; the order of the text is the draw's luck."""
-    steps = draw.steps(terms.steps)
-    parameters = [p for p in made.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=terms.rate, weight_decay=0.01, betas=(0.9, 0.95))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, steps))
-    made.train()
-    for step in range(steps):
+
+    def batch(step: int) -> dict[str, Tensor]:
         ids_BS = text().batch(step, terms, draw.luck)
-        loss = training_loss(made, input_ids=ids_BS, labels=ids_BS, use_cache=False)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        advance(made, (step + 1) / steps)
-        if each_step is not None:
-            each_step(step, made)
+        return {"input_ids": ids_BS, "labels": ids_BS}
+
+    optimise(made, batch, draw.steps(terms.steps), terms.learning_rate, each_step)
     return made.eval()
 
 
@@ -211,7 +163,7 @@ def loss_of(
     """
 
     def run(draw: Draw) -> float:
-        made: Any = replace(model(terms, draw.luck), recipe, options=options, hidden=hidden)
+        made: Any = moe.replace(model(terms, draw.luck), recipe, options=options, hidden=hidden)
         for module in made.modules():
             if change is not None and isinstance(module, Router):
                 change(module)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from roster.gateway.admin import check_admin
 from roster.gateway.errors import ApiError, AsciiJson
-from roster.gateway.http import replayed, whole_body
+from roster.gateway.http import Counting, replayed, whole_body
 
 if TYPE_CHECKING:
     from roster.gateway.gateway import Gateway
@@ -20,35 +20,23 @@ PATHS = (
 )  # fmt: skip
 
 
-class Guard:
+class Guard(Counting):
     """Middleware: `app` sees only requests that are small enough and whose caller is known.
 
     Paths under /v1 need a key where the config has keys. `/health` and `/metrics` do not. /admin needs the admin's.
     """
 
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
-        self.app, self.gateway = app, gateway
+        super().__init__(app)
+        self.gateway = gateway
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        status = 500
+    def counted(self, scope: Scope, status: int) -> None:
+        """By path and status."""
+        path = scope["path"] if scope["path"] in PATHS else "/admin" if _is_admin(scope) else "other"
+        self.gateway.metrics.requests.labels(path, str(status)).inc()
 
-        async def counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._guarded(scope, receive, counted)
-        finally:
-            path = scope["path"] if scope["path"] in PATHS else "/admin" if _is_admin(scope) else "other"
-            self.gateway.metrics.requests.labels(path, str(status)).inc()
-
-    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See `Counting`."""
         request = Request(scope)
         try:
             state = scope.setdefault("state", {})

@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as PlainRequest
-from starlette.types import Message, Receive
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from roster.gateway import strict_json
 from roster.gateway.errors import ApiError, AsciiJson
@@ -44,6 +44,39 @@ class StrictRoute(APIRoute):
             return await handle(StrictRequest(request.scope, request.receive))
 
         return strictly
+
+
+class Counting:
+    """Middleware that lets HTTP requests through `admitted` and tells `counted` each one's status."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers the request, or hands it on to `app`."""
+        raise NotImplementedError
+
+    def counted(self, scope: Scope, status: int) -> None:
+        """Told when a request is over; 500 where it had no answer."""
+        raise NotImplementedError
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status = 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.admitted(scope, receive, noted)
+        finally:
+            self.counted(scope, status)
 
 
 async def whole_body(request: PlainRequest, receive: Receive, limit: int) -> bytes | None:

@@ -17,10 +17,10 @@ from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request as PlainRequest
 from starlette.responses import StreamingResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from roster.gateway.errors import ApiError, AsciiJson, ErrorEnvelope
-from roster.gateway.http import HANDLERS, StrictRoute, leaves, replayed, whole_body
+from roster.gateway.http import HANDLERS, Counting, StrictRoute, leaves, replayed, whole_body
 from roster.serve.answers import Answer, Server
 from roster.serve.asked import ServedChat, ServedText, TraceRequest
 from roster.serve.engine import Full
@@ -69,33 +69,21 @@ def create_app(server: Server, api_key: str | None = None, request_bytes: int = 
     return app
 
 
-class Door:
+class Door(Counting):
     """Middleware: paths under /v1 need the key, where there is one; bodies are bounded; everything is counted."""
 
     def __init__(self, app: ASGIApp, server: Server, api_key: str | None, request_bytes: int) -> None:
-        self.app, self._server, self._limit = app, server, request_bytes
+        super().__init__(app)
+        self._server, self._limit = server, request_bytes
         self._wanted = None if api_key is None else f"Bearer {api_key}".encode()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        status = 500
+    def counted(self, scope: Scope, status: int) -> None:
+        """By path and status."""
+        path = scope["path"] if scope["path"] in _PATHS else "other"
+        self._server.metrics.requests.labels(path, str(status)).inc()
 
-        async def counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._admitted(scope, receive, counted)
-        finally:
-            path = scope["path"] if scope["path"] in _PATHS else "other"
-            self._server.metrics.requests.labels(path, str(status)).inc()
-
-    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See `Counting`."""
         request = PlainRequest(scope)
         try:
             self._check_key(scope["path"], request.headers.get("authorization", ""))

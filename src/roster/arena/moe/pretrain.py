@@ -69,11 +69,11 @@ class Run:
     parameters: int = 0
 
 
-def small_model(terms: Terms, seed: int) -> transformers.PreTrainedModel:
+def small_model(terms: Terms, seed: int, vocabulary: int = VOCAB) -> transformers.PreTrainedModel:
     """A Llama of the size that the terms say, with random weights."""
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
-        vocab_size=VOCAB,
+        vocab_size=vocabulary,
         hidden_size=terms.width,
         intermediate_size=terms.hidden,
         num_hidden_layers=terms.layers,
@@ -115,29 +115,56 @@ def train(
 ) -> Run:
     """Trains a model that may have been changed by hand; see `pretrain`."""
     run = Run(model, parameters=sum(p.numel() for p in model.parameters()))
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=terms.learning_rate, weight_decay=0.01, betas=(0.9, 0.95))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, terms.steps))
-    model.train()
-    losses: list[Tensor] = []  # read once at the end: a device must not be waited for at every step
     start = time.monotonic()
-    for step in range(terms.steps):
+
+    def batch(step: int) -> dict[str, Tensor]:
         ids_BS, domain_B = (each.to(terms.device) for each in text.batch(step, terms.rows, terms.length, seed))
-        loss = training_loss(model, input_ids=ids_BS, labels=ids_BS, use_cache=False, **asked(model, domain_B))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        advance(model, (step + 1) / terms.steps)
-        losses.append(loss.detach())
-        if each_step is not None:
-            each_step(step, model)
+        return {"input_ids": ids_BS, "labels": ids_BS, **asked(model, domain_B)}
+
+    losses = optimise(model, batch, terms.steps, terms.learning_rate, each_step)
     run.train_loss = torch.stack(losses).tolist()
     run.seconds = time.monotonic() - start
     model.eval()
     run.validation_loss = validate(model, text, terms)
     return run
+
+
+def optimise(
+    model: Any,
+    batch: Callable[[int], dict[str, Tensor]],
+    steps: int,
+    rate: float,
+    each_step: Callable[[int, Any], None] | None = None,
+) -> list[Tensor]:
+    """The loop that all small language models are trained by.
+
+    Args:
+        model: trained in place.
+        batch: the model's arguments at a step.
+        steps: of AdamW.
+        rate: peak of the learning rate; see `rate_at`.
+        each_step: called as `each_step(step, model)` after every step.
+
+    Returns:
+        The loss of every step, still on the device: it must not be waited for at every step.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.95))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, steps))
+    model.train()
+    losses: list[Tensor] = []
+    for step in range(steps):
+        loss = training_loss(model, use_cache=False, **batch(step))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        advance(model, (step + 1) / steps)
+        losses.append(loss.detach())
+        if each_step is not None:
+            each_step(step, model)
+    return losses
 
 
 def rate_at(step: int, steps: int) -> float:
