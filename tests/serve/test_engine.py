@@ -216,3 +216,18 @@ def test_draws_are_repeatable_and_their_own(make, begin):
     one_, same, other = map(written, jobs)
     assert one_ == same != other
     assert written(cold) == alone(make(), prompts()[0], one(0), 20)
+
+
+def test_who_has_been_told_that_it_ended_is_not_at_work(make, begin):
+    engine = begin(make())
+    asked, running = job(range(5, 9), limit=3), []
+
+    def emit(event):
+        if isinstance(event, Ended):
+            running.append(engine.running)
+        asked.events.put(event)
+
+    asked.emit = emit
+    engine.submit(asked)
+    told(asked)
+    assert running == [0]

@@ -45,6 +45,11 @@ class Row:
     token: int = -1
     done: bool = False
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, or nobody waits for it."""
+        return self.done or self.job.cancelled
+
     def take(self, token: int) -> None:
         """One more token; says so, and when it was the last."""
         job = self.job
@@ -88,7 +93,7 @@ class Batch:
 
     def prune(self) -> bool:
         """Lets rows go that have ended or that nobody waits for; False when none is left."""
-        left = [at for at, row in enumerate(self.rows) if not row.done and not row.job.cancelled]
+        left = [at for at, row in enumerate(self.rows) if not row.over]
         if len(left) == len(self.rows):
             return True
         self.rows = [self.rows[at] for at in left]

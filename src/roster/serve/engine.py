@@ -55,8 +55,8 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """Rows at work."""
-        return sum(len(batch.rows) for batch in self._batches)
+        """Rows at work; one that has ended is not, though its batch lets it go only before the next step."""
+        return sum(not row.over for batch in self._batches for row in batch.rows)
 
     def start(self) -> None:
         """Begins to work."""
