@@ -27,4 +27,5 @@ def positions(context: Context, device: torch.device) -> Tensor:
             before_B1 = so_far_BL1.sum(1).long() - real_BS.sum(1, keepdim=True)
             position_BS = position_BS + before_B1
         context.memory["positions"] = position_BS
-    return context.memory["positions"].to(device)
+    position: Tensor = context.memory["positions"].to(device)
+    return position

@@ -115,7 +115,8 @@ class Route:
         itself: a method called past the module would run none of its hooks, by which offloaded weights are fetched.
         """
         if hasattr(experts, "serve"):
-            return experts(x_TD, self)
+            y_TD: Tensor = experts(x_TD, self)
+            return y_TD
         return self.combine(experts(self.dispatch(x_TD), self.counts_E))
 
     def dispatch(self, x_TD: Tensor) -> Tensor:

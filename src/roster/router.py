@@ -74,7 +74,7 @@ class Router(InFloat32):
         if context.length > 1 and scores_TE.device.type == "cpu" and not torch.compiler.is_compiling():
             self._refuse_nan(scores_TE.detach(), x_TD.detach(), context)
         bias_E = None if self._bias_index is None else self.balance[self._bias_index].bias_E
-        route = self.select(scores_TE, context, bias_E)
+        route: AnyRoute = self.select(scores_TE, context, bias_E)
         mask_T = context.mask_T
         if mask_T is not None:
             route = route.keep(mask_T.to(scores_TE.device))
@@ -105,10 +105,14 @@ class Router(InFloat32):
 
     def _scores(self, x_TD: Tensor, context: Context) -> Tensor:
         """In float32 at least: in half precision near ties go to other experts."""
+        x_TD = x_TD.float() if x_TD.dtype in HALF else x_TD
+        scores_TE: Tensor
         if torch.is_autocast_enabled(x_TD.device.type):
             with torch.autocast(x_TD.device.type, enabled=False):
-                return self.score(x_TD.float() if x_TD.dtype in HALF else x_TD, context)
-        return self.score(x_TD.float() if x_TD.dtype in HALF else x_TD, context)
+                scores_TE = self.score(x_TD, context)
+        else:
+            scores_TE = self.score(x_TD, context)
+        return scores_TE
 
     def _refuse_nan(self, scores_TE: Tensor, x_TD: Tensor, context: Context) -> None:
         if not math.isnan(float(scores_TE.sum())):

@@ -123,7 +123,8 @@ def _constant_gate(model: Any, child: Any, task_ids: Tensor | None) -> Tensor:
             route = router(torch.empty(1, 0, device=model.device), Context(1, 1, task_ids_B=task_ids))
     finally:
         router.train(training)
-    return route.dense()[0].cpu()
+    gate_E: Tensor = route.dense()[0].cpu()
+    return gate_E
 
 
 def _merge_layer(name: str, experts: nn.Module, gate_E: Tensor) -> LowRank | None:

@@ -65,7 +65,8 @@ class RoutedLinear(nn.Module):
             if shared is not None:
                 return shared.view(y.shape)
         route = context.memory[self.route_key] if self.router is None else self.router(x_TI, context)
-        return self.experts(x_TI, y.reshape(-1, y.shape[-1]), route).view(y.shape)
+        total: Tensor = self.experts(x_TI, y.reshape(-1, y.shape[-1]), route)
+        return total.view(y.shape)
 
 
 class BlockRouter(nn.Module):

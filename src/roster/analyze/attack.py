@@ -146,4 +146,5 @@ def _answer(model: Any, mates_BS: Tensor, victim_S: Tensor) -> Tensor:
     if mixing is not None and mixing.routes_by_task:
         known["task_ids"] = torch.zeros(len(ids_BS), dtype=torch.int64, device=ids_BS.device)
     logits_BSV = model(input_ids=ids_BS, attention_mask=torch.ones_like(ids_BS), use_cache=False, **known).logits
-    return logits_BSV[-1].float().cpu()
+    logits_SV: Tensor = logits_BSV[-1].float().cpu()
+    return logits_SV

@@ -73,7 +73,8 @@ def _worth(model: Any, adapter: Adapter, rows: Sequence[Sequence[int]]) -> float
 
 
 def _entropy(p_NV: Tensor) -> Tensor:
-    return torch.special.entr(p_NV).sum(1)
+    entropy_N: Tensor = torch.special.entr(p_NV).sum(1)
+    return entropy_N
 
 
 @contextmanager
@@ -99,4 +100,5 @@ class _Update:
     def after(self, linear: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor:
         """Forward hook of the layer."""
         A_rI, B_Or = self.update.A_RD.to(y), self.update.B_OR.to(y)
-        return y + args[0].to(y) @ A_rI.T @ B_Or.T * self.update.scale
+        adapted: Tensor = y + args[0].to(y) @ A_rI.T @ B_Or.T * self.update.scale
+        return adapted

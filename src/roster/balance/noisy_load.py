@@ -69,4 +69,5 @@ def chosen_chance(noisy_TE: Tensor, clean_TE: Tensor, std_TE: Tensor, k: int) ->
     # To be chosen, an expert that is among the k best must beat the one after them, another the last of them.
     among_TE = noisy_TE >= top_TK[:, k - 1 : k]
     rival_TE = torch.where(among_TE, top_TK[:, k : k + 1], top_TK[:, k - 1 : k])
-    return torch.special.ndtr((clean_TE - rival_TE) / std_TE)
+    chance_TE: Tensor = torch.special.ndtr((clean_TE - rival_TE) / std_TE)
+    return chance_TE

@@ -155,7 +155,8 @@ def _answer(
             tasks=tasks,
             **drawing,
         )
-    return rendering.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+    answer: str = rendering.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+    return answer
 
 
 def _tasks(model: Any, task: str | None) -> list[str | None] | None:

@@ -19,7 +19,8 @@ from roster.dispatch import memory
 
 def matmul(rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor) -> Tensor:
     """Each group of rows times its own expert's matrix, [R, F]; undefined for rows of nobody."""
-    return _Matmul.apply(rows_RD, weight_EDF, counts_E)  # type: ignore[no-untyped-call]  # torch's has no annotations
+    y_RF: Tensor = _Matmul.apply(rows_RD, weight_EDF, counts_E)  # type: ignore[no-untyped-call]  # torch's has no annotations
+    return y_RF
 
 
 class _Matmul(torch.autograd.Function):

@@ -46,9 +46,10 @@ def feed_forward(
     given = (x, *weights.matrices) if weight_R is None else (x, weight_R, *weights.matrices)
     save = torch.is_grad_enabled() and any(each.requires_grad for each in given)
     save_y = save and weight_R is not None and weight_R.requires_grad
-    return _FeedForward.apply(  # type: ignore[no-untyped-call]  # torch's has no annotations
+    out: Tensor = _FeedForward.apply(  # type: ignore[no-untyped-call]  # torch's has no annotations
         save, save_y, x, token_R, weight_R, counts_E, weights.activation, weights.widths, *weights.matrices
     )
+    return out
 
 
 class _FeedForward(torch.autograd.Function):

@@ -21,7 +21,8 @@ ROWS, COLUMNS, DEPTH = 64, 64, 32  # of one block
 
 def matmul(rows_RD: Tensor, weight_EDF: Tensor, counts_E: Tensor) -> Tensor:
     """Each group of rows times its own expert's matrix, [R, F]; undefined for rows of nobody."""
-    return _Matmul.apply(rows_RD, weight_EDF, counts_E)  # type: ignore[no-untyped-call]  # torch's has no annotations
+    y_RF: Tensor = _Matmul.apply(rows_RD, weight_EDF, counts_E)  # type: ignore[no-untyped-call]  # torch's has no annotations
+    return y_RF
 
 
 class _Matmul(torch.autograd.Function):

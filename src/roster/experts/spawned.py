@@ -43,7 +43,8 @@ class Spawned(nn.Module):
         """Rows out for rows in. Called with a route instead of counts: see `serve`."""
         if isinstance(counts_E, Route):
             return self.serve(rows_RD, counts_E)
-        return self.inner(rows_RD, self._counts(counts_E))
+        y_RD: Tensor = self.inner(rows_RD, self._counts(counts_E))
+        return y_RD
 
     def serve(self, x_TD: Tensor, route: Route) -> Tensor:
         """What the experts make of the tokens that a route sends them, summed per token, [T, D]."""

@@ -202,7 +202,8 @@ def vote(answer_NK: NDArray[np.object_], weight_NK: Matrix) -> NDArray[np.int64]
     alike_NKK = (ids_NK[:, :, None] == ids_NK[:, None]) & (ids_NK[:, :, None] >= 0)
     # Sums of the same weights in another order must not differ in their last bits: ties go to the first recruit.
     total_NK = np.round((alike_NKK * weight_NK[:, None]).sum(2), 9)
-    return np.where(ids_NK >= 0, total_NK, -1.0).argmax(1)
+    heaviest_N: NDArray[np.int64] = np.where(ids_NK >= 0, total_NK, -1.0).argmax(1)
+    return heaviest_N
 
 
 def _turns(estimates: Estimates, chosen_NK: NDArray[np.int64], joiners: Sequence[str]) -> tuple[Turn, ...]:

@@ -132,7 +132,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, which has no such numbers: NaN becomes None, the infinities "inf" and "-inf"."""
-        return _plain(asdict(self))
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
 
 
 def _plain(value: Any) -> Any:

@@ -106,7 +106,8 @@ def _kept(
 def _probabilities(keys: npt.NDArray[np.uint16], density: float, epsilon: float) -> npt.NDArray[np.float32]:
     ranks = np.stack([np.searchsorted(np.sort(row), row) for row in keys])
     share = ranks / max(keys.shape[1] - 1, 1)
-    return (density - epsilon + 2 * epsilon * share).astype(np.float32)
+    keep: npt.NDArray[np.float32] = (density - epsilon + 2 * epsilon * share).astype(np.float32)
+    return keep
 
 
 _SOURCE = "Deep et al. 2024, arXiv 2406.11617"

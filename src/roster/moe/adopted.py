@@ -60,10 +60,12 @@ class AdoptedSite(nn.Module):
         x_TD = x.reshape(-1, x.shape[-1])
         if self.block is not None:
             context = self._context(len(x_TD))
-            return self.block(x_TD.view(context.batch, context.length, -1), context).view(x.shape)
+            y_BSD: Tensor = self.block(x_TD.view(context.batch, context.length, -1), context)
+            return y_BSD.view(x.shape)
         router = cast(OwnRouter, self.router)  # where no other block is
         route = router(self.reader.route(experts, chosen, weight), self._known(len(x_TD)))
-        return route.combine(self.reader.rows(experts, route.dispatch(x_TD), route.counts_E)).view(x.shape)
+        y_TD: Tensor = route.combine(self.reader.rows(experts, route.dispatch(x_TD), route.counts_E))
+        return y_TD.view(x.shape)
 
     def _known(self, tokens: int) -> Context | None:
         context = self.slot.current
@@ -96,7 +98,8 @@ class _Adopted(nn.Module):
     def forward(self, hidden: Tensor, *given: Any, **named: Any) -> Tensor:
         """As the block calls its experts: hidden states, who was chosen, with what weight."""
         site = cast(AdoptedSite, self._modules[CHILD])  # as `adopt` has put it there
-        return site(self, hidden, *given, *named.values())
+        y: Tensor = site(self, hidden, *given, *named.values())
+        return y
 
 
 @functools.cache

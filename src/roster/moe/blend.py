@@ -28,4 +28,5 @@ class Blend(nn.Module):
         """[B, S, D] -> [B, S, D]."""
         gate_BSN = self.gate(x_BSD).softmax(-1)
         out_BSDN = torch.stack([block(x_BSD, context) for block in self.blocks], dim=-1)
-        return (out_BSDN * gate_BSN[:, :, None]).sum(-1)
+        y_BSD: Tensor = (out_BSDN * gate_BSN[:, :, None]).sum(-1)
+        return y_BSD

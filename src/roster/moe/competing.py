@@ -60,5 +60,5 @@ class Competing(MoE):
 
     def winners(self, strength_TE: Tensor, context: Context) -> AnyRoute:
         """The route that the contest leads to."""
-        route = self.router.select(strength_TE, context, None)
+        route: AnyRoute = self.router.select(strength_TE, context, None)
         return route if context.mask_T is None else route.keep(context.mask_T.to(strength_TE.device))

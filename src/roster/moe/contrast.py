@@ -76,7 +76,8 @@ class SelfContrast(transformers.LogitsProcessor):
             **self.given,
         )
         self._cache, self._read_BL = output.past_key_values, ids_BL
-        return output.logits[:, -1]
+        logits_BV: Tensor = output.logits[:, -1]
+        return logits_BV
 
     def _continues(self, ids_BL: Tensor) -> bool:
         """Whether these tokens extend the last ones; beams that changed places do not."""

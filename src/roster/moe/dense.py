@@ -26,7 +26,8 @@ class Dense(nn.Module):
         """[B, S, D] -> [B, S, D]."""
         x_TD = x_BSD.reshape(-1, x_BSD.shape[-1])
         counts_E = torch.full((1,), x_TD.shape[0], device=x_TD.device)
-        return self.experts(x_TD, counts_E).view_as(x_BSD)
+        y_TD: Tensor = self.experts(x_TD, counts_E).view_as(x_BSD)
+        return y_TD
 
 
 class Sum(nn.Module):

@@ -127,4 +127,5 @@ class EarlyExit(nn.Module):
         best_N2 = prob_NC.topk(2, dim=1).values
         entropy_N = -torch.special.xlogy(prob_NC, prob_NC).sum(1)
         features_N3 = torch.stack([best_N2[:, 0], best_N2[:, 0] - best_N2[:, 1], entropy_N], dim=1)
-        return self.gates[index](features_N3)[:, 0]
+        gate_N1: Tensor = self.gates[index](features_N3)[:, 0]
+        return gate_N1

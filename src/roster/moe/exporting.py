@@ -206,14 +206,15 @@ def as_architecture(model: Any, blocks: Blocks, target: Target) -> nn.Module:
     given = {key: value for key, value in known.items() if key in fields}
     given |= {"head_dim": getattr(text, "head_dim", None)} if getattr(text, "head_dim", None) else {}
     given |= {**target.settings(blocks), **(target.settings_alone or {})}
-    plain = getattr(transformers, f"{target.name}ForCausalLM")(config_class(**given))
+    plain: Any = getattr(transformers, f"{target.name}ForCausalLM")(config_class(**given))
     plain = plain.to(device=model.device, dtype=model.dtype)
     _fill(plain, _renamed(model, blocks, target), target.name)
     if model.can_generate():
         plain.generation_config = copy.deepcopy(model.generation_config)
     _check_settings(model, plain, {*target.settings(blocks), *(target.settings_alone or {})})
     _compare(model, plain)
-    return plain.train(model.training)
+    exported: nn.Module = plain.train(model.training)
+    return exported
 
 
 def _renamed(model: Any, blocks: Blocks, target: Target) -> Tensors:

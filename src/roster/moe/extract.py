@@ -137,6 +137,6 @@ def _subset(experts: nn.Module, chosen_K: Tensor) -> nn.Module:
         if axis < 0 or tensor.shape[axis] != experts.num_experts:
             raise RosterError(f"{type(experts).__name__} cannot be taken apart: {name!r} belongs to several experts")
         memo[id(tensor)] = nn.Parameter(tensor.index_select(axis, chosen_K).clone())
-    smaller: Any = copy.deepcopy(experts, memo)
-    smaller.num_experts = len(chosen_K)
+    smaller = copy.deepcopy(experts, memo)
+    smaller.num_experts = len(chosen_K)  # type: ignore[assignment]  # modules type what they hold as tensor or module
     return smaller

@@ -44,4 +44,5 @@ def every(experts: nn.Module, x_TD: Tensor) -> Tensor:
     """The output of every expert for every token, [T, E, D]."""
     T, E = len(x_TD), cast(int, experts.num_experts)
     counts_E = torch.full((E,), T, device=x_TD.device)
-    return experts(x_TD.repeat(E, 1), counts_E).view(E, T, -1).transpose(0, 1)
+    y_ETD: Tensor = experts(x_TD.repeat(E, 1), counts_E).view(E, T, -1).transpose(0, 1)
+    return y_ETD

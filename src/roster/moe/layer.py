@@ -36,4 +36,5 @@ class MoE(nn.Module):
         context = Context.of(x_BSD) if context is None else context
         x_TD = x_BSD.reshape(-1, x_BSD.shape[-1])
         route = self.router(x_TD, context)
-        return route.through(self.experts, x_TD).view_as(x_BSD)
+        y_TD: Tensor = route.through(self.experts, x_TD).view_as(x_BSD)
+        return y_TD

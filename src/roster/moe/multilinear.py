@@ -98,7 +98,8 @@ class Multilinear(nn.Module):
         """[B, S, D] -> [B, S, D]."""
         x_TD = x_BSD.reshape(-1, x_BSD.shape[-1])
         gate_TE = self.router(x_TD, context).dense().to(x_TD.dtype)
-        return self.down(F.gelu(self.up(x_TD, gate_TE)), gate_TE).view_as(x_BSD)
+        y_TD: Tensor = self.down(F.gelu(self.up(x_TD, gate_TE)), gate_TE).view_as(x_BSD)
+        return y_TD
 
 
 def layer(factorisation: str, num_experts: int, inputs: int, outputs: int, parameters: int, rank: int = 0) -> nn.Module:

@@ -80,7 +80,8 @@ class Stacked:
         # Which expert each row belongs to, without a shape that depends on the data; nobody's rows take any bias.
         row_R = torch.arange(len(rows), device=rows.device)
         expert_R = torch.searchsorted(counts_E.cumsum(0), row_R, right=True).clamp(max=len(counts_E) - 1)
-        return out + getattr(experts, f"{name}_bias")[expert_R]
+        biased: Tensor = out + getattr(experts, f"{name}_bias")[expert_R]
+        return biased
 
 
 class OneByOne:

@@ -114,7 +114,7 @@ def _places(
             memory = get_balanced_memory(
                 model, memory, no_split_module_classes=together, low_zero=device_map == "balanced_low_0"
             )
-        places = infer_auto_device_map(model, memory, no_split_module_classes=together)
+        places: dict[str, Any] = infer_auto_device_map(model, memory, no_split_module_classes=together)
     else:
         places = dict(device_map) if isinstance(device_map, Mapping) else {"": device_map}
     if "disk" in places.values() and offload_folder is None:

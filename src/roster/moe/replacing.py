@@ -42,7 +42,8 @@ class RoutedBlock(nn.Module):
         """[B, S, D] -> [B, S, D]."""
         context = context_here(self.slot, self.side)
         check_rows(hidden_BSD, context, self.name)
-        return self.block(hidden_BSD, context)
+        y_BSD: Tensor = self.block(hidden_BSD, context)
+        return y_BSD
 
 
 def replace(

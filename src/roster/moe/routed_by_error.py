@@ -43,7 +43,7 @@ class RoutedByError(nn.Module):
         """[B, S, D] -> [B, S, D]."""
         x_TD = x_BSD.reshape(-1, x_BSD.shape[-1])
         route = self.router(x_TD, context)
-        y_TD = route.through(self.experts, x_TD)
+        y_TD: Tensor = route.through(self.experts, x_TD)
         if self.training and torch.is_grad_enabled():
             settings = (self.quantile, self.classification, self.damping)
             chosen_TE = route.chosen()
@@ -79,4 +79,5 @@ def misrouted(grad_TD: Tensor, served_T: Tensor, quantile: float) -> Tensor:
     error_T = torch.linalg.vector_norm(grad_TD.float(), dim=1)
     sorted_T = error_T.masked_fill(~served_T, torch.inf).sort().values
     limit = sorted_T[(quantile * (served_T.sum() - 1)).floor().long().clamp_min(0)]
-    return served_T & (error_T > limit)
+    misrouted_T: Tensor = served_T & (error_T > limit)
+    return misrouted_T

@@ -25,4 +25,5 @@ class Shortcut(nn.Module):
     def forward(self, x_BSD: Tensor, context: Context) -> Tensor:
         """[B, S, D] -> [B, S, D]; leaves its own input for the next one."""
         context.memory[f"shortcut/{self.index}"] = x_BSD
-        return self.block(context.memory.get(f"shortcut/{self.index - 1}", x_BSD), context)
+        y_BSD: Tensor = self.block(context.memory.get(f"shortcut/{self.index - 1}", x_BSD), context)
+        return y_BSD

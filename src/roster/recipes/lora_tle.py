@@ -123,8 +123,10 @@ def _embed(surroundings: Surroundings, tokens: list[int], embed: str) -> Tensor:
     model: Any = surroundings.model
     ids = torch.tensor([tokens], device=model.device)
     if embed == "tokens":
-        return model.get_input_embeddings()(ids)[0].float()
-    return model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0].float()
+        x_1SD: Tensor = model.get_input_embeddings()(ids)
+    else:
+        x_1SD = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    return x_1SD[0].float()
 
 
 RECIPE = Recipe(

@@ -35,5 +35,6 @@ def detach(model: Any) -> nn.Module:
                 if getattr(hook, "__self__", None) is child:
                     hooks.pop(key)
                     module._forward_pre_hooks_with_kwargs.pop(key, None)
-    model.__class__ = type(model).base_class
-    return model
+    base: nn.Module = model
+    base.__class__ = type(model).base_class
+    return base

@@ -44,8 +44,9 @@ class CacheHistory:
 
     def append(self, key: str, value_BSD: Tensor) -> Tensor:
         """Adds this call's values; returns all so far [B, L, D], zero where a static cache is still empty."""
-        keys, _ = self._layer(key).update(value_BSD[:, None], value_BSD[:, None, :, :0])
-        return keys[:, 0]
+        keys_B1LD, _ = self._layer(key).update(value_BSD[:, None], value_BSD[:, None, :, :0])
+        all_BLD: Tensor = keys_B1LD[:, 0]
+        return all_BLD
 
     def latest(self, key: str, make: Callable[[], Tensor]) -> Tensor:
         """What was remembered of a row's last token, [B, D]; `make` is asked for it when the cache is empty."""

@@ -96,7 +96,8 @@ def _real_tokens(attention_mask: Any, S: int) -> Tensor | None:
     if attention_mask is None:
         return None
     if attention_mask.dim() == 2:
-        return attention_mask[:, -S:]
+        latest_BS: Tensor | None = attention_mask[:, -S:]
+        return latest_BS
     raise RosterError(
         f"the attention mask has {attention_mask.dim()} dimensions, which does not tell which tokens are padding: "
         "pass token_mask= ([batch, tokens], True for real tokens) along with it"

@@ -158,8 +158,10 @@ class RoutedModel(TransformersModel):
 
     def _embed(self, context: Context, kwargs: dict[str, Any]) -> Tensor:
         if kwargs.get("inputs_embeds") is not None:
-            return kwargs["inputs_embeds"]
-        return self.get_input_embeddings()(context.input_ids_BS)
+            x_BSD: Tensor = kwargs["inputs_embeds"]
+        else:
+            x_BSD = self.get_input_embeddings()(context.input_ids_BS)
+        return x_BSD
 
     def _first_pass(self, context: Context, kwargs: dict[str, Any]) -> Tensor:
         """The last hidden states [B, S, D] of the base alone, which reads and writes a cache of its own."""
@@ -174,7 +176,8 @@ class RoutedModel(TransformersModel):
                 output = self.base_model(**body)
         finally:
             context.off = False
-        return output.last_hidden_state
+        x_BSD: Tensor = output.last_hidden_state
+        return x_BSD
 
     def _check_tasks(self, task_ids: Tensor | None, batch: int) -> None:
         if task_ids is not None and task_ids.shape != (batch,):

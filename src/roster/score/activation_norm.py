@@ -32,4 +32,5 @@ class ActivationNorm(nn.Module):
         """Scores [T, E], not negative."""
         E, R, D = self.projection_ERD.shape
         h_TER = (x_TD @ self.projection_ERD.view(E * R, D).T.to(x_TD.dtype)).view(-1, E, R)
-        return torch.linalg.vector_norm(h_TER, dim=-1)
+        scores_TE: Tensor = torch.linalg.vector_norm(h_TER, dim=-1)
+        return scores_TE

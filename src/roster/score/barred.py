@@ -33,4 +33,5 @@ class Barred(nn.Module):
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E]."""
-        return self.score(x_TD, context).masked_fill(self.barred_E, -torch.inf)
+        scores_TE: Tensor = self.score(x_TD, context).masked_fill(self.barred_E, -torch.inf)
+        return scores_TE

@@ -42,4 +42,5 @@ class Cosine(nn.Module):
         v_ED = F.normalize(vectors_ED.float(), dim=-1)
         # Dividing the E products by the norm is cheaper than normalising D components of every token.
         norm_T1 = torch.linalg.vector_norm(x_TD, dim=-1, keepdim=True).clamp_min(1e-12)
-        return project(x_TD, v_ED) * (self.scale / norm_T1)
+        scores_TE: Tensor = project(x_TD, v_ED) * (self.scale / norm_T1)
+        return scores_TE

@@ -60,7 +60,8 @@ class Distilled(nn.Module):
             missed_T = F.cross_entropy(light_TE.float(), scores_TE.argmax(1), reduction="none")
             context.add_loss(self.key, self.distill * over_tokens(missed_T, context))
         chosen_TE = F.one_hot(light_TE.argmax(1), light_TE.shape[1]).bool()
-        return scores_TE.masked_fill(self.frozen & ~chosen_TE, -torch.inf)
+        barred_TE: Tensor = scores_TE.masked_fill(self.frozen & ~chosen_TE, -torch.inf)
+        return barred_TE
 
     def advance(self, progress: float) -> None:
         """Freezes the light router when its time has come."""

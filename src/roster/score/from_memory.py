@@ -24,4 +24,5 @@ class FromMemory(nn.Module):
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E]."""
-        return context.memory[self.key][:, self.index].to(x_TD.device)
+        scores_TE: Tensor = context.memory[self.key][:, self.index].to(x_TD.device)
+        return scores_TE

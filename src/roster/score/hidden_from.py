@@ -39,7 +39,8 @@ class HiddenFrom(nn.Module):
         if context.input_ids_BS is None:
             raise RosterError(f"{self.needed_by} routes by token ids, but the model was called with embeddings")
         visible_TE = self.visible_VE[context.input_ids_BS.reshape(-1).to(x_TD.device)]
-        return self.score(x_TD, context).masked_fill(~visible_TE, -torch.inf)
+        scores_TE: Tensor = self.score(x_TD, context).masked_fill(~visible_TE, -torch.inf)
+        return scores_TE
 
 
 def visible_experts(seen_V: Sequence[int], num_experts: int, seed: int = 0) -> Tensor:

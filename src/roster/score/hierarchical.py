@@ -37,4 +37,5 @@ class Hierarchical(nn.Module):
         log_TG = project(x_TD, self.group_GD).float().log_softmax(1)
         within_TE = project(x_TD, self.weight_ED).float()
         log_TGe = within_TE.unflatten(1, (self.groups, -1)).log_softmax(2)
-        return (log_TG[:, :, None] + log_TGe).flatten(1)
+        scores_TE: Tensor = (log_TG[:, :, None] + log_TGe).flatten(1)
+        return scores_TE

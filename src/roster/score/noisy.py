@@ -35,10 +35,11 @@ class Noisy(nn.Module):
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E]."""
-        scores_TE = self.inner(x_TD, context)
+        scores_TE: Tensor = self.inner(x_TD, context)
         if not self.training:
             return scores_TE
         size_TE = F.softplus(project(x_TD, self.noise_ED)) + 1e-2
         for part, value_TE in zip(self.PARTS, (scores_TE, size_TE), strict=True):
             context.memory[f"{self.key}/{part}"] = value_TE
-        return scores_TE + torch.randn_like(scores_TE) * size_TE
+        drawn_TE: Tensor = scores_TE + torch.randn_like(scores_TE) * size_TE
+        return drawn_TE

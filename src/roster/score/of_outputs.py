@@ -27,4 +27,5 @@ class OfOutputs(nn.Module):
     def forward(self, output_TX: Tensor, context: Context) -> Tensor:
         """Scores [T, E] from the outputs of all experts, [T, E * D]."""
         output_TED = output_TX.unflatten(1, self.weight_ED.shape)
-        return (output_TED * self.weight_ED).sum(2)
+        scores_TE: Tensor = (output_TED * self.weight_ED).sum(2)
+        return scores_TE

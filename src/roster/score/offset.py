@@ -28,4 +28,5 @@ class Offset(nn.Module):
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E]."""
         scores_TE = self.inner(x_TD, context)
-        return scores_TE + self.offset_E.to(scores_TE.dtype)
+        moved_TE: Tensor = scores_TE + self.offset_E.to(scores_TE.dtype)
+        return moved_TE

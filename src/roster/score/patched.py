@@ -30,7 +30,7 @@ class Patched(nn.Module):
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E]."""
-        scores_TE = self.score(x_TD, context)
+        scores_TE: Tensor = self.score(x_TD, context)
         if self.patch == 1:
             return scores_TE
         position_BS = positions(context, x_TD.device)

@@ -26,7 +26,8 @@ def project(x_TD: Tensor, vectors_ED: Tensor) -> Tensor:
     wants_gradient = x_TD.requires_grad and torch.is_grad_enabled()
     # A compiler plans memory by itself, and autocast would change the types.
     if wants_gradient and not torch.compiler.is_compiling() and not torch.is_autocast_enabled(x_TD.device.type):
-        return _Project.apply(x_TD, vectors_ED)  # type: ignore[no-untyped-call]  # torch's has no annotations
+        scores_TE: Tensor = _Project.apply(x_TD, vectors_ED)  # type: ignore[no-untyped-call]  # torch's has no annotations
+        return scores_TE
     return _product(x_TD, vectors_ED)
 
 

@@ -33,4 +33,5 @@ class Prompted(nn.Module):
         if context.task_ids_B is None:
             raise RosterError("this router needs to know the task of every row: pass task_ids= or tasks=")
         prompt_BD = self.prompt_ND[context.task_ids_B.to(x_TD.device)].to(x_TD.dtype)
-        return self.score(x_TD + context.per_token(prompt_BD), context)
+        scores_TE: Tensor = self.score(x_TD + context.per_token(prompt_BD), context)
+        return scores_TE

@@ -52,4 +52,5 @@ def top_input_direction(A_RD: Tensor, B_OR: Tensor) -> Tensor:
     _, R_B = torch.linalg.qr(B_OR.double())
     _, size_R, right_RR = torch.linalg.svd(R_B @ R_A.T)
     direction_D = Q_DR @ right_RR[0]
-    return (direction_D * (size_R[0] > 0)).to(A_RD.dtype)
+    top_D: Tensor = (direction_D * (size_R[0] > 0)).to(A_RD.dtype)
+    return top_D

@@ -66,4 +66,5 @@ def importance(context: Context) -> Tensor:
     sees_BSL = weight_BSL.sign()  # 1 where there is any
     relative_BL = torch.einsum("bs,bsl->bl", sees_BSL.sum(2), weight_BSL)
     importance_BL = relative_BL / sees_BSL.sum(1).clamp_min(1)
-    return importance_BL[:, -context.length :]
+    latest_BL: Tensor = importance_BL[:, -context.length :]
+    return latest_BL

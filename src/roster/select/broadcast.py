@@ -56,4 +56,5 @@ def uncertainty(prob_TE: Tensor) -> Tensor:
     """Entropy of each token's distribution relative to the largest possible, [T] in [0, 1]."""
     if prob_TE.shape[1] == 1:
         return torch.zeros_like(prob_TE[:, 0])
-    return torch.special.entr(prob_TE).sum(1) / math.log(prob_TE.shape[1])
+    share_T: Tensor = torch.special.entr(prob_TE).sum(1) / math.log(prob_TE.shape[1])
+    return share_T

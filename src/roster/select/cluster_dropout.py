@@ -39,7 +39,8 @@ class ClusterDropout(nn.Module):
         """The other selection's route."""
         if self.training and self.share:
             scores_TE = scores_TE.masked_fill(self._off_TE(scores_TE), -torch.inf)
-        return self.select(scores_TE, context, bias_E)
+        route: AnyRoute = self.select(scores_TE, context, bias_E)
+        return route
 
     def _off_TE(self, scores_TE: Tensor) -> Tensor:
         off_TE = torch.zeros_like(scores_TE, dtype=torch.bool)

@@ -38,7 +38,8 @@ def entmax(scores_TE: Tensor) -> Tensor:
         threshold_TE = mean_TE - ((1 - spread_TE) / count_E).clamp_min(0).sqrt()
         support_T1 = (threshold_TE <= sorted_TE).sum(1, keepdim=True)
         threshold_T1 = threshold_TE.gather(1, support_T1 - 1)
-    return _Entmax.apply(half_TE, threshold_T1)  # type: ignore[no-untyped-call]  # torch's has no annotations
+    weights_TE: Tensor = _Entmax.apply(half_TE, threshold_T1)  # type: ignore[no-untyped-call]  # torch's has no annotations
+    return weights_TE
 
 
 class _Entmax(torch.autograd.Function):

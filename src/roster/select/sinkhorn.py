@@ -44,7 +44,8 @@ class Sinkhorn(nn.Module):
     def forward(self, scores_TE: Tensor, context: Context, bias_E: Tensor | None = None) -> AnyRoute:
         """The other selection's route."""
         bias_E = self.bias(scores_TE, context) if self.training else None
-        return self.select(scores_TE, context, bias_E)
+        route: AnyRoute = self.select(scores_TE, context, bias_E)
+        return route
 
     @torch.no_grad()
     def bias(self, scores_TE: Tensor, context: Context) -> Tensor:

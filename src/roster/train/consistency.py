@@ -28,7 +28,8 @@ def two_draws(model: Any, weight: float, **inputs: Any) -> Tensor:
     apart_BS = ((log_1.exp() - log_2.exp()) * (log_1 - log_2)).sum(-1) / 2
     counts_BS = (labels_BS != -100).to(apart_BS)
     disagreement = (apart_BS * counts_BS).sum() / counts_BS.sum().clamp_min(1.0)
-    return (first.loss + second.loss) / 2 + weight * disagreement
+    loss: Tensor = (first.loss + second.loss) / 2 + weight * disagreement
+    return loss
 
 
 def training_loss(model: Any, **inputs: Any) -> Tensor:

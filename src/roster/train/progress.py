@@ -41,7 +41,8 @@ class Told(TrainerCallback):
 
     def _seconds(self, state: Any) -> float:
         """Of one step, so far."""
-        return (time.monotonic() - self.start) / max(1, state.global_step - self.first)
+        seconds: float = (time.monotonic() - self.start) / max(1, state.global_step - self.first)
+        return seconds
 
 
 def duration(seconds: float) -> str:

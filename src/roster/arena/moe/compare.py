@@ -72,7 +72,7 @@ def compare(
 
 
 def _read(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    run = json.loads(path.read_text(encoding="utf-8"))
+    run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     for key, value in about.items():
         if run[key] != value:
             raise RosterError(

@@ -133,7 +133,8 @@ def flops_per_token(model: Any, ids_BS: Tensor, **inputs: Tensor) -> float:
     # The plain back end is made of ordinary matmuls, which the counter knows; the arithmetic is the same in all.
     with use("reference"), FlopCounterMode(display=False) as counter:
         model(input_ids=ids_BS, use_cache=False, **inputs)
-    return counter.get_total_flops() / ids_BS.numel()
+    flops: float = counter.get_total_flops() / ids_BS.numel()
+    return flops
 
 
 def bytes_for_backward(model: Any, ids_BS: Tensor, **inputs: Tensor) -> int:

@@ -84,7 +84,8 @@ def small_model(terms: Terms, seed: int, vocabulary: int = VOCAB) -> transformer
         bos_token_id=None,
         eos_token_id=None,
     )
-    return transformers.AutoModelForCausalLM.from_config(config)
+    model: transformers.PreTrainedModel = transformers.AutoModelForCausalLM.from_config(config)
+    return model
 
 
 def pretrain(

@@ -46,7 +46,8 @@ class Rule(Part):
             if not allowed_M.any():
                 raise RosterError("every model is excluded")
             utility_NM = np.where(allowed_M, utility_NM, -np.inf)
-        return utility_NM.argmax(1)
+        chosen_N: NDArray[np.int64] = utility_NM.argmax(1)
+        return chosen_N
 
 
 def needed(estimates: Estimates, what: str) -> Matrix:

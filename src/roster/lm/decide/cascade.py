@@ -182,4 +182,5 @@ class Replan(CascadeRule):
 
 def _normal(z: Matrix) -> Matrix:
     """The standard normal distribution function, elementwise."""
-    return 0.5 * (1 + np.vectorize(math.erf, otypes=[float])(z / math.sqrt(2)))
+    chance: Matrix = 0.5 * (1 + np.vectorize(math.erf, otypes=[float])(z / math.sqrt(2)))
+    return chance

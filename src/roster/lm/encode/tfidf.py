@@ -76,4 +76,5 @@ class TfIdf(Encoder):
         at, count = np.unique(found, return_counts=True)
         weight = (1 + np.log(count)).astype(np.float32) * self.idf_V[at]
         weight /= np.sqrt(weight @ weight)
-        return weight @ self.components_VD[at]
+        x_D: NDArray[np.float32] = weight @ self.components_VD[at]
+        return x_D

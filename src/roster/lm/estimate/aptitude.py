@@ -60,7 +60,8 @@ class Aptitude(Embedding):
     def _member(self, x_ND: NDArray[np.float32]) -> Matrix:
         sim_NG = self.sharpness * (x_ND @ self.centre_GD.T - (self.centre_GD**2).sum(1) / 2).astype(float)
         share_NG = np.exp(sim_NG - sim_NG.max(1, keepdims=True))
-        return share_NG / share_NG.sum(1, keepdims=True)
+        of_one_NG: Matrix = share_NG / share_NG.sum(1, keepdims=True)
+        return of_one_NG
 
     def _features(self, x_ND: NDArray[np.float32], m: int) -> NDArray[Any]:
         expected_N1 = _logit(self._member(x_ND) @ self.aptitude_GM[:, m : m + 1])

@@ -28,7 +28,7 @@ from roster.lm.estimate.knn import KNN
 from roster.lm.records import Matrix, Records
 
 FOLDS = 5
-TRIED = tuple(2**i for i in range(1, 10))
+TRIED = (2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class ChosenKNN(KNN):
@@ -94,7 +94,8 @@ def cross_validated(
             at = min(k, most) - 1
             mean_NM = sum_NkM[:, at] / np.maximum(votes_NkM[:, at], 1)
             total_K[place] += _mean_over_models(mean_NM, value_NM[apart], judge)
-    return tried[int(total_K.argmax())]
+    best: int = tried[int(total_K.argmax())]
+    return best
 
 
 def _mean_over_models(expected_NM: Matrix, true_NM: Matrix, judge: Callable[[Matrix, Matrix], float | None]) -> float:

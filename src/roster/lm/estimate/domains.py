@@ -54,7 +54,8 @@ class Domains(Embedding):
         """Probability of each domain, [N, G]."""
         logit_NG = (x_ND @ self.weight_DG).astype(float) + self.bias_G
         share_NG = np.exp(logit_NG - logit_NG.max(1, keepdims=True))
-        return share_NG / share_NG.sum(1, keepdims=True)
+        of_one_NG: Matrix = share_NG / share_NG.sum(1, keepdims=True)
+        return of_one_NG
 
     def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """See `Embedding.quality`."""

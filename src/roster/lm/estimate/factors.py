@@ -61,7 +61,8 @@ class Factors(Embedding):
         self.count_M = np.isfinite(records.score_NM).sum(0)
 
     def _from_text(self, x_ND: NDArray[np.float32]) -> Matrix:
-        return self.middle_R + x_ND @ self.text_DR
+        factor_NR: Matrix = self.middle_R + x_ND @ self.text_DR
+        return factor_NR
 
     def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """See `Embedding.quality`."""
@@ -102,4 +103,5 @@ def prompt_factors(score_NM: Matrix, rank: int, rounds: int = 10) -> Matrix:
         part_NM = (left_NR[:, :rank] * size_R[:rank]) @ right_RM[:rank] + mean_M
         filled_NM = np.where(seen_NM, score_NM, part_NM.clip(0, 1))
     scale = max(float(size_R[0]), 1e-12)
-    return left_NR[:, :rank] * size_R[:rank] / scale * np.sqrt(len(score_NM))
+    factor_NR: Matrix = left_NR[:, :rank] * size_R[:rank] / scale * np.sqrt(len(score_NM))
+    return factor_NR

@@ -139,7 +139,7 @@ def distances(answer_NM: NDArray[np.object_], how: str) -> NDArray[np.float32]:
         texts = ["" if answer is None else str(answer) for answer in answer_NM.reshape(-1)]
         z_NMD = TfIdf().fit(texts).encode(texts).reshape(N, M, -1)
         same_NMM = np.einsum("nid,njd->nij", z_NMD, z_NMD).clip(-1, 1)
-    distance_NMM = (1 - same_NMM.astype(np.float32)).clip(0, 1)
+    distance_NMM: NDArray[np.float32] = (1 - same_NMM.astype(np.float32)).clip(0, 1)
     distance_NMM[:, np.arange(M), np.arange(M)] = 0
     return distance_NMM
 
@@ -151,7 +151,8 @@ def noise(distance_MM: Matrix) -> Matrix:
     row_M = distance_MM.sum(1)
     pairs = (M - 1) * (M - 2) / 2
     # Every d_ij is in M - 2 of i's triples; the pairs without i sum to the total less i's own row.
-    return ((M - 2) * row_M - (total - row_M)) / (2 * pairs)
+    noise_M: Matrix = ((M - 2) * row_M - (total - row_M)) / (2 * pairs)
+    return noise_M
 
 
 def _square_distances(z_NMD: NDArray[np.floating]) -> Matrix:

@@ -67,7 +67,8 @@ class KMeansTable(Embedding):
     def group(self, x_ND: NDArray[np.float32]) -> NDArray[np.int64]:
         """The nearest cluster of each prompt."""
         half_G = (self.centre_GD**2).sum(1) / 2
-        return (x_ND @ self.centre_GD.T - half_G).argmax(1)
+        group_N: NDArray[np.int64] = (x_ND @ self.centre_GD.T - half_G).argmax(1)
+        return group_N
 
     def quality(self, x_ND: NDArray[np.float32]) -> tuple[Matrix, Matrix]:
         """See `Embedding.quality`."""

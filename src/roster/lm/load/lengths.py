@@ -69,11 +69,13 @@ class LengthPredictor(Part):
         """The probability [N, B] of every bucket."""
         logit_NB = self._features(prompts) @ self.weight_DB + self.level_B
         share_NB = np.exp(logit_NB - logit_NB.max(1, keepdims=True))
-        return share_NB / share_NB.sum(1, keepdims=True)
+        chance_NB: Matrix = share_NB / share_NB.sum(1, keepdims=True)
+        return chance_NB
 
     def predict(self, prompts: Sequence[str]) -> Matrix:
         """The expected length [N] in tokens."""
-        return self.chances(prompts) @ self.mean_B
+        length_N: Matrix = self.chances(prompts) @ self.mean_B
+        return length_N
 
     def _features(self, prompts: Sequence[str]) -> Matrix:
         log_N = (_log_lengths(prompts) - self.scale_2[0]) / self.scale_2[1]

@@ -111,4 +111,5 @@ def _expected(x_AD: NDArray[np.float32], score_AM: Matrix, x_ND: NDArray[np.floa
 def _paid(length_A: Matrix, cost_AM: Matrix, length_N: Matrix) -> Matrix:
     """The expected cost of each model: a line over the length of the prompt."""
     start_M, slope_M = np.array([line(length_A, column) for column in cost_AM.T]).T
-    return start_M + length_N[:, None] * slope_M
+    paid_NM: Matrix = start_M + length_N[:, None] * slope_M
+    return paid_NM

@@ -35,7 +35,8 @@ class Belief:
 
     def width(self, f_D: Vector) -> Vector:
         """The standard deviation of that expectation, for noise of deviation one, [...]."""
-        return np.sqrt(np.maximum(0.0, ((f_D @ self.inverse_DD) * f_D).sum(-1)))
+        width: Vector = np.sqrt(np.maximum(0.0, ((f_D @ self.inverse_DD) * f_D).sum(-1)))
+        return width
 
     def observe(self, f_D: Vector, score: float) -> None:
         """One more score for features [D]."""

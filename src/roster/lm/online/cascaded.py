@@ -156,7 +156,8 @@ class Cascaded(nn.Module):
     @staticmethod
     def _vectors(encoder: Encoder, prompts: Sequence[str]) -> Tensor:
         x_ND = torch.from_numpy(encoder.encode(prompts)).float()
-        return x_ND * x_ND.shape[1] ** 0.5  # encoders give length one; a layer reads entries of size one
+        scaled_ND: Tensor = x_ND * x_ND.shape[1] ** 0.5  # encoders give length one; a layer reads entries of size one
+        return scaled_ND
 
     def _decide(self, x_BD: Tensor, greedy: bool) -> tuple[list[Configuration], Tensor, Tensor]:
         """(configurations, their log-probabilities [B], entropies of the choices [B])."""

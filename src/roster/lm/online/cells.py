@@ -54,7 +54,8 @@ class Uniform:
 
     def mean(self, score_MN: Matrix, seen_MN: Seen, rng: np.random.Generator) -> Matrix:
         """Expected mean of every method; 0 where nothing was seen."""
-        return np.where(seen_MN, score_MN, 0).sum(1) / np.maximum(seen_MN.sum(1), 1)
+        mean_M: Matrix = np.where(seen_MN, score_MN, 0).sum(1) / np.maximum(seen_MN.sum(1), 1)
+        return mean_M
 
     def batch(self, score_MN: Matrix, seen_MN: Seen, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """`count` unseen cells, as positions in the flattened matrix."""
@@ -99,7 +100,8 @@ class LowRank(Uniform):
 
     def mean(self, score_MN: Matrix, seen_MN: Seen, rng: np.random.Generator) -> Matrix:
         """Mean of seen cells and of what the ensemble expects of the others."""
-        return np.where(seen_MN, score_MN, self._ensemble(score_MN, seen_MN, rng).mean(0)).mean(1)
+        mean_M: Matrix = np.where(seen_MN, score_MN, self._ensemble(score_MN, seen_MN, rng).mean(0)).mean(1)
+        return mean_M
 
     def batch(self, score_MN: Matrix, seen_MN: Seen, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """The most doubtful unseen cells of the method with the largest bound, then of the next one."""

@@ -133,7 +133,8 @@ class IdentityBandit(Embedding):
         return np.append(1.0, belief.inverse_DD @ belief.target_D)
 
     def _size(self, width: int) -> int:
-        return self.identity_MR.shape[1] * width + len(self.identity_MR) * width
+        size: int = self.identity_MR.shape[1] * width + len(self.identity_MR) * width
+        return size
 
     def _features(self, z_Z: Matrix) -> Matrix:
         """The features of every model for one prompt, [M, G]; the models' own blocks come last, so more can follow."""

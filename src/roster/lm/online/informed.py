@@ -74,7 +74,8 @@ class InformedThompson:
         """Mean gains [M] drawn from the posterior."""
         shape = (self.candidates if self.competence and self.chosen_M.any() else 1, len(self.models))
         mean_SM = self._rng.normal(self.weighted_M / self.precision_M, self.precision_M**-0.5, shape)
-        return mean_SM[self._pick(mean_SM)]
+        drawn_NM: Matrix = mean_SM[self._pick(mean_SM)]
+        return drawn_NM
 
     def _pick(self, mean_SM: Matrix) -> int:
         if len(mean_SM) == 1:

@@ -167,4 +167,7 @@ class ExpertiseTree:
         count_HN = (side_HN @ one_MN.T.astype(float))[:, arm_N]
         total_HN = (side_HN @ (one_MN * gain_N).T)[:, arm_N]
         weight = self.prior[1]
-        return gain_N - (total_HN - gain_N + self.prior[0] * weight) / (np.maximum(count_HN - 1, 0) + weight)
+        error_HN: Matrix = gain_N - (total_HN - gain_N + self.prior[0] * weight) / (
+            np.maximum(count_HN - 1, 0) + weight
+        )
+        return error_HN

@@ -17,7 +17,8 @@ Experiment = Callable[[int], dict[str, float]]
 def _study(name: str) -> Experiment:
     # By name and at use: the evidence stands above the package, which works without it.
     try:
-        return importlib.import_module(f"evidence.studies.{name}").check
+        check: Experiment = importlib.import_module(f"evidence.studies.{name}").check
+        return check
     except ModuleNotFoundError as error:
         if error.name not in ("evidence", "evidence.studies"):
             raise
