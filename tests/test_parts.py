@@ -55,6 +55,7 @@ def test_random_scores_depend_on_the_token_alone():
     assert scores_TE.max() < 1
     many = random(torch.zeros(5000, 0), Context(1, 5000, input_ids_BS=torch.arange(5000)[None]))
     assert many.argmax(1).bincount().min() > 800, "no expert is favoured"
+    assert many.histc(10, 0, 1).min() > 2000, "all of [0, 1) is drawn alike"
     with pytest.raises(RosterError, match="token ids"):
         random(torch.zeros(4, 0), Context(2, 2))
 

@@ -50,6 +50,19 @@ def test_equal_to_each_layer_by_itself(mixing):
 
 
 @each_mixing
+def test_routes_that_are_given_are_taken(mixing):
+    model = routed(mixing)
+    gates_BE = torch.zeros(len(IDS), len(model.roster.experts)).index_fill_(1, torch.tensor([1, 2]), 0.5)
+
+    def given(grad):
+        with torch.set_grad_enabled(grad):
+            return model(input_ids=IDS, attention_mask=MASK, use_cache=False, gates=gates_BE).logits.detach()
+
+    torch.testing.assert_close(given(False), given(True), atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(given(False), logits(model), atol=1e-4)
+
+
+@each_mixing
 @pytest.mark.parametrize("change", ["in place", "data", "new parameter", "loaded"])
 def test_changed_weights_are_seen(mixing, change):
     model = routed(mixing)

@@ -20,6 +20,7 @@ def test_chat_by_policy(start, upstream):
     assert answer.roster["attempts"] == [{"model": "small", "outcome": "answered", "cost": pytest.approx(SMALL_COST)}]
     assert headers["x-roster-model"] == "small"
     assert headers["x-roster-id"] == answer.id
+    assert answer.id.startswith("chatcmpl-")
     assert float(headers["x-roster-cost"]) == pytest.approx(SMALL_COST)
     assert upstream.seen[0]["model"] == "secret-small"
     assert upstream.headers[0]["authorization"] == "Bearer upstream-secret-key"
@@ -35,6 +36,7 @@ def test_text_completion(start):
     client, _ = start()
     answer = client.completions.create(model="auto", prompt="count", max_tokens=5)
     assert answer.choices[0].text == "".join(WORDS)
+    assert answer.id.startswith("cmpl-")
 
 
 @pytest.mark.parametrize("wants_usage", [True, False])
@@ -82,6 +84,8 @@ def test_usage_is_guessed_and_says_so(start, upstream):
     answer = client.chat.completions.create(model="small", messages=ASK)
     assert answer.roster["usage_estimated"]
     assert answer.usage.completion_tokens == 14  # 13 bytes and an end
+    answer = client.chat.completions.create(model="small", messages=ASK, max_tokens=5)
+    assert answer.usage.completion_tokens == 5, "no guess is above what the model was allowed to write"
 
 
 def test_other_fields_reach_the_upstream_and_dropped_ones_do_not(start, upstream):

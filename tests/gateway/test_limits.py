@@ -100,3 +100,14 @@ def test_a_request_that_needs_no_change_goes_out_byte_for_byte(start, upstream, 
     http.post(f"{client.base_url}chat/completions", content=raw, headers=headers).raise_for_status()
     assert upstream.raw[0] == raw
     assert json.loads(raw) == upstream.seen[0]
+
+
+def test_tokens_of_answers_count_against_the_minute(start, upstream):
+    keys = {"alice": {"key": "alice-secret-0123456789", "tpm": 300}}
+    client, _ = start(keys=keys)
+    upstream.does["secret-small"] = lambda body, headers: JSONResponse(
+        whole(body, True, 0.9, "") | {"usage": {"prompt_tokens": 100, "completion_tokens": 250, "total_tokens": 350}}
+    )
+    client.chat.completions.create(model="small", messages=ASK, max_tokens=60)
+    with pytest.raises(openai.RateLimitError, match="tokens"):
+        client.chat.completions.create(model="small", messages=ASK, max_tokens=60)

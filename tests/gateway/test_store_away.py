@@ -201,6 +201,51 @@ def test_an_entry_counts_once_however_often_it_is_written(tmp_path):
     store.close()
 
 
+def test_what_was_written_before_does_not_keep_back_what_comes_with_it(tmp_path):
+    store = Store("sqlite:///store.db", tmp_path)
+
+    async def use():
+        await store.settle([entry("one")])
+        await store.settle([entry("one"), entry("two")])
+        assert await store.used("a", "total") == 10
+        assert await store.call("two") is not None
+
+    asyncio.run(use())
+    store.close()
+
+
+def test_a_database_that_does_not_come_back_is_away(tmp_path):
+    class Gone(Exception):
+        """What a driver raises when its connection is lost."""
+
+    store = Store("sqlite:///store.db", tmp_path)
+    sqlite = store._database
+    sqlite.lost = (Gone,)
+    opened, asked = [], []
+
+    def opens():
+        opened.append(1)
+        if len(opened) == 1:
+            raise RosterError("nobody there")
+        return sqlite
+
+    def work(database):
+        asked.append(1)
+        if len(asked) < 3:
+            raise Gone
+        return 7
+
+    store._open = opens
+
+    async def use():
+        with pytest.raises(StoreAway, match="nobody there"):
+            await store.do(work)
+        assert len(asked) == 1
+
+    asyncio.run(use())
+    store.close()
+
+
 def test_a_commit_that_fails_does_not_lock_the_store_for_ever(tmp_path):
     database = Sqlite(tmp_path / "store.db")
     database.run("PRAGMA foreign_keys = ON")
