@@ -34,10 +34,14 @@ class Judged:
         """Of the last run, or ""."""
         return max((line.date for line in self.record.lines.values()), default="")
 
-    @property
-    def seconds(self) -> float:
-        """Of all runs."""
-        return sum(line.seconds for line in self.record.lines.values())
+    def seconds(self, clock: str) -> float:
+        """Of all runs that this clock timed."""
+        return sum(line.seconds for line in self.record.lines.values() if line.clock == clock)
+
+    def took(self) -> str:
+        """Seconds of all runs, by clock."""
+        clocks = sorted({line.clock for line in self.record.lines.values()})
+        return " and ".join(f"{self.seconds(clock):.0f} s of {clock} time" for clock in clocks)
 
     def figures(self) -> dict[str, Any]:
         """What the package keeps of it."""
@@ -147,7 +151,7 @@ def _section(each: Judged) -> list[str]:
             mean = sum(values) / len(values)
             lines.append(f"| {name} | {mean:.4g} | {min(values):.4g} | {max(values):.4g} |")
     made_by = sorted({line.made_by for line in each.record.lines.values()})
-    runs = f"{len(each.record.lines)} runs, {each.seconds:.0f} s, {each.date}; " if each.record.lines else "no runs; "
+    runs = f"{len(each.record.lines)} runs, {each.took()}, {each.date}; " if each.record.lines else "no runs; "
     return [*lines, "", f"{made.seeds} seeds; {runs}declared as {made.digest()}; {'; '.join(made_by)}.", ""]
 
 
@@ -210,10 +214,11 @@ def false_positives(judged: Sequence[Judged]) -> list[str]:
     apart = sum(gain.low > 0 or gain.high < 0 for _, gain in nulls)
     shown = sum(gain.low > each.declaration.statistic.effect for each, gain in nulls)
     broken = [f"`{each.declaration.name}` ({each.judgement.reason})" for each in judged if each.judgement.broken]
-    minutes = sum(each.seconds for each in judged) / 60
+    processor, wall = (sum(each.seconds(clock) for each in judged) / 60 for clock in ("processor", "wall"))
     return [
         f"- Nulls: in {shown} of {len(nulls)} ({shown / len(nulls):.1%}) a method was shown to beat itself, and in "
         f"{apart} ({apart / len(nulls):.1%}) the interval left zero out, on either side; by chance that would be 5 %.",
         f"- Broken checks, which count as no evidence: {', '.join(broken) or 'none'}.",
-        f"- All runs of the current declarations: {minutes:.0f} minutes of one core.",
+        f"- All runs of the current declarations: {processor:.0f} minutes of processor time and, for the first ones, "
+        f"which were timed so, {wall:.0f} of wall time. A run that several checks share counts in each.",
     ]

@@ -22,11 +22,12 @@ class Line:
     Attributes:
         contender, ground, luck: which.
         value: its statistic; None where it was no number.
-        seconds: that it took.
+        seconds: of the clock below.
         date: when it ended.
         made_by: machine and versions.
         code: digest of the source of the check and its grounds.
         declaration: digest of what was promised.
+        clock: "processor" counts what the process computed; "wall", of the first lines, waiting too.
     """
 
     contender: str
@@ -38,6 +39,7 @@ class Line:
     made_by: str
     code: str
     declaration: str
+    clock: str = "wall"
 
     @property
     def key(self) -> tuple[str, int, int]:

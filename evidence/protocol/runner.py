@@ -13,8 +13,9 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,18 +38,19 @@ def measure(find: Callable[[str], Check], task: Task) -> Line:
     torch.set_num_threads(1)  # processes run side by side, and one thread's sums do not depend on the machine's cores
     name, contender, draw = task
     check = find(name)
-    start = time.monotonic()
+    start = time.process_time()
     value = float(check.contenders[contender](draw))
     return Line(
         contender=contender,
         ground=draw.ground,
         luck=draw.luck,
         value=value if value == value and abs(value) != float("inf") else None,
-        seconds=round(time.monotonic() - start, 2),
+        seconds=round(time.process_time() - start, 2),
         date=datetime.date.today().isoformat(),
         made_by=made_by(),
         code=code_digest(),
         declaration=check.declaration.digest(),
+        clock="processor",
     )
 
 
@@ -61,6 +63,9 @@ def run_all(
 ) -> None:
     """Runs whatever is missing; every run is on disk as soon as it ends.
 
+    Checks that share a contender (the same function) share its runs: what one of `names` has measured at a draw is
+    written down for the others as it is, with its date and versions.
+
     Args:
         names: of checks.
         find: a check by name; importable, for other processes call it too.
@@ -72,25 +77,43 @@ def run_all(
         RosterError: a check is not declared, is another than was declared, or is not committed; before any run.
     """
     records: dict[str, Record] = {}
-    for name in names:
-        declaration = find(name).declaration
-        require_same(declaration, folder / "declarations")
-        require_committed(declaration.file(folder / "declarations"))
-        records[name] = Record(folder / "records", declaration)
-    tasks = [
-        (name, contender, draw)
-        for name in names
-        for contender, draw in find(name).draws()
-        if (contender, draw.ground, draw.luck) not in records[name].lines
-    ]
+    checks = {name: find(name) for name in names}
+    for name, check in checks.items():
+        require_same(check.declaration, folder / "declarations")
+        require_committed(check.declaration.file(folder / "declarations"))
+        records[name] = Record(folder / "records", check.declaration)
+
+    def run_of(task: Task) -> Hashable:
+        """What is run, whoever asks for it: a function at a draw."""
+        name, contender, draw = task
+        return checks[name].contenders[contender], draw
+
+    found: dict[Hashable, Line] = {}
+    waiting: dict[Hashable, list[Task]] = {}
+    for name, check in checks.items():
+        for contender, draw in check.draws():
+            task, line = (name, contender, draw), records[name].lines.get((contender, draw.ground, draw.luck))
+            if line is None:
+                waiting.setdefault(run_of(task), []).append(task)
+            else:
+                found[run_of(task)] = line
+    for run in waiting.keys() & found.keys():
+        _write_down(found[run], waiting.pop(run), records)
+    tasks = [together[0] for together in waiting.values()]
     start = time.monotonic()
     for done, (task, line) in enumerate(_measured(find, tasks, jobs), 1):
-        records[task[0]].add(line)
+        _write_down(line, waiting[run_of(task)], records)
         left = (time.monotonic() - start) / done * (len(tasks) - done)
         report(
             f"{done}/{len(tasks)}, {left / 60:.0f} min left: {task[0]}, {line.contender}, seed {line.ground}: "
             f"{line.value} ({line.seconds:.1f} s)"
         )
+
+
+def _write_down(line: Line, tasks: Sequence[Task], records: Mapping[str, Record]) -> None:
+    for name, contender, _ in tasks:
+        digest = records[name].declaration.digest()
+        records[name].add(replace(line, contender=contender, declaration=digest))
 
 
 def try_all(names: Sequence[str], find: Callable[[str], Check], report: Callable[[str], None] = print) -> None:

@@ -6,7 +6,9 @@ import torch
 from roster import RosterError
 from roster.context import Context
 from roster.experts import Spawned, SwiGLU
-from roster.select import DenseToSparse, GrowingTopK
+from roster.moe.layout import Place
+from roster.recipes import find
+from roster.select import All, DenseToSparse, ExpertDropout, GrowingTopK
 
 SCORES_TE = torch.tensor([[2.0, 1.0, 0.0, -1.0], [0.0, 0.1, 0.2, 0.3]])
 HERE = Context(1, 2)
@@ -23,6 +25,28 @@ def test_dense_to_sparse_by_hand():
     assert torch.equal(select(SCORES_TE, HERE).chosen(), prob_TE >= 0.2)
     select.threshold = 0.99
     assert select(SCORES_TE, HERE).counts_E.tolist() == [1, 0, 0, 1], "the best always serves"
+
+
+def test_dense_to_sparse_may_leave_one_at_evaluation():
+    select = DenseToSparse(threshold=0.001, start=2.0, end=1.0, one_after=True)
+    assert select(SCORES_TE, HERE).chosen().all(), "in training the threshold decides"
+    route = select.eval()(SCORES_TE, HERE)
+    assert route.counts_E.tolist() == [1, 0, 0, 1]
+    torch.testing.assert_close(route.dense().amax(1), (SCORES_TE / 2).softmax(1).amax(1))
+
+
+def test_a_row_does_without_some_experts_in_training_only():
+    torch.manual_seed(0)
+    select, rows = ExpertDropout(All(), 0.5), 2000
+    scores_TE = torch.randn(rows, 1, 4).expand(rows, 3, 4).reshape(-1, 4)
+    gate_BSE = select(scores_TE, Context(rows, 3)).dense().view(rows, 3, 4)
+    assert torch.equal(gate_BSE, gate_BSE[:, :1].expand_as(gate_BSE)), "the same for all tokens of a row"
+    torch.testing.assert_close(gate_BSE.sum(2), torch.ones(rows, 3))
+    lost = float((gate_BSE == 0).float().mean())
+    assert lost == pytest.approx(0.5 - 0.5**4, abs=0.02), "half, but where all were lost nobody is"
+    torch.testing.assert_close(select.eval()(scores_TE, Context(rows, 3)).dense(), scores_TE.softmax(1))
+    with pytest.raises(RosterError, match="chance"):
+        ExpertDropout(All(), 1.0)
 
 
 def test_dense_to_sparse_waits_and_then_falls_evenly():
@@ -76,3 +100,13 @@ def test_experts_are_spawned_once_from_one():
     assert torch.equal(copies, later), "copies are made once"
     with pytest.raises(RosterError, match="at="):
         Spawned(SwiGLU(2, 4, 4), at=1.5, drop=0.0)
+
+
+def test_smoe_dropout_grows_from_half_of_the_experts_under_a_gate_with_a_frozen_bias():
+    place = Place("mlp", 0, 1, 16, 12, lambda count, each: SwiGLU(count, 16, each))
+    made = find("smoe-dropout")({"num_experts": 6}).block(place)
+    score = made.router.score
+    assert (made.router.select.start, made.router.select.end) == (3, 6)
+    assert score.offset_E.abs().min() > 0
+    assert all(not p.requires_grad and p.abs().max() <= 16**-0.5 for p in score.parameters())
+    torch.testing.assert_close(score.inner.weight_ED.std(), torch.tensor((3 * 16) ** -0.5), atol=0.03, rtol=0)

@@ -68,6 +68,45 @@ def test_what_is_run_is_what_was_declared(folder):
     assert len(told) == 30, "nothing is run twice"
 
 
+def test_two_processes_write_down_what_one_does(folder, tmp_path):
+    runner.run_all(["made-up"], find, folder, report=lambda _: None)
+    other = tmp_path / "other"
+    declare(made_up().declaration, other / "declarations", has_results=False)
+    runner.run_all(["made-up"], find, other, jobs=2, report=lambda _: None)
+    assert values(other) == values(folder)
+    lines = [Record(each / "records", made_up().declaration).lines for each in (folder, other)]
+    for one, two in zip(*(sorted(each.values(), key=lambda line: line.key) for each in lines), strict=True):
+        same = {"seconds": 0.0, "date": "", "code": ""}  # the modules that a process has loaded are its own
+        assert dataclasses.replace(one, **same) == dataclasses.replace(two, **same)
+    assert {line.clock for line in lines[1].values()} == {"processor"}
+
+
+def test_what_two_checks_share_is_run_once(tmp_path):
+    ran = []
+
+    def counted(draw):
+        ran.append(draw)
+        return noisy(1.0)(draw)
+
+    first = made_up(seeds=5)
+    first = Check(first.declaration, {**first.contenders, "theirs": counted})
+    second = Check(
+        dataclasses.replace(first.declaration, part="more", seeds=6),
+        {**made_up().contenders, "plain": counted},
+    )
+    checks = {"first": first, "second": second}
+    for check in checks.values():
+        declare(check.declaration, tmp_path / "declarations", has_results=False)
+    runner.run_all(["first"], checks.__getitem__, tmp_path, report=lambda _: None)
+    assert len(ran) == 5
+    runner.run_all(["first", "second"], checks.__getitem__, tmp_path, report=lambda _: None)
+    assert len(ran) == 6, "only the sixth seed was new"
+    theirs, plain = values(tmp_path, first)[0]["theirs"], values(tmp_path, second)[0]["plain"]
+    assert plain[:5] == theirs
+    digests = {line.declaration for line in Record(tmp_path / "records", second.declaration).lines.values()}
+    assert digests == {second.declaration.digest()}, "a copied line belongs to the declaration that it stands under"
+
+
 def test_what_was_cut_off_goes_on_to_the_same_end(folder, tmp_path):
     runner.run_all(["made-up"], find, folder, report=lambda _: None)
     whole, path = values(folder), next((folder / "records").iterdir())

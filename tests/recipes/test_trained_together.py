@@ -55,7 +55,7 @@ def test_a_contest_is_won_by_the_strongest_answers_and_teaches_the_router():
     torch.testing.assert_close(out.view(6, 32), expected)
     prob_TE = block.router.score(x_BSD.reshape(6, 32), context).softmax(1)
     gate_TE = torch.zeros_like(prob_TE).scatter(1, who, top.softmax(1))
-    torch.testing.assert_close(context.losses[block.router.site], 8 * F.mse_loss(prob_TE, gate_TE))
+    torch.testing.assert_close(context.losses[block.router.site], F.mse_loss(prob_TE, gate_TE))
 
 
 def test_two_draws_by_hand():

@@ -23,7 +23,7 @@ class Competing(MoE):
     """An `MoE` that now and then, in training, lets every expert answer every token.
 
     In such a call the strength of an answer, `||E_e(x)||`, is the expert's score; the router's own selection chooses
-    and weighs the winners by it, and the softmax of the router's scores is drawn to these weights by their squared
+    and weighs the winners by it, and the softmax of the router's scores is drawn to these weights by their mean squared
     difference. In all other calls, and always at evaluation, the router decides alone.
 
     Args:
@@ -47,7 +47,7 @@ class Competing(MoE):
         answers_ETD, strength_TE = self.contest(x_TD)
         predicted_TE = self.router(x_TD, context).scores_TE
         gate_TE = self.winners(strength_TE, context).dense()
-        missed_T = (predicted_TE.float().softmax(1) - gate_TE.detach()).square().sum(1)
+        missed_T = (predicted_TE.float().softmax(1) - gate_TE.detach()).square().mean(1)
         context.add_loss(self.router.site, self.distill * over_tokens(missed_T, context))
         return torch.einsum("te,etd->td", gate_TE.to(answers_ETD.dtype), answers_ETD).view_as(x_BSD)
 

@@ -9,8 +9,7 @@ Differences: what is averaged is the update of each LoRA expert, not A and B sep
     apart have nothing in common in their factors. The update of a layer is linear in its parameters, so merging the
     experts and mixing their outputs are the same function; the second costs two thin matmuls instead of one full-size
     merge per row. The mean is over the prompt, as a causal model must not pool over tokens it has yet to produce.
-    The source's layer norm before the router is kept, without learned parameters; its dropout of experts (0.1) is
-    left out.
+    The source's layer norm before the router has no learned parameters here.
 """
 
 from __future__ import annotations
@@ -21,19 +20,20 @@ from roster.adapters.mixing import Mixing, Site
 from roster.recipes.recipe import Recipe
 from roster.router import Router
 from roster.score import Linear, PromptPooled
-from roster.select import All
+from roster.select import All, ExpertDropout
 
 
-def smear(train_experts: bool = True) -> Mixing:
+def smear(train_experts: bool = True, dropout: float = 0.1) -> Mixing:
     """SMEAR on LoRA experts.
 
     Args:
+        dropout: chance that a row of a training batch does without an expert; the others' weights then sum to one.
         train_experts: False trains only the routers.
     """
 
     def router(site: Site) -> Router:
-        norm = nn.LayerNorm(site.width, elementwise_affine=False)
-        return Router(PromptPooled(Linear(site.width, site.num_experts), f"smear/{site.name}", norm), All())
+        norm, select = nn.LayerNorm(site.width, elementwise_affine=False), ExpertDropout(All(), dropout)
+        return Router(PromptPooled(Linear(site.width, site.num_experts), f"smear/{site.name}", norm), select)
 
     trains = frozenset({"router", "experts"} if train_experts else {"router"})
     return Mixing(router, at="block", trains=trains, remembers=True, reads_prompt=True)

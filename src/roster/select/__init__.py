@@ -14,6 +14,7 @@ from roster.select.cluster_dropout import ClusterDropout
 from roster.select.dense_to_sparse import DenseToSparse
 from roster.select.entmax import Entmax
 from roster.select.expert_choice import ExpertChoice
+from roster.select.expert_dropout import ExpertDropout
 from roster.select.forced import Forced
 from roster.select.gated_top_k import GatedTopK
 from roster.select.given import Given
@@ -48,6 +49,7 @@ __all__ = [
     "DenseToSparse",
     "Entmax",
     "ExpertChoice",
+    "ExpertDropout",
     "Forced",
     "GatedTopK",
     "Given",

@@ -25,12 +25,15 @@ class DenseToSparse(nn.Module):
         start, end: temperature at the beginning and at the end of the fall, which is linear.
         begin: share of the training before the fall; until then all serve alike, whatever the scores, and the router
             learns nothing (an infinite temperature).
+        one_after: at evaluation the best expert alone serves, by the weight it has.
     """
 
     reads_bias = False
     temperature: Tensor
 
-    def __init__(self, threshold: float = 0.2, start: float = 2.0, end: float = 0.3, begin: float = 0.0):
+    def __init__(
+        self, threshold: float = 0.2, start: float = 2.0, end: float = 0.3, begin: float = 0.0, one_after: bool = False
+    ):
         super().__init__()
         if not 0.0 < threshold < 1.0:
             raise RosterError(f"dense-to-sparse needs 0 < threshold < 1, not {threshold}")
@@ -39,6 +42,7 @@ class DenseToSparse(nn.Module):
         if not 0.0 <= begin < 1.0:
             raise RosterError(f"dense-to-sparse needs 0 <= begin < 1, not {begin}")
         self.threshold, self.start, self.end, self.begin = threshold, start, end, begin
+        self.one_after = one_after
         self.register_buffer("temperature", torch.tensor(torch.inf if begin else float(start)))
 
     def forward(self, scores_TE: Tensor, context: Context, bias_E: Tensor | None = None) -> Route:
@@ -48,7 +52,9 @@ class DenseToSparse(nn.Module):
             scores_TE = scores_TE + gumbel(*scores_TE.shape, device=scores_TE.device)
         gate_TE = (scores_TE / self.temperature).softmax(1)
         with torch.no_grad():
-            bar_T1 = gate_TE.amax(1, keepdim=True).clamp_max(self.threshold)
+            bar_T1 = gate_TE.amax(1, keepdim=True)
+            if self.training or not self.one_after:
+                bar_T1 = bar_T1.clamp_max(self.threshold)
             chosen_TE = gate_TE >= bar_T1
         return Route.from_gates(gate_TE, chosen_TE)
 

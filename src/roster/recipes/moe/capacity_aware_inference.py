@@ -8,8 +8,9 @@ Trains: everything together, without a capacity.
 Siblings: GShard, which this is in training; Switch and GShard drop in training, in the order of the tokens.
 Source: He et al., 2025, "Capacity-Aware Inference: Mitigating the Straggler Effect in Mixture of Experts",
 arXiv:2503.05066.
-Differences: C is rounded up; a rerouted pair weighs what the softmax gives its new expert, and the token's other
-weights stay as they are.
+Differences: C is rounded up; pairs that chose an expert themselves keep their places before any that is sent there,
+where in the source all candidates compete by score for all places; and the weights are not renormalised: a rerouted
+pair weighs what the softmax gives its new expert, and the token's other weights stay as they are.
 """
 
 from __future__ import annotations

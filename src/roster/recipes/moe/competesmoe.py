@@ -6,9 +6,9 @@ Trains: everything together; the router by the contests' outcomes and, between c
 Siblings: GShard without contests; Autonomy-of-Experts judges by the beginning of each answer, in every call.
 Source: Pham et al., 2024, "CompeteSMoE: Effective Training of Sparse Mixture of Experts via Competition",
 arXiv:2402.02526.
-Differences: a contest is held with a constant chance per layer and call, where the source schedules them; the
-loss that teaches the router is summed over the experts, in the source's code a mean over E; and there is no balance
-loss in a contest, where the source's code has one.
+Differences: a contest is held with a constant chance per layer and call, where the source schedules them. The
+loss that teaches the router is a mean over the experts, and in a contest, too, the router's own choice has its balance
+loss, as in the source's code.
 """
 
 from __future__ import annotations

@@ -7,9 +7,8 @@ Siblings: Switch begins with random experts and one of them per token.
 Source: Nie et al., 2021, "EvoMoE: An Evolutional Mixture-of-Experts Training Framework via Dense-To-Sparse Gate",
 arXiv:2112.14397.
 Differences: the stages are shares of one training; before the copies are made all experts are the one, and the gate,
-which is flat and not trained until then, makes a token cost as much as it will right after. The threshold and the
-number of experts at evaluation are those of `DenseToSparse`; the source's code has a threshold of 0.001 and one
-expert at evaluation.
+which is flat and not trained until then, makes a token cost as much as it will right after. As in the source's code
+the threshold is 0.001 and one expert serves at evaluation, so that with few experts a training step stays dense.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def evomoe(
     num_experts: int = 4,
     spawn: float = 0.1,
     drop: float = 0.1,
-    threshold: float = 0.2,
+    threshold: float = 0.001,
     start: float = 2.0,
     end: float = 0.3,
     balance: float = 0.01,
@@ -48,7 +47,7 @@ def evomoe(
 
     def block(place: Place) -> nn.Module:
         place.check_choice(1, num_experts)
-        select = DenseToSparse(threshold, start, end, begin=min(spawn, 0.99))
+        select = DenseToSparse(threshold, start, end, begin=min(spawn, 0.99), one_after=True)
         router = Router(Linear(place.width, num_experts), select, [LoadBalancing(balance)])
         return MoE(router, Spawned(place.make_experts(num_experts, place.hidden), spawn, drop))
 

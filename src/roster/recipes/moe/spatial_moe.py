@@ -7,8 +7,9 @@ Shapes: gate [P, E].
 Trains: everything together.
 Siblings: hash routing decides by the token id in a fixed way.
 Source: Dryden and Hoefler, 2022, "Spatial Mixture-of-Experts", arXiv:2211.13491.
-Differences: experts are the model's feed-forward blocks instead of convolutions, and their outputs add up instead of
-becoming separate channels. In text a location is the position in the row modulo P, which few texts care for: the
+Differences: the classification loss labels a token's chosen experts alone, the source's those not chosen, too;
+experts are the model's feed-forward blocks instead of convolutions, and their outputs add up instead of becoming
+separate channels. In text a location is the position in the row modulo P, which few texts care for: the
 method is for grids (weather), and its check runs on one.
 """
 
