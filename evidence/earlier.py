@@ -55,13 +55,6 @@ CHECKS = {
     "hmoe": ("evidence.checks.hmoe", 3),
     "da-moe": ("evidence.checks.da_moe", 3),
     "maskmoe": ("evidence.checks.maskmoe", 3),
-    "symbolic-moe": ("evidence.checks.symbolic_moe", 5),
-    "model-sat": ("evidence.checks.model_sat", 5),
-    "llm-bandit": ("evidence.checks.llm_bandit", 5),
-    "masrouter": ("evidence.checks.masrouter", 10),
-    "expertise-trees": ("evidence.checks.expertise_trees", 5),
-    "learned-best-effort": ("evidence.checks.learned_best_effort", 5),
-    "workload-aware-router": ("evidence.checks.workload_aware", 5),
 }
 """Module and number of seeds, by slug."""
 NOTE = "Made before [the protocol](../evidence.md): what is called shown here is no verdict."

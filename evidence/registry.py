@@ -56,6 +56,19 @@ MODULES: dict[str, str] = {
     "deepseekmoe": "evidence.checks.on_language",
     "shortcut-moe": "evidence.checks.on_language",
     "attention-router": "evidence.checks.on_language",
+    "embedllm": "evidence.checks.forecasts",
+    "irt-router": "evidence.checks.forecasts",
+    "prompt-to-leaderboard": "evidence.checks.forecasts",
+    "avengers": "evidence.checks.forecasts",
+    "automix": "evidence.checks.automix",
+    "frugalgpt": "evidence.checks.frugalgpt",
+    "llm-bandit": "evidence.checks.llm_bandit",
+    "model-sat": "evidence.checks.model_sat",
+    "symbolic-moe": "evidence.checks.symbolic_moe",
+    "masrouter": "evidence.checks.masrouter",
+    "expertise-trees": "evidence.checks.expertise_trees",
+    "learned-best-effort": "evidence.checks.learned_best_effort",
+    "workload-aware-router": "evidence.checks.workload_aware",
 }
 """Module by the name of a check; the module's `CHECKS` holds it."""
 

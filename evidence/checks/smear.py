@@ -22,7 +22,7 @@ from roster.context import Context
 from roster.route import Route
 from roster.router import Router
 from roster.score import Linear, PromptPooled, TaskTable
-from roster.select import All, TopK
+from roster.select import All, ExpertDropout, TopK
 
 DOMAINS, EXPERTS, STEPS, BALANCE = 8, 4, 1500, 0.1
 
@@ -114,6 +114,7 @@ def _learn(layer: Layer, draw: Callable[[], Batch], steps: int, reinforce: bool 
     layer.eval()
 
 
+SMEAR = partial(_pooled, lambda: ExpertDropout(All(), 0.1), 0.0)
 TOP1 = partial(_pooled, lambda: TopK(1, "all"), BALANCE)
 
 CHECKS = (
@@ -125,7 +126,7 @@ CHECKS = (
         "1,500 steps of 64 rows of 4 tokens",
         budget="4 experts of rank 2; merged or chosen once per row, so the same arithmetic but for the merging",
         contenders={
-            "SMEAR": ("experts merged by the router's probabilities", _error(partial(_pooled, All, 0.0), _learn)),
+            "SMEAR": ("experts merged by the router's probabilities, dropout of experts 0.1", _error(SMEAR, _learn)),
             "top-1": ("the best expert, weighted by its probability, balance 0.1", _error(TOP1, _learn)),
             "REINFORCE": (
                 "sampled, a moving baseline, balance 0.1",

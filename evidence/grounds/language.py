@@ -39,6 +39,8 @@ SHORT = Terms(rows=8, length=128, width=128, layers=4, hidden=128, learning_rate
 """0.3 million tokens: about half a minute of one core."""
 LONG = replace(SHORT, steps=1400, rows=16)
 """2.9 million tokens, once through the text: about five minutes of one core."""
+SHORTER = replace(SHORT, steps=SHORT.steps * 9 // 10)
+"""A tenth of the steps less: a handicap of a size that a check has to see."""
 
 
 @dataclass(frozen=True)
@@ -170,3 +172,10 @@ def loss_of(
         return loss(train(made, draw, terms), terms)
 
     return run
+
+
+TOP2: tuple[str, Contender] = ("top-2 of 8 experts, linear router, balance 0.01", loss_of("gshard-top2"))
+LESS: tuple[str, Contender] = (
+    "control: the same mixture, trained for a tenth fewer steps",
+    loss_of("gshard-top2", terms=SHORTER),
+)

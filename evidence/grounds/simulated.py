@@ -7,15 +7,17 @@ Shape legend: N prompts, M models.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from evidence.checks.simulated_models import World, mean_of, uneven
+from evidence.checks.simulated_models import World, choices, mean_of, uneven
 from evidence.protocol.check import Contender, Draw
 from roster.lm.records import Matrix, Records
+from roster.recipes import find
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,26 @@ def truth(seen: Scene, _draw: Draw) -> Matrix:
     """The best model of every prompt, by its true chances."""
     best_N: Matrix = seen.judge.score_NM.argmax(1)
     return best_N
+
+
+def fitted(recipe: str, options: Mapping[str, Any] | None = None, blind: bool = False) -> Choose:
+    """What a recipe chooses that learned from the records; `blind` puts the scores beside other prompts first."""
+
+    def choose(seen: Scene, draw: Draw) -> Matrix:
+        learn = seen.learn
+        if blind:
+            order_N = np.random.default_rng(draw.luck).permutation(len(learn))
+            learn = replace(learn, prompts=tuple(learn.prompts[n] for n in order_N))
+        return choices(find(recipe).compose(**(options or {})).fit(learn), seen.judge)
+
+    return choose
+
+
+def partly(share: float) -> Choose:
+    """The truth for some of the prompts, the best single model for the others: a planted effect of any size."""
+
+    def choose(seen: Scene, draw: Draw) -> Matrix:
+        lucky_N = np.random.default_rng([draw.luck, 8]).random(len(seen.judge)) < share
+        return np.where(lucky_N, truth(seen, draw), best_single(seen, draw))
+
+    return choose
