@@ -30,6 +30,7 @@ from roster.routed.model import routed_class
 from roster.routed.placement import place_like
 from roster.routed.running import CHILD
 from roster.routed.sharded import check_whole_layers
+from roster.routed.trial import try_layers
 from roster.router import Router
 
 OWN = "own"
@@ -84,13 +85,14 @@ def adopt(
         and out of the loss (`config.output_router_logits` is set to False).
 
     Raises:
-        RosterError: no block that roster can read, an unknown recipe, or a router for another number of experts,
-            before anything is changed.
+        RosterError: no block that roster can read, one that reads the sequence before the batch, an unknown recipe, or
+            a router for another number of experts, before anything is changed.
     """
     check_whole_layers(model)
     if hasattr(model, CHILD):
         raise RosterError("this model routes already: load it anew")
     found = find_experts(model)
+    try_layers(model, found)
     layout, recipe, options = _layout(router, options, model, found, tasks)
     mixture = BlockMixture(layout, (), tasks, recipe, options)
     mixture.made = Adopted(router=router, options=options, tasks=list(tasks)) if not callable(router) else None

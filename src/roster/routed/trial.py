@@ -111,14 +111,19 @@ def _call(model: PreTrainedModel | None, names: Iterable[str]) -> _Calls:
     if model is None:
         return calls
 
-    def note(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def reads(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         read = args[0] if args else kwargs.get("hidden_states")
         if isinstance(read, Tensor):
             calls.inputs[name].append(read.clone())
-            calls.outputs[name].append(output)
+
+    def returns(name: str, _: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        calls.outputs[name].append(output)
 
     known, modes = dict(model.named_modules()), {module: module.training for module in model.modules()}
-    hooks = [known[n].register_forward_hook(partial(note, n), with_kwargs=True) for n in names if n in known]
+    tried = [name for name in names if name in known]
+    # Before the layer runs: blocks that sort tokens by expert read something without weights, too, but return nothing.
+    hooks = [known[name].register_forward_pre_hook(partial(reads, name), with_kwargs=True) for name in tried]
+    hooks += [known[name].register_forward_hook(partial(returns, name)) for name in tried]
     try:
         device = device_of(model.get_input_embeddings())
         given = {"input_ids": _tokens(model, _READ, device)}
