@@ -18,6 +18,7 @@ from roster.cli import (
     attack,
     build,
     compare,
+    compress,
     convert,
     demo,
     evaluate,
@@ -82,6 +83,7 @@ app.command()(serve.serve)
 app.command()(attack.attack)
 app.command()(merge.merge)
 app.command()(convert.convert)
+app.command()(compress.compress)
 
 
 def _version(asked: bool) -> None:

@@ -32,7 +32,7 @@ from roster.weights.plan import MAX_SHARD, Plan, make_plan, parse_size, same_spe
 from roster.weights.rule import BLOCK, Copy, Gram, Kernel, Operand, Output, blocks
 from roster.weights.run import apply, run
 from roster.weights.source import Checkpoint, Source, open_checkpoint
-from roster.weights.views import Columns, Rows, Stack, Views
+from roster.weights.views import Columns, Part, Rows, Stack, Views
 
 __all__ = [
     "BLOCK",
@@ -44,6 +44,7 @@ __all__ = [
     "Kernel",
     "Operand",
     "Output",
+    "Part",
     "Plan",
     "Rows",
     "Source",

@@ -1,7 +1,8 @@
 """Views: tensors of other shapes than the ones on disk, made of them while they are read.
 
 A `Views` is a source; each of its tensors is one of: rows of a tensor in any order (`Rows`), columns (`Columns`), or
-tensors laid on top of each other (`Stack`, as fused experts are). A slice of consecutive rows is `Rows` too.
+tensors laid on top of each other (`Stack`, as fused experts are), or a piece of one (`Part`, as one of fused experts
+is). A slice of consecutive rows is `Rows` too.
 """
 
 from __future__ import annotations
@@ -56,8 +57,10 @@ class Views:
         return self.views[name].read(start, stop)
 
     def used(self) -> set[tuple[int, str]]:
-        """(id of the source, tensor) that the views stand on."""
-        return {(id(operand.source), operand.tensor) for view in self.views.values() for operand in view.of}
+        """(id of the source, tensor) that the views stand on, through views of views."""
+        found = {(id(operand.source), operand.tensor) for view in self.views.values() for operand in view.of}
+        below = {id(each.source): each.source for view in self.views.values() for each in view.of}
+        return found.union(*(each.used() for each in below.values() if isinstance(each, Views)))
 
     def fingerprint(self) -> str:
         """Of the views and of what they stand on."""
@@ -120,6 +123,26 @@ class Columns:
     def key(self) -> object:
         """The columns."""
         return ("columns", self.columns.tolist())
+
+
+class Part:
+    """Consecutive elements of a tensor in a shape of their own: one matrix of a stack, or some of its rows."""
+
+    def __init__(self, operand: Operand, start: int, shape: Sequence[int]) -> None:
+        self.of = (operand,)
+        self.start = start
+        self.spec = Spec(operand.spec.dtype, tuple(shape))
+        if not 0 <= start <= operand.spec.numel - self.spec.numel:
+            raise RosterError(f"{operand.tensor!r} is {operand.spec}: {self.spec} from element {start} on is not in it")
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """From where it lies."""
+        operand = self.of[0]
+        return operand.source.read(operand.tensor, self.start + start, self.start + stop)
+
+    def key(self) -> object:
+        """Where it starts."""
+        return ("part", self.start, self.spec.shape)
 
 
 class Stack:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from roster.recipes.studies import contrast, early_exit, experiments, look
+from roster.recipes.studies import contrast, early_exit, experiments, look, smaller
 
 RECIPES = (
     contrast.RECIPE,
@@ -12,4 +12,5 @@ RECIPES = (
     experiments.CLUSTERS,
     experiments.PATCHES,
     experiments.GRANULARITY,
+    *smaller.RECIPES,
 )

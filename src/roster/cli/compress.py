@@ -1,0 +1,76 @@
+"""`roster compress`: a mixture of experts, made smaller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from roster.cli.common import console, quiet
+from roster.cli.writing import Progress
+from roster.errors import RosterError
+from roster.options import parse_options
+
+
+def compress(
+    mixture: Annotated[str, typer.Argument(help="A mixture: a folder or a hub name.")],
+    method: Annotated[str, typer.Option(help="reap, expert-use, ream, mc-smoe, uncurl or moe-pruner.")],
+    to: Annotated[str, typer.Option(help="Experts a layer (4), a share (50%) or a size (20GB).")],
+    out: Annotated[Path | None, typer.Option(help="The folder to write.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="JSONL to calibrate on; without it, Python's documentation.")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Calibration rows at most.")] = 64,
+    length: Annotated[int, typer.Option(help="Tokens of a row at most.")] = 512,
+    option: Annotated[list[str] | None, typer.Option(help="name=value, for the method; repeatable.")] = None,
+    device: Annotated[str, typer.Option(help="Where layers run, one at a time.")] = "cpu",
+    max_shard_size: Annotated[str, typer.Option(help="Of one output file.")] = "5GB",
+    plan: Annotated[bool, typer.Option("--plan", help="Calibrate, print what would be written, and stop.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder by the new one.")] = False,
+    prove: Annotated[bool, typer.Option(help="Afterwards load old and new, whole, and compare losses.")] = True,
+) -> None:
+    """Make a mixture of experts smaller, one layer in memory at a time; a killed run goes on when started again.
+
+    - reap, expert-use: drop the experts whose answers count least, or that are used least;
+    - ream, mc-smoe, uncurl: merge experts into fewer;
+    - moe-pruner: set single weights to 0 (--to 50% or 2:4), the file stays as large.
+
+    Rows of --data have messages, text, or prompt and answer. What no stock loader could read is refused at once.
+
+    \b
+    Examples:
+      roster convert pocket --to upcycling --option copies=4 --out my-copies
+      roster compress my-copies --method reap --to 2 --rows 2 --out my-small
+      roster compress my-copies --method ream --to 50% --rows 2 --out my-merged
+    """
+    from roster.compress import decide as calibrated
+    from roster.compress import make_method, open_mixture, plan_compress, read_texts
+    from roster.weights import parse_size, run
+
+    opened = open_mixture(mixture)
+    made = make_method(method, opened, to, parse_options(option or []))
+    shard = parse_size(max_shard_size)
+    if out is None and not plan:
+        raise RosterError("give --out FOLDER, or --plan to see what would be written")
+    if out is not None and out.exists() and not overwrite and not plan:
+        raise RosterError(f"{str(out)!r} is there already; choose another folder, or give --overwrite")
+    quiet()
+    texts = read_texts(data, opened.source.folder, rows, length)
+    decisions = calibrated(made, opened, texts, device, _told)
+    planned = plan_compress(made, decisions, to, texts, shard)
+    if plan or out is None:
+        typer.echo(planned.text())
+        return
+    typer.echo(planned.text(every=False))
+    run(planned, out, overwrite=overwrite, progress=Progress("compressing", planned.bytes_to_write))
+    before = sum(spec.nbytes for spec in opened.source.specs.values())
+    typer.echo(f"wrote {out}: {planned.bytes_to_write:,} bytes of {before:,}")
+    if prove:
+        from roster import convert
+
+        typer.echo(f"against {mixture}: {convert.prove(opened.source.folder, out).text()}")
+
+
+def _told(done: int, count: int) -> None:
+    console(stderr=True).print(f"calibrated layer {done} of {count}", highlight=False)
