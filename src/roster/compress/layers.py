@@ -177,7 +177,8 @@ def _embedding(mixture: Mixture, device: torch.device, dtype: torch.dtype) -> nn
     name = "model.embed_tokens.weight"
     spec = mixture.source.specs[name]
     weight = mixture.source.read(name, 0, spec.numel).view(spec.shape)
-    return nn.Embedding.from_pretrained(weight.to(device, dtype))
+    made: nn.Embedding = nn.Embedding.from_pretrained(weight.to(device, dtype))
+    return made
 
 
 def _act(experts: Any) -> Callable[[Tensor, Tensor], Tensor]:

@@ -55,7 +55,7 @@ class LowRankSparse(Kernel):
 def low_rank_sparse(matrix: Tensor, rank: int, columns: float) -> Tensor:
     """The nearest matrix of a rank, plus the share of columns that it misses most."""
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-    near = (left[:, :rank] * values[:rank]) @ right[:rank]
+    near: Tensor = (left[:, :rank] * values[:rank]) @ right[:rank]
     rest = matrix - near
     worst = rest.norm(dim=0).topk(round(columns * matrix.shape[1])).indices
     near[:, worst] += rest[:, worst]
