@@ -16,6 +16,7 @@ MODULES = {
 LATE = {
     "roster.dispatch.operations": "Triton is optional",
     "roster.gateway.policies.folder": "a gateway without tuned folders starts without scikit-learn",
+    "roster.gateway.policies.probe": "a gateway without adapters starts without torch",
     "roster.merge.opening": "checkpoints are merged without PEFT",
     "roster.pocket.make": "its --help needs no torch",
     "roster.recipes.auto": "recipes are listed without PEFT",
@@ -45,7 +46,7 @@ FLOORS = [
         "place",
         "serve",
     },
-    {"arena", "smol", "pocket.make", "pocket.routers", "pocket.stages"},
+    {"arena", "deploy", "smol", "pocket.make", "pocket.routers", "pocket.stages"},
     {"cli", "__main__"},
 ]
 

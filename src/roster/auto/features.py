@@ -64,6 +64,7 @@ def features_of(
     places: Sequence[Place],
     tick: Callable[[int], None] = lambda count: None,
     batch: int = 16,
+    prefix: Prefix | None = None,
 ) -> Tensor:
     """The vectors of many prompts at every place, [N, P, D] in half precision; one pass of the plain base.
 
@@ -75,12 +76,14 @@ def features_of(
         places: what to keep.
         tick: called with the number of prompts that have just been read.
         batch: prompts at a time.
+        prefix: what all prompts begin with, if that was read before.
     """
     limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     ids = [rendering.ids(prompt)[-limit:] if limit else rendering.ids(prompt) for prompt in prompts]
     order = sorted(range(len(ids)), key=lambda at: len(ids[at]))
     found: list[Tensor] = [torch.empty(0)] * len(ids)
-    prefix = _Prefix(model, ids, header_H.tolist())
+    if prefix is None or not all(map(prefix.begins, ids)):
+        prefix = Prefix(model, ids, header_H.tolist(), hasattr(model, "generate"))
     P, device = prefix.length, next(model.parameters()).device
     with tapped(model) as wish:
         for start in range(0, len(order), batch):
@@ -95,20 +98,31 @@ def features_of(
     return torch.stack(found)
 
 
-class _Prefix:
+class Prefix:
     """What all prompts begin with, up to the header of the first turn (a system prompt): it is read once.
 
     Its keys and values stand in a cache that each batch gets a copy of; its own hidden states are never pooled.
+
+    Args:
+        model: the base.
+        ids: the tokens of prompts.
+        header: of a user's turn.
+        causal: whether tokens are read without what comes after them; otherwise nothing is read ahead.
     """
 
-    def __init__(self, model: Any, ids: Sequence[Sequence[int]], header: Sequence[int]):
-        self.length, self.read = self._length(ids, header), None
-        if self.length < WORTHWHILE or not hasattr(model, "generate"):
+    def __init__(self, model: Any, ids: Sequence[Sequence[int]], header: Sequence[int], causal: bool):
+        self.length, self.read, self._ids = self._length(ids, header), None, list[int]()
+        if self.length < WORTHWHILE or not causal:
             self.length = 0
             return
-        ids_1S = torch.tensor([ids[0][: self.length]], device=next(model.parameters()).device)
+        self._ids = list(ids[0][: self.length])
+        ids_1S = torch.tensor([self._ids], device=next(model.parameters()).device)
         with torch.no_grad():
             self.read = model.base_model(input_ids=ids_1S, use_cache=True).past_key_values
+
+    def begins(self, ids: Sequence[int]) -> bool:
+        """Whether a prompt begins with it, and goes on."""
+        return len(ids) > self.length and list(ids[: self.length]) == self._ids
 
     @staticmethod
     def _length(ids: Sequence[Sequence[int]], header: Sequence[int]) -> int:

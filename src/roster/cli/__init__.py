@@ -21,6 +21,7 @@ from roster.cli import (
     compress,
     convert,
     demo,
+    deploy,
     evaluate,
     experts,
     gateway,
@@ -80,6 +81,7 @@ app.add_typer(smol.app, name="smol")
 app.add_typer(arena.app, name="arena")
 app.add_typer(gateway.app, name="gateway")
 app.command()(serve.serve)
+app.command()(deploy.deploy)
 app.command()(attack.attack)
 app.command()(merge.merge)
 app.command()(convert.convert)

@@ -20,6 +20,7 @@ from roster.gateway.policies.cheapest import Cheapest
 from roster.gateway.policies.fixed import Fixed
 from roster.gateway.policies.folder import Folder
 from roster.gateway.policies.mix import Mix
+from roster.gateway.policies.probe import Probe
 from roster.gateway.policies.thompson import Thompson
 from roster.gateway.policies.workload import WorkloadAwarePolicy
 from roster.gateway.reading import worded
@@ -32,6 +33,7 @@ KINDS: dict[str, type[Untrained]] = {
     "folder": Folder,
     "learned-best-effort": BestEffortPolicy,
     "mix": Mix,
+    "probe": Probe,
     "thompson": Thompson,
     "workload-aware-router": WorkloadAwarePolicy,
 }
