@@ -3,7 +3,8 @@
     python benchmarks/auto.py
 
 A Llama of SmolLM2-135M's shape with random weights in bfloat16 and 24 random adapters of different ranks and targets;
-one prompt of 64 tokens, batch 1, one thread, whose own seconds count: what else the machine does matters little.
+one prompt of 64 tokens, batch 1, one thread, whose own seconds count: what else the machine does matters less.
+Beside them stands the same adapter alone, as PEFT runs it: what anybody pays who uses an adapter without merging it.
 Everything is timed in turns in one process; ratios are medians over pairs of neighbours in time. The decision among
 10,000 adapters is timed with the features given.
 
@@ -21,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 import transformers
 from rich.console import Console
@@ -74,6 +76,22 @@ def library(model: Any) -> Library:
     return Library(adapters)
 
 
+def peft_alone(letter: str) -> Any:
+    """The base with one adapter of the library, active in PEFT."""
+    model = base()
+    update = library(model)[letter]
+    targets = sorted({name.rsplit(".", 1)[-1] for name in update.modules})
+    rank = next(iter(update.modules.values())).A_RD.shape[0]
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
+    alone = peft.get_peft_model(model, config, autocast_adapter_dtype=False).to(torch.bfloat16).eval()
+    layers = dict(alone.base_model.model.named_modules())
+    with torch.no_grad():
+        for name, each in update.modules.items():
+            layers[name].lora_A["default"].weight.copy_(each.A_RD)
+            layers[name].lora_B["default"].weight.copy_(each.B_OR)
+    return alone
+
+
 def routed(recipe: str, **options: Any) -> Any:
     model = base()
     return attach(
@@ -91,12 +109,14 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     console = Console()
-    plain, named, auto = base(), routed("named"), routed("auto", layer=5, abstain=False)
+    plain, alone = base(), peft_alone("c")
+    named, auto = routed("named"), routed("auto", layer=5, abstain=False)
     ids = torch.tensor([[ord("c")] * PROMPT])
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "do_sample": False}
     task = {"tasks": ["c"]}
     runs: dict[str, Callable[[int], object]] = {
         "base": lambda n: plain.generate(**given, max_new_tokens=n, min_new_tokens=n),
+        "peft": lambda n: alone.generate(**given, max_new_tokens=n, min_new_tokens=n),
         "named": lambda n: named.generate(**given, **task, max_new_tokens=n, min_new_tokens=n),
         "auto": lambda n: auto.generate(**given, max_new_tokens=n, min_new_tokens=n),
     }
@@ -114,6 +134,7 @@ def main() -> None:
         "further token, ms": {name: round(1000 * statistics.median(each), 2) for name, each in token.items()},
         "first token, auto / named": ratio(first["auto"], first["named"]),
         "further token, auto / base": ratio(token["auto"], token["base"]),
+        "further token, peft / base": ratio(token["peft"], token["base"]),
         "decision among 10,000, ms": round(1000 * statistics.median(decision), 3),
         "decision among 10,000, ms, fastest": round(1000 * min(decision), 3),
     }

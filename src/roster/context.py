@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-DECISION, DUTY = "decision", "duty"
-"""Where in a context's memory lie what was decided for each row, [B, 2, K], and the experts that any row needs (None,
-or nothing: not known without waiting for a device)."""
+DECISION, DUTY, KEPT = "decision", "duty", "kept"
+"""Where in a context's memory lie what was decided for each row, [B, 2, K]; the experts that any row needs (None, or
+nothing: not known without waiting for a device); and what experts keep for all steps of one `generate`."""
 
 
 class History(Protocol):

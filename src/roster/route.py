@@ -34,10 +34,15 @@ class Route:
 
     Attributes:
         duty: the experts that any token may have, in ascending order, where that is known without waiting for a device.
+        sole: whether it is known so, too, that every token has the one expert on duty, with a weight of 1.
+        kept: where experts keep what they work out from their weights for all steps of one `generate`, by key; None
+            where a call stands alone.
     """
 
     full = False  # whether it is known that every pair has an expert
     duty: tuple[int, ...] | None = None
+    sole = False
+    kept: dict[Any, Any] | None = None
 
     def __init__(
         self,
@@ -189,7 +194,7 @@ class _SlotRoute(Route):
             self.num_experts,
             self.scores_TE,
         )
-        kept.duty = self.duty
+        kept.duty, kept.kept = self.duty, self.kept
         return kept
 
     def pairs(self) -> tuple[Tensor, Tensor, Tensor]:

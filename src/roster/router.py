@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from roster.context import DUTY, Context, Recorder
+from roster.context import DUTY, KEPT, Context, Recorder
 from roster.errors import RosterError
 from roster.route import AnyRoute, Route
 
@@ -97,8 +97,10 @@ class Router(InFloat32):
             route = Route.slots(context.per_token(expert_BK), context.per_token(weight_BK), gates_BE.shape[1])
             if gates_BE.device.type == "cpu":
                 context.memory[DUTY] = route.duty = tuple(gates_BE.any(0).nonzero()[:, 0].tolist())
+                route.sole = len(route.duty) == 1 and bool((weight_BK == 1).all())
             if context.mask_T is not None:
                 route = route.keep(context.mask_T.to(gates_BE.device))
+            route.kept = context.memory.get(KEPT)
             context.memory["given"] = route
         self.trace(route, context)
         return route

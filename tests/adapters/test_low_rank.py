@@ -159,3 +159,42 @@ def test_experts_can_be_taken_out_again():
             assert torch.equal(found[0], each[0])
             assert torch.equal(found[1], each[1])
             assert found[2] == each[2]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+@pytest.mark.parametrize("duty", [(3,), (1,), (2, 5)])
+@pytest.mark.parametrize("kind", ["unequal ranks", "missing", "rslora"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_experts_on_duty_alone_do_what_all_would(dtype, kind, duty, weight, kept):
+    """Whoever knows who is on duty takes few factors; in half precision what is little is computed in float32."""
+    experts = LowRankExperts(factors(*EXPERTS[kind])).to(dtype)
+    expert_TK = torch.tensor([duty] * T)
+    known = Route.slots(expert_TK, torch.full(expert_TK.shape, weight), E, full=True)
+    known.duty, known.sole, known.kept = duty, len(duty) == 1 and weight == 1.0, {} if kept else None
+    x_TI, y_TO = torch.randn(T, I).to(dtype), torch.randn(T, O).to(dtype)
+    exact = LowRankExperts.to(LowRankExperts(factors(*EXPERTS[kind])), torch.float32)
+    exact.load_state_dict({name: tensor.float() for name, tensor in experts.state_dict().items()})
+    expected_TO = exact._reference(x_TI.float(), y_TO.float(), known)
+    tolerance = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.0, "rtol": 2**-8}
+    with torch.no_grad():
+        for _ in range(2):  # the second time with what was kept
+            torch.testing.assert_close(experts(x_TI, y_TO.clone(), known).float(), expected_TO, **tolerance)
+    present = any(experts.ranks[e] for e in duty)
+    assert known.kept is None or len(known.kept) == present
+
+
+def test_nothing_is_kept_beyond_one_generate():
+    import tiny
+    from roster.adapters.attach import attach
+    from roster.recipes import RECIPES
+
+    plain = tiny.base()
+    model = attach(plain, tiny.library(plain), RECIPES["named"](), recipe="named").eval()
+    given = {"input_ids": torch.tensor([[5, 6, 7]]), "max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+    before = model.generate(**given, tasks=["expert 1"])
+    for name, parameter in model.named_parameters():
+        if "experts.B_RO" in name:
+            parameter.data.mul_(-20)
+    assert not torch.equal(model.generate(**given, tasks=["expert 1"]), before)
+    assert model.roster.generation.kept is None

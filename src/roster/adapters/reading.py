@@ -71,7 +71,10 @@ def _rendering(tokenizer: Any, template: str | None, folder: Path) -> Rendering:
 
 
 def load_router(model: nn.Module, folder: Path) -> None:
-    """Fills the routers from a folder; every tensor must be there and fit, none may be left over."""
+    """Fills the routers from a folder; every tensor must be there and fit, none may be left over.
+
+    A part with a method `settle` is told when its tensors are in place.
+    """
     stored = StoredTensors(folder, ROUTER)
     path = stored.where
     _fit_to(model, stored)
@@ -89,6 +92,10 @@ def load_router(model: nn.Module, folder: Path) -> None:
             raise RosterError(f"router tensor {name!r} in {str(path)!r} holds values that are not finite")
         with torch.no_grad():
             tensor.copy_(value)
+    for module in model.modules():
+        settle = getattr(module, "settle", None)
+        if callable(settle):
+            settle()
 
 
 def _fit_to(model: nn.Module, stored: StoredTensors) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from roster.adapters.siblings import Siblings
-from roster.context import ContextSlot
+from roster.context import DUTY, ContextSlot
 from roster.routed.placement import beside
 from roster.routed.running import CHILD, running
 from roster.routed.streams import Side, check_rows, context_here
@@ -33,6 +33,7 @@ class RoutedLinear(nn.Module):
 
     Attributes:
         side: which stream of tokens the layer reads, in a model that has two.
+        served: experts that have anything to add here; None where any may.
     """
 
     side: Side = "only"
@@ -42,6 +43,8 @@ class RoutedLinear(nn.Module):
         self.experts, self.router = experts, router
         self.slot, self.route_key, self.name = slot, route_key, name
         self.siblings: Siblings | None = None
+        ranks = getattr(experts, "ranks", None)
+        self.served = None if ranks is None else frozenset(e for e, rank in enumerate(ranks) if rank)
 
     @property
     def route_source(self) -> str:
@@ -58,6 +61,10 @@ class RoutedLinear(nn.Module):
         context = context_here(self.slot, self.side)
         if context.off:
             return y
+        if self.served is not None and self.router is None:
+            duty = context.memory.get(DUTY)
+            if duty is not None and self.served.isdisjoint(duty):
+                return y
         check_rows(x, context, self.name)
         x_TI = x.reshape(-1, x.shape[-1])
         if self.siblings is not None:

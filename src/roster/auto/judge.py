@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
+from roster.auto.calibration import NEVER
 from roster.auto.choosing import Tried
 from roster.auto.classes import placed
 from roster.auto.features import POOLINGS, turn_of
+from roster.auto.nearest import FROM_CLASSES, Nearest
 from roster.context import Context
 from roster.router import InFloat32
 
@@ -74,7 +77,21 @@ class Judge(InFloat32):
 
     Attributes:
         tried: the candidates that were compared when it learned; not kept in files.
+        blocks: behind which block hidden states are read, counted from 1.
+        pooling: how a turn's hidden states become one vector; see `roster.auto.features`.
+        mixes: whether the second best adapter may serve along.
     """
+
+    header_H: Tensor
+    place_2: Tensor
+    center_F: Tensor
+    whiten_FF: Tensor
+    means_FM: Tensor
+    expert_C: Tensor
+    limits_4: Tensor
+    blocks: tuple[int, ...]
+    pooling: str
+    mixes: bool
 
     sized_by_file = frozenset(Knowledge.__dataclass_fields__)
     """Buffers whose shapes a folder knows, and nothing before it."""
@@ -83,6 +100,7 @@ class Judge(InFloat32):
         super().__init__()
         self.tried: list[Tried] = []
         self.num_experts = num_experts
+        self.register_load_state_dict_post_hook(_settle)  # type: ignore[no-untyped-call]  # of torch
         none, index = torch.zeros(0), torch.zeros(0, dtype=torch.long)
         states = none.view(0, 0).half()
         self.learn(
@@ -96,49 +114,72 @@ class Judge(InFloat32):
         """Takes over what was found out."""
         for name, tensor in vars(knowledge).items():
             self.register_buffer(name, tensor)
+        self.settle()
+
+    def settle(self) -> None:
+        """Looks up once what every prompt asks for: reading a number off a device would mean waiting for it."""
+        block, pooling = self.place_2.tolist()
+        self.blocks, self.pooling = (block,), _POOLINGS[pooling]
+        self.mixes = float(self.limits_4[3]) < NEVER
+        self._nearest: tuple[int, Nearest] | None = None
 
     @property
     def knowledge(self) -> Knowledge:
         """What it knows now."""
         return Knowledge(**{name: self.get_buffer(name) for name in self.sized_by_file})
 
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """Behind which blocks hidden states are read, counted from 1."""
-        return (int(self.get_buffer("place_2")[0]),)
-
-    @property
-    def pooling(self) -> str:
-        """How a turn's hidden states become one vector; see `roster.auto.features`."""
-        return _POOLINGS[int(self.get_buffer("place_2")[1])]
-
     def features(self, hidden: Mapping[int, Tensor], context: Context) -> Tensor:
         """[B, F] from the hidden states [B, S, D] of a call whose prompts are to be decided on."""
         (block,) = self.blocks
         prompt_BS = context.prompt_mask(hidden[block].device)
-        turn_BS = turn_of(context.input_ids_BS, prompt_BS, self.get_buffer("header_H"))
+        turn_BS = turn_of(context.input_ids_BS, prompt_BS, self.header_H)
         features_BF = POOLINGS[self.pooling](hidden[block], turn_BS)
-        return features_BF.to(self.get_buffer("center_F").device)
+        return features_BF.to(self.center_F.device)
 
     def scores(self, features_BF: Tensor) -> Tensor:
         """The cosine to every class, [B, M]; the last is nobody's."""
-        known = self.knowledge
-        return placed(features_BF, known.center_F, known.whitens) @ known.means_FM
+        return self._placed(features_BF) @ self.means_FM
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """The decision [B, 2, K]: experts, and their weights; zeros leave a row to the base."""
-        return self.decide(self.scores(features_BF))
+        # Weights of two that serve along depend on every class's score; the best one's does not.
+        if self.mixes or self.means_FM.device.type != "cpu" or self.means_FM.shape[1] < FROM_CLASSES:
+            return self.decide(self.scores(features_BF))
+        z_BF, nearest = self._placed(features_BF), self._search()
+        best_BK, class_BK = nearest.best(z_BF, ON_DUTY)
+        return self._decision(best_BK, class_BK, nearest.last(z_BF), F.one_hot(class_BK.new_zeros(len(z_BF)), ON_DUTY))
 
     def decide(self, scores_BM: Tensor) -> Tensor:
         """The decision [B, 2, K] for scores."""
-        temperature, threshold, floor, margin = self.get_buffer("limits_4").unbind()
+        temperature, margin = self.limits_4[0], self.limits_4[3]
         best_BK, class_BK = scores_BM[:, :-1].topk(min(ON_DUTY, scores_BM.shape[1] - 1), dim=1)
-        lead_B1 = best_BK[:, :1] - scores_BM[:, -1:]
         chance_BK = (scores_BM / temperature).softmax(1).gather(1, class_BK)
         shared_BK = chance_BK * torch.cat([torch.ones_like(chance_BK[:, :1]), (chance_BK[:, 1:] >= margin).float()], 1)
         weight_BK = shared_BK / shared_BK.sum(1, keepdim=True).clamp_min(1e-12)
-        weight_BK = weight_BK * ((lead_B1 >= threshold) & (best_BK[:, :1] >= floor))
+        return self._decision(best_BK, class_BK, scores_BM[:, -1], weight_BK)
+
+    def _decision(self, best_BK: Tensor, class_BK: Tensor, nobody_B: Tensor, weight_BK: Tensor) -> Tensor:
+        """The weights of those who serve, where they are believed."""
+        threshold, floor = self.limits_4[1], self.limits_4[2]
+        believed_B = (best_BK[:, 0] - nobody_B >= threshold) & (best_BK[:, 0] >= floor)
+        weight_BK = weight_BK * believed_B[:, None]
         # Where nobody serves it is always the same nobody: decisions are compared from turn to turn.
-        expert_BK = self.get_buffer("expert_C")[class_BK].masked_fill(weight_BK == 0, 0)
-        decision_B2K = torch.stack([expert_BK.float(), weight_BK], dim=1)
-        return nn.functional.pad(decision_B2K, (0, ON_DUTY - class_BK.shape[1]))
+        expert_BK = self.expert_C[class_BK].masked_fill(weight_BK == 0, 0)
+        decision_B2K = torch.stack([expert_BK.float(), weight_BK.float()], dim=1)
+        return F.pad(decision_B2K, (0, ON_DUTY - class_BK.shape[1]))
+
+    def _placed(self, features_BF: Tensor) -> Tensor:
+        whitens = self.whiten_FF if len(self.whiten_FF) == len(self.center_F) else None
+        return placed(features_BF, self.center_F, whitens)
+
+    def _search(self) -> Nearest:
+        """The means as the search among many wants them; made when they are first asked for."""
+        where = self.means_FM.data_ptr()
+        if self._nearest is None or self._nearest[0] != where:
+            self._nearest = where, Nearest.of(self.means_FM)
+        return self._nearest[1]
+
+
+def _settle(judge: Judge, _: object) -> None:
+    """Hook of `load_state_dict`."""
+    judge.settle()

@@ -25,6 +25,9 @@ from roster.route import AnyRoute, Route
 # Below this many ranks in all, multiplying every one of them costs less than sorting (measured on CPU:
 # benchmarks/mixture.py).
 GROUPED_FROM_RANKS = 512
+# Up to so many multiplications (tokens x ranks x widths), a processor is faster in float32, casts included, than in
+# half precision, where the call itself costs most (measured at 1 to 16 tokens, ranks 8 to 64, widths 192 to 4096).
+_FLOAT32_UP_TO = 2**19
 
 
 class LowRankExperts(nn.Module):
@@ -55,6 +58,7 @@ class LowRankExperts(nn.Module):
         self.A_RI = nn.Parameter(torch.cat([A for A, _, _ in present]).contiguous(), requires_grad=trains)
         # B is kept transposed: an expert's rows are then contiguous, for gathering and for sorted groups.
         self.B_RO = nn.Parameter(torch.cat([B.T for _, B, _ in present]).contiguous(), requires_grad=trains)
+        self.widths = self.A_RI.shape[1] + self.B_RO.shape[1]
         self.rank = self.ranks[0] if len(set(self.ranks)) == 1 else None
         if average == "factors" and self.rank is None:
             raise RosterError(f"averaging factors needs the same rank for every expert, not {self.ranks}")
@@ -134,22 +138,47 @@ class LowRankExperts(nn.Module):
         duty = [e for e in route.duty or () if self.ranks[e]]
         if not duty:
             return y_TO
-        dtype = self._computes_in(x_TI)
-        rows = [slice(self.starts[e], self.starts[e] + self.ranks[e]) for e in duty]
-        A_rI, B_rO = (_rows(each, rows).to(dtype) for each in (self.A_RI, self.B_RO))
-        gate_TU = route.of(duty).to(device=x_TI.device, dtype=dtype)
-        scales = [self.scales[e] for e in duty]
-        if len(duty) > 1:
-            ranks_U = torch.tensor([self.ranks[e] for e in duty], device=x_TI.device)
-            gate_TU = gate_TU * torch.tensor(scales, dtype=dtype, device=x_TI.device)
-            gate_TU = gate_TU.repeat_interleave(ranks_U, dim=1, output_size=len(A_rI))
-        scale = scales[0] if len(duty) == 1 else 1.0
-        middle_Tr = F.linear(x_TI.to(dtype), A_rI) * gate_TU
-        if y_TO.dtype != dtype or torch.is_autocast_enabled(x_TI.device.type):
+        A_rI, B_rO, scale = self._factors_of(duty, x_TI, route)
+        dtype = A_rI.dtype
+        middle_Tr = F.linear(x_TI.to(dtype), A_rI)
+        if not route.sole:
+            gate_TU = route.of(duty).to(device=x_TI.device, dtype=dtype)
+            middle_Tr = middle_Tr * (gate_TU if len(duty) == 1 else self._by_rank(gate_TU, duty))
+        if y_TO.dtype == dtype and not torch.is_autocast_enabled(x_TI.device.type):
+            if torch.is_grad_enabled():
+                return torch.addmm(y_TO, middle_Tr, B_rO, alpha=scale)
+            return y_TO.addmm_(middle_Tr, B_rO, alpha=scale)
+        # Added in the wider type, rounded once.
+        if torch.is_grad_enabled() or torch.is_autocast_enabled(x_TI.device.type):
             return (y_TO + (middle_Tr @ B_rO) * scale).to(y_TO.dtype)
-        if torch.is_grad_enabled():
-            return torch.addmm(y_TO, middle_Tr, B_rO, alpha=scale)
-        return y_TO.addmm_(middle_Tr, B_rO, alpha=scale)
+        return y_TO.add_(middle_Tr @ B_rO, alpha=scale)
+
+    def _factors_of(self, duty: Sequence[int], x_TI: Tensor, route: Route) -> tuple[Tensor, Tensor, float]:
+        """(A_rI, B_rO, scale) of some experts in the type to compute in; the scale is 1 where they differ in it."""
+        key = (id(self), *duty)
+        found: tuple[Tensor, Tensor, float] | None = None if route.kept is None else route.kept.get(key)
+        few = x_TI.device.type == "cpu" and x_TI.shape[0] * self._size(duty) <= _FLOAT32_UP_TO
+        if found is None or not few:
+            dtype = self._computes_in(x_TI)
+            if few:
+                dtype = torch.promote_types(dtype, torch.float32)
+            rows = [slice(self.starts[e], self.starts[e] + self.ranks[e]) for e in duty]
+            A_rI, B_rO = (_rows(each, rows).to(dtype) for each in (self.A_RI, self.B_RO))
+            found = A_rI, B_rO, self.scales[duty[0]] if len(duty) == 1 else 1.0
+            if few and route.kept is not None and not torch.is_grad_enabled():
+                route.kept[key] = found
+        return found
+
+    def _size(self, duty: Sequence[int]) -> int:
+        """Numbers in the factors of some experts."""
+        return sum(self.ranks[e] for e in duty) * self.widths
+
+    def _by_rank(self, gate_TU: Tensor, duty: Sequence[int]) -> Tensor:
+        """Gates of some experts with their scales, one for each of their ranks."""
+        scale_U = torch.tensor([self.scales[e] for e in duty], dtype=gate_TU.dtype, device=gate_TU.device)
+        ranks = [self.ranks[e] for e in duty]
+        ranks_U = torch.tensor(ranks, device=gate_TU.device)
+        return (gate_TU * scale_U).repeat_interleave(ranks_U, dim=1, output_size=sum(ranks))
 
     def _computes_in(self, x_TI: Tensor) -> torch.dtype:
         """The wider of the two types: float32 factors are not rounded to a half-precision input's type."""

@@ -43,6 +43,9 @@ class Signals(InFloat32):
     Args:
         top_k: experts per row.
         signal: "norm" or "entropy".
+
+    Attributes:
+        blocks: behind which block hidden states are read: the one before the last.
     """
 
     sized_by_file = frozenset({"A_ERI", "B_EOR"})
@@ -56,11 +59,12 @@ class Signals(InFloat32):
         self.register_buffer("A_ERI", torch.zeros(num_experts, 0, 0))
         self.register_buffer("B_EOR", torch.zeros(num_experts, 0, 0))
         self.register_buffer("block_1", torch.zeros(1, dtype=torch.long))
+        self.register_load_state_dict_post_hook(_settle)  # type: ignore[no-untyped-call]  # of torch
+        self.settle()
 
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """Behind which block hidden states are read: the one before the last."""
-        return (int(self.block_1),)
+    def settle(self) -> None:
+        """Looks up once which block it is: reading a number off a device would mean waiting for it."""
+        self.blocks = (int(self.block_1),)
 
     def features(self, hidden: Mapping[int, Tensor], context: Context) -> Tensor:
         """The prompt's last token, [B, I]."""
@@ -81,6 +85,11 @@ class Signals(InFloat32):
         top_BK = top_BK.clamp_min(0.0)
         weight_BK = top_BK / top_BK.sum(1, keepdim=True).clamp_min(1e-12)
         return torch.stack([expert_BK.float(), weight_BK], dim=1)
+
+
+def _settle(signals: Signals, _: object) -> None:
+    """Hook of `load_state_dict`."""
+    signals.settle()
 
 
 def logo(top_k: int = 20, signal: Literal["norm", "entropy"] = "norm", projection: str = "q_proj") -> Mixing:
@@ -123,6 +132,7 @@ def logo(top_k: int = 20, signal: Literal["norm", "entropy"] = "norm", projectio
         part.register_buffer("A_ERI", torch.stack([A for A, _ in factors]))
         part.register_buffer("B_EOR", torch.stack([B for _, B in factors]))
         part.block_1.fill_(len(blocks) - 1)
+        part.settle()
 
     def head(whole: Site) -> nn.Module:
         return Signals(whole.num_experts, top_k, signal)

@@ -12,7 +12,7 @@ from roster.adapters.mixing import Mixing, Site
 from roster.recipes.recipe import Recipe
 from roster.router import Router
 from roster.score import TaskTable
-from roster.select import All
+from roster.select import Given
 
 
 def named() -> Mixing:
@@ -20,7 +20,7 @@ def named() -> Mixing:
 
     def router(site: Site) -> Router:
         E = site.num_experts
-        return Router(TaskTable(torch.eye(E), torch.zeros(E), needed_by="recipe 'named'"), All("none"))
+        return Router(TaskTable(torch.eye(E), torch.zeros(E), needed_by="recipe 'named'"), Given(1))
 
     return Mixing(router, at="model", constant="per task", tasks=lambda library: library.names)
 

@@ -27,11 +27,12 @@ class Generation(threading.local):
     embedded: int = 0
     decision_B2K: Tensor | None = None
     duty: tuple[int, ...] | None = None
+    kept: dict[Any, Any] | None = None
 
     @contextmanager
     def of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
         """Takes what roster wants to know out of the arguments of `generate`, for the duration of a with-block."""
-        before = self.task_ids_B, self.prompt_BP, self.embedded, self.decision_B2K, self.duty
+        before = self.task_ids_B, self.prompt_BP, self.embedded, self.decision_B2K, self.duty, self.kept
         ids_BP = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
         prompt_BP, self.embedded = kwargs.pop("prompt_mask", None), 0
         if ids_BP is None and (embeds := kwargs.get("inputs_embeds")) is not None:
@@ -39,11 +40,11 @@ class Generation(threading.local):
         if prompt_BP is None and isinstance(ids_BP, Tensor):
             prompt_BP = torch.ones_like(ids_BP, dtype=torch.bool)
         self.prompt_BP, self.task_ids_B = prompt_BP, kwargs.pop("task_ids", None)
-        self.decision_B2K = self.duty = None
+        self.decision_B2K, self.duty, self.kept = None, None, {}
         try:
             yield
         finally:
-            self.task_ids_B, self.prompt_BP, self.embedded, self.decision_B2K, self.duty = before
+            self.task_ids_B, self.prompt_BP, self.embedded, self.decision_B2K, self.duty, self.kept = before
 
     def inputs(self, input_ids_BL: Tensor, batch: int, length: int) -> dict[str, Tensor]:
         """Arguments of one forward call over the last `length` tokens; rows are repeated as beams are."""

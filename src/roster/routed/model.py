@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from roster.context import Context
+from roster.context import KEPT, Context
 from roster.errors import RosterError, nearest
 from roster.prompts import Prompt
 from roster.routed.auxiliary import add_losses
@@ -109,6 +109,8 @@ class RoutedModel(TransformersModel):
             if each is not None:
                 each.task_ids_B, each.recipe = task_ids, mixture.recipe
         context.recorder = mixture.recorder
+        if mixture.generation.kept is not None:
+            context.memory[KEPT] = mixture.generation.kept
         return context
 
     def _give(self, context: Context, gates_BE: Tensor) -> None:
