@@ -20,38 +20,8 @@ from roster.library import Library
 from roster.moe.replacing import replace, routed_blocks
 from roster.recipes import RECIPES
 from roster.routed.model import routers
+from variants import VARIANTS
 
-# Options under which a recipe is tested besides its defaults, where they switch to other code.
-VARIANTS = {
-    "mov-molora": [{"experts": "vectors"}, {"train_experts": False}],
-    "x-lora": [{"depth": 2, "hidden": 8, "top_k": 2}, {"layerwise": False}],
-    "lora-tle": [{"window": 3}, {"embed": "hidden"}],
-    "polytropon": [{"average": "factors"}],
-    "capacity-aware-inference": [{"overflow": "order", "factor": 0.75}, {"overflow": "random"}],
-    "locmoe": [{"capacity": 2.0}],
-    "deepseekmoe": [{"shared": 0}],
-    "stratified-moe": [{"strata": 1}],
-    "union-of-experts": [{"patch": 1}],
-    "mmoe-factorized": [{"factorisation": "ring", "gate": "softmax"}],
-    "mpoe": [{"bond": 3}],
-    "hmoe": [{"p": 0.5}],
-    "cross-task-moe": [{"hidden": 0}],
-    "uni-perceiver-moe": [{"condition": "task"}, {"condition": "token"}],
-    "duo-llm": [{"explore": 0.0}],
-    "vqmoe": [{"continuous": False}],
-    "competesmoe": [{"rate": 1.0}],
-    "mowe": [{"parts": 1}],
-    "evomoe": [{"spawn": 0.0}],
-    "grin": [{"k": 1}],
-    "smoe-dropout": [{"start": 5}],
-    "stablemoe": [{"until": 0.0}],
-    "expert-choice": [{"pool": "row"}],
-    "sinkhorn": [{"k": 2}],
-    "expert-prototyping": [{"balance": 0.01}],
-    "gw-moe": [{"begin": 0.0, "above": 0.5}],
-    "mixture-of-depths": [{"every": 1}],
-    "random-routing": [{"k": 2}],
-}
 CASES = [
     (slug, options)
     for slug, recipe in RECIPES.items()
@@ -298,8 +268,9 @@ def test_gradients_reach_exactly_what_the_source_trains(models, slug, options):
         kinds = {"router" if ".experts." not in name else "experts" for name, _ in trained(model)}
         assert kinds == model.roster.plan.trains
         if not options:
-            expected = {"nothing": set(), "router": {"router"}, "router and experts": {"router", "experts"}}
-            built_by_gates = slug == "phatgoose"  # its router is trained one expert at a time, elsewhere
+            both = {"router", "experts"}
+            expected = {"nothing": set(), "router": {"router"}, "experts": {"experts"}, "router and experts": both}
+            built_by_gates = "gates" in RECIPES[slug].needs  # such routers are trained one expert at a time, elsewhere
             assert kinds == (set() if built_by_gates else expected[RECIPES[slug].trains])
     elif RECIPES[slug].trains == "everything":
         assert {"experts", "base"} <= model.roster.plan.trains

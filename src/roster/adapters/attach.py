@@ -104,7 +104,8 @@ def attach(
     become(model, routed_class(base), mixture)
     if rendering is not None:
         mixture.tokenizer, mixture.template = rendering.tokenizer, rendering.template
-    keeps = mixing.experts is not None
+    # Whoever holds the updates writes them; experts of another kind leave them to the library.
+    keeps = not all(isinstance(each.experts, LowRankExperts) for each in linears.values())
     mixture.adapters = {name: library[name] if keeps else replace(library[name], modules={}) for name in library.names}
     for name, parameter in model.named_parameters():
         # The base never trains; what does is the recipe's word.
@@ -203,5 +204,4 @@ def _router(site: Site, mixing: Mixing, surroundings: Surroundings | None) -> Ro
 
 def lora_experts(site: Site, mixing: Mixing) -> LowRankExperts:
     """The default experts of a site: the library's updates."""
-    factors = [None if each is None else (each.A_RD, each.B_OR, each.scale) for each in site.updates]
-    return LowRankExperts(factors, mixing.average, trains="experts" in mixing.trains)
+    return LowRankExperts(site.factors, mixing.average, trains="experts" in mixing.trains)

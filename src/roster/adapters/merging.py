@@ -6,18 +6,20 @@ Shape legend: E experts, r rank of one expert, R all ranks together, I in_featur
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from roster.adapters.site import routed_linears
 from roster.context import Context
 from roster.errors import RosterError
 from roster.experts import LowRankExperts
 from roster.library import LowRank, make_adapter, write_adapter
+from roster.route import AnyRoute
 from roster.routed.becoming import detach
 
 
@@ -86,16 +88,32 @@ def merge_experts(model: Any, *, task: str | None = None, rank: int | None = Non
     if rank is not None and rank < 1:
         raise RosterError(f"the rank to merge to must be at least 1, not {rank}")
     task_ids = None if task is None else model.task_ids([task]).cpu()
+    merged = merge_routes(model, lambda: Context(1, 1, task_ids_B=task_ids), rank)
+    if merged is None:
+        raise RosterError(f"task {task!r} is served by the base alone: there is nothing to merge")
+    return merged
+
+
+def merge_routes(model: Any, call: Callable[[], Context], rank: int | None = None) -> Merged | None:
+    """The adapter that does what the experts do in a call of one token whose routers read no tokens.
+
+    Args:
+        model: a routed model.
+        call: makes the call's context, anew for every layer.
+        rank: cut every layer's update to this rank.
+
+    Returns:
+        None where the base alone serves such a call.
+    """
     modules, error = {}, {}
     for name, child in routed_linears(model):
-        gate_E = _constant_gate(model, child, task_ids)
-        update = _merge_layer(name, child.experts, gate_E)
+        update = _merge_layer(name, child.experts, _route(model, child, call()))
         if update is None:
             continue
         modules[name], error[name] = (update, 0.0) if rank is None else truncate(update, rank)
     if not modules:
-        raise RosterError(f"task {task!r} is served by the base alone: there is nothing to merge")
-    adapter = make_adapter("merged", modules, mixture.base_name or "")
+        return None
+    adapter = make_adapter("merged", modules, model.roster.base_name or "")
     return Merged(adapter, error, rank is None, model)
 
 
@@ -113,23 +131,27 @@ def truncate(update: LowRank, rank: int) -> tuple[LowRank, float]:
     return LowRank(A_RI.to(update.A_RD.dtype), B_OR.to(update.B_OR.dtype), 1.0), error
 
 
-def _constant_gate(model: Any, child: Any, task_ids: Tensor | None) -> Tensor:
-    """The weights [E] that every token gets at this layer, asked for with one token."""
+def _route(model: Any, child: Any, context: Context) -> AnyRoute:
+    """The route that every token of such a call gets at this layer, asked for with one token."""
     router = child.router if child.router is not None else model.roster.router
     training = router.training
     router.eval()
     try:
         with torch.no_grad():
-            route = router(torch.empty(1, 0, device=model.device), Context(1, 1, task_ids_B=task_ids))
+            route: AnyRoute = router(torch.empty(1, 0, device=model.device), context)
     finally:
         router.train(training)
-    gate_E: Tensor = route.dense()[0].cpu()
-    return gate_E
+    return route
 
 
-def _merge_layer(name: str, experts: nn.Module, gate_E: Tensor) -> LowRank | None:
+@torch.no_grad()
+def _merge_layer(name: str, experts: nn.Module, route: AnyRoute) -> LowRank | None:
     if not isinstance(experts, LowRankExperts):
         raise RosterError(f"the experts of {name!r} are not LoRA updates and cannot be merged into an adapter")
+    gate_E = route.dense()[0].cpu()
+    if hasattr(experts, "merged"):  # experts that are no plain sum of updates
+        A_rI, B_Or, scale = cast(Any, experts).merged(route)
+        return LowRank(A_rI.cpu(), B_Or.cpu().contiguous(), scale) if bool(gate_E.any()) else None
     on_duty = [(g, f) for e, g in enumerate(gate_E.tolist()) if g != 0 and (f := experts.expert(e)) is not None]
     if not on_duty:
         return None

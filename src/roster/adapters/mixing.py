@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from roster.prompts import Rendering
 from roster.routed.plan import Plan
@@ -48,6 +48,11 @@ class Site:
     def num_experts(self) -> int:
         """E."""
         return len(self.experts)
+
+    @property
+    def factors(self) -> list[tuple[Tensor, Tensor, float] | None]:
+        """(A [r, I], B [O, r], scale) of each expert here, None where it has none."""
+        return [None if each is None else (each.A_RD, each.B_OR, each.scale) for each in self.updates]
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from roster.experts.assorted import Assorted
 from roster.experts.factored import FactoredSwiGLU
 from roster.experts.feed_forward import FeedForwardExperts
 from roster.experts.gated import Gated
+from roster.experts.heads import HeadExperts
 from roster.experts.low_rank import LowRankExperts
 from roster.experts.mlp import MLP
 from roster.experts.mpo import MPO, MPOExperts
 from roster.experts.null import WithNull
 from roster.experts.ragged import Ragged
+from roster.experts.ranks import RankExperts
 from roster.experts.scaling import ScalingExperts
 from roster.experts.spawned import Spawned
 from roster.experts.swiglu import SwiGLU
@@ -20,9 +22,11 @@ __all__ = [
     "FactoredSwiGLU",
     "FeedForwardExperts",
     "Gated",
+    "HeadExperts",
     "LowRankExperts",
     "MPOExperts",
     "Ragged",
+    "RankExperts",
     "ScalingExperts",
     "Spawned",
     "SwiGLU",

@@ -25,8 +25,8 @@ class Recipe:
         title: the name that people say.
         source: authors, year, title and arXiv number, or "roster" for a yardstick that nobody has published.
         compose: returns the composition; its keyword arguments are the method's options, read from its signature.
-        trains: what has to be trained before the method is any good: "nothing", "router", "router and experts", or
-            "everything".
+        trains: what has to be trained before the method is any good: "nothing", "router", "experts", "router and
+            experts", or "everything".
         batch_invariant: whether a row's output is independent of its batch-mates at evaluation.
         claim: what the source says of it, in one sentence; None for a yardstick.
         evidence: the test or result file, relative to the repository; the verdict is read from `verdicts.json`.
@@ -42,7 +42,7 @@ class Recipe:
     title: str
     source: str
     compose: Callable[..., Any]
-    trains: Literal["nothing", "router", "router and experts", "everything"]
+    trains: Literal["nothing", "router", "experts", "router and experts", "everything"]
     batch_invariant: bool
     claim: str | None
     evidence: str

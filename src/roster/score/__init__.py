@@ -20,6 +20,7 @@ from roster.score.noisy import Noisy
 from roster.score.of_outputs import OfOutputs
 from roster.score.offset import Offset
 from roster.score.patched import Patched
+from roster.score.per_rank import PerRank
 from roster.score.prompt_pooled import PromptPooled
 from roster.score.prompted import Prompted
 from roster.score.prototype import Prototype
@@ -52,6 +53,7 @@ __all__ = [
     "OfOutputs",
     "Offset",
     "Patched",
+    "PerRank",
     "PromptPooled",
     "Prompted",
     "Prototype",

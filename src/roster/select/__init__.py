@@ -25,6 +25,7 @@ from roster.select.gumbel import GumbelTop1
 from roster.select.hard_top1 import HardTop1
 from roster.select.native import Native
 from roster.select.null_top_k import NullTopK
+from roster.select.parts import PartRoute, Parts
 from roster.select.present import Present
 from roster.select.rank import Rank
 from roster.select.relaxed_bernoulli import RelaxedBernoulli
@@ -35,6 +36,7 @@ from roster.select.sparse_mixer import SparseMixer
 from roster.select.threshold import Threshold
 from roster.select.top_k import TopK
 from roster.select.top_p import TopP
+from roster.select.top_ranks import TopRanks
 from roster.select.top_tokens import TopTokens
 from roster.select.unit import Unit
 
@@ -60,6 +62,8 @@ __all__ = [
     "HardTop1",
     "Native",
     "NullTopK",
+    "PartRoute",
+    "Parts",
     "Present",
     "Rank",
     "ReLU",
@@ -70,6 +74,7 @@ __all__ = [
     "Threshold",
     "TopK",
     "TopP",
+    "TopRanks",
     "TopTokens",
     "Unit",
 ]

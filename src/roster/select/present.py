@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from roster.context import Context
 from roster.route import AnyRoute, Route
+from roster.select.parts import PartRoute
 
 
 class Present(nn.Module):
@@ -33,4 +34,6 @@ class Present(nn.Module):
     def forward(self, scores_TE: Tensor, context: Context, bias_E: Tensor | None = None) -> AnyRoute:
         """A route that never names an absent expert."""
         route = self.inner(scores_TE, context, bias_E)
+        if isinstance(route, PartRoute):
+            return route.only(self.present_E)
         return Route.from_gates(route.dense().masked_fill(~self.present_E, 0.0), route.chosen() & self.present_E)
