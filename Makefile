@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo docs gateway-demo test lint evidence evidence-quick bench mutants pocket smol wheel clean
+CLIENTS := build/clients
+
+.PHONY: demo docs gateway-demo test clients lint evidence evidence-quick bench mutants pocket smol wheel clean
 
 demo: $(STAMP)
 	$(BIN)/roster demo
@@ -16,6 +18,13 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# The gateway's tests with clients that people use, in an environment of their own: some want older packages.
+clients:
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,clients]'
+	$(CLIENTS)/bin/python -m pytest tests/gateway/test_clients.py tests/gateway/test_more_clients.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
