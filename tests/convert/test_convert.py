@@ -116,7 +116,7 @@ def test_what_cannot_be_is_refused_before_a_weight_is_read(tmp_path):
     with pytest.raises(RosterError, match="4 of 2 experts a token"):
         plan_btx([before, before], top_k=4)
     wider = open_dense(dense(tmp_path / "wider", intermediate_size=64))
-    with pytest.raises(RosterError, match=r"\[64, 32\]|64 x 32|\(64, 32\)"):
+    with pytest.raises(RosterError, match=r"\[32, 64\]"):
         plan_btx([before, wider])
     Qwen2Config(hidden_size=32).save_pretrained(tmp_path / "qwen")
     (tmp_path / "qwen" / "model.safetensors").write_bytes((tmp_path / "dense" / "model.safetensors").read_bytes())

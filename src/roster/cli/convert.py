@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from roster.cli.common import quiet
+from roster.cli.common import console, quiet
 from roster.cli.writing import Progress, place
-from roster.errors import RosterError, nearest
+from roster.errors import RosterError
 from roster.options import parse_options
-
-if TYPE_CHECKING:
-    from roster.weights import Plan
 
 
 def convert(
     models: Annotated[list[str], typer.Argument(help="Dense models: folders, hub names, or pocket.")],
-    to: Annotated[str, typer.Option(help="upcycling, nemotron-upcycling or btx.")],
+    to: Annotated[str, typer.Option(help="The conversion, see above.")],
     out: Annotated[Path | None, typer.Option(help="The folder to write.")] = None,
-    option: Annotated[list[str] | None, typer.Option(help="name=value, for the method; repeatable.")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="JSONL to calibrate on; without it, Python's documentation.")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Calibration rows of a file at most.")] = 64,
+    length: Annotated[int, typer.Option(help="Tokens of a row at most.")] = 512,
+    option: Annotated[list[str] | None, typer.Option(help="name=value, for the conversion; repeatable.")] = None,
     max_shard_size: Annotated[str, typer.Option(help="Of one output file.")] = "5GB",
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and stop.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder by the new one.")] = False,
@@ -32,69 +33,39 @@ def convert(
     - upcycling: every expert a copy of the block (copies=8, groups=2 on duty);
     - nemotron-upcycling: copies of the block's shards (shards=2, copies=4, groups=2 on duty), the same function before
       it is trained;
-    - btx: each model an expert (top_k=2), the rest averaged.
+    - btx: each model an expert (top_k=2), the rest averaged;
+    - mergekit-moe: a YAML file as mergekit-moe reads it, gates by prompts;
+    - cmoe: a block carved into shared and routed experts by what fires together (experts=16, shared=2, active=2);
+    - factorllm: a block cut into slices, and a router taught by the block (experts=4, top_k=2).
 
     \b
     Examples:
       roster convert pocket --to upcycling --option copies=4 --plan
       roster convert pocket --to nemotron-upcycling --option shards=2 --out my-moe
+      roster convert pocket --to cmoe --rows 2 --option active=6 --out carved
     """
+    from roster.convert.methods import Asked, plan_convert
     from roster.weights import parse_size, run
 
-    if to not in _METHODS:
-        raise RosterError(f"unknown method {to!r}: {nearest(to, _METHODS)}")
+    if out is None and not plan:
+        raise RosterError("give --out FOLDER, or --plan to see what would be done")
+    if out is not None and out.exists() and not overwrite and not plan:
+        raise RosterError(f"{str(out)!r} is there already; choose another folder, or give --overwrite")
+    quiet()
     folders = [place(each) for each in models]
-    made = _METHODS[to](folders, {**parse_options(option or []), "max_shard": parse_size(max_shard_size)})
-    if plan:
+    asked = Asked(to, folders, data or (), rows, length, _told)
+    made = plan_convert(asked, parse_options(option or []), parse_size(max_shard_size))
+    if plan or out is None:
         typer.echo(made.text())
         return
-    if out is None:
-        raise RosterError("give --out FOLDER, or --plan to see what would be done")
     typer.echo(made.text(every=False))
     run(made, out, overwrite=overwrite, progress=Progress("converting", made.bytes_to_write))
     typer.echo(f"wrote {out}")
-    if prove:
-        quiet()
+    if prove and Path(folders[0]).is_dir():
         from roster import convert as room
 
         typer.echo(f"against {folders[0]}: {room.prove(folders[0], out).text()}")
 
 
-def _upcycling(models: list[str], options: dict[str, Any], **defaults: Any) -> Plan:
-    from roster.convert.dense import open_dense
-    from roster.convert.upcycling import plan_upcycling
-
-    if len(models) != 1:
-        raise RosterError(f"upcycling is made of one model, not of {len(models)}; btx takes several")
-    _check(options, "copies", "groups", "std", "seed", *defaults)
-    return plan_upcycling(open_dense(models[0]), **{**defaults, **options})
-
-
-def _granular(models: list[str], options: dict[str, Any]) -> Plan:
-    return _upcycling(models, options, shards=2, **({} if "copies" in options else {"copies": 4}))
-
-
-def _btx(models: list[str], options: dict[str, Any]) -> Plan:
-    from roster.convert.btx import plan_btx
-    from roster.convert.dense import open_dense
-
-    _check(options, "top_k", "std", "seed")
-    return plan_btx([open_dense(each) for each in models], **options)
-
-
-def _check(options: dict[str, Any], *known: str) -> None:
-    for name, value in options.items():
-        if name not in (*known, "max_shard"):
-            raise RosterError(f"unknown option {name!r}: {nearest(name, known)}")
-        if name == "std":
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-                raise RosterError(f"std={value!r} must be a number from 0 on")
-        elif isinstance(value, bool) or not isinstance(value, int):
-            raise RosterError(f"{name}={value!r} must be a whole number")
-
-
-_METHODS: dict[str, Callable[[list[str], dict[str, Any]], Plan]] = {
-    "upcycling": _upcycling,
-    "nemotron-upcycling": _granular,
-    "btx": _btx,
-}
+def _told(done: int, count: int) -> None:
+    console(stderr=True).print(f"calibrated layer {done} of {count}", highlight=False)

@@ -17,7 +17,7 @@ or one by one; other families are refused by name.
 
 from roster.compress.methods import METHODS, compress, decide, make_method, plan_compress
 from roster.compress.mixture import Mixture, open_mixture
-from roster.compress.texts import Texts, as_texts, read_texts
+from roster.weights.texts import Texts, as_texts, read_texts
 
 __all__ = [
     "METHODS",

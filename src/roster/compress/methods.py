@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-import pydantic
 from torch import nn
 
 from roster.compress.dropping import ExpertUse, Reap
@@ -19,9 +17,10 @@ from roster.compress.novices import Mone
 from roster.compress.pruner import MoePruner
 from roster.compress.ream import Ream
 from roster.compress.seen import Seen
-from roster.compress.texts import LENGTH, ROWS, Texts, digest, read_texts
 from roster.errors import RosterError, nearest
+from roster.options import check_options
 from roster.weights import MAX_SHARD, Plan, run
+from roster.weights.texts import LENGTH, ROWS, Texts, digest, read_texts
 
 METHODS: dict[str, Callable[..., Method]] = {
     each.slug: each for each in (Reap, ExpertUse, Ream, McSmoe, Uncurl, MoePruner, Mone)
@@ -43,15 +42,7 @@ def make_method(name: str, mixture: Mixture, to: str, options: Mapping[str, Any]
             stock loader holds, with the nearest that one does.
     """
     made = find_method(name)
-    known = [each for each in inspect.signature(made).parameters if each not in ("mixture", "to")]
-    kinds = get_type_hints(made.__init__)
-    for option, value in (options or {}).items():
-        if option not in known:
-            raise RosterError(f"{name} has no option {option!r}: {nearest(option, known)}")
-        try:
-            pydantic.TypeAdapter(kinds[option], config=pydantic.ConfigDict(strict=True)).validate_python(value)
-        except pydantic.ValidationError as error:
-            raise RosterError(f"{name}: option {option}={value!r}: {error.errors()[0]['msg'].lower()}") from None
+    check_options(name, made, options or {}, ("mixture", "to"))
     return made(mixture, to, **dict(options or {}))
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from roster.convert.container import Expert, Mixtral, Sizes, side_files
 from roster.convert.dense import PARTS, Dense
 from roster.convert.kernels import DrawnRouter
-from roster.convert.mixtral import expert_name, router_name, side_files
 from roster.convert.upcycling import ROUTER_STD
 from roster.errors import RosterError
 from roster.header import Spec
@@ -39,11 +39,8 @@ def plan_btx(
     """
     if len(models) < 2:
         raise RosterError("btx makes a mixture of at least two models")
-    first = models[0]
-    for other in models[1:]:
-        if apart := sorted(first.source.specs.keys() ^ other.source.specs.keys()):
-            raise RosterError(f"{first.source.name!r} and {other.source.name!r} are not alike: one lacks {apart[0]!r}")
-    check_vocabularies({each.source.name: each.source.folder for each in models})
+    check_alike(models)
+    first, into = models[0], Mixtral()
     outputs = []
     for name in first.others():
         operands = tuple(Operand(each.source, name) for each in models)
@@ -51,13 +48,21 @@ def plan_btx(
         mean = Linear(tuple([1.0] * len(models))) if spec.dtype.is_floating_point else Copy()
         outputs.append(Output(name, Spec(operands[0].spec.dtype, spec.shape), operands, mean))
     for layer in range(len(first.blocks)):
-        for expert, each in enumerate(models):
-            for part in PARTS:
-                own, ours = each.operand(layer, part), first.operand(layer, part)
-                same_specs(ours.tensor, (ours, own))
-                outputs.append(Output(expert_name(layer, expert, part), ours.spec, (own,), Copy()))
+        experts = [Expert({part: each.operand(layer, part) for part in PARTS}, {}) for each in models]
+        outputs += into.outputs(layer, experts, None)
         spec = first.operand(layer, "gate").spec
         router = DrawnRouter(std, 1, seed + layer)
-        outputs.append(Output(router_name(layer), Spec(spec.dtype, (len(models), spec.shape[1])), (), router))
-    files = side_files(first, len(models), top_k, first.width)
+        outputs.append(Output(into.router(layer), Spec(spec.dtype, (len(models), spec.shape[1])), (), router))
+    files = side_files(first, into, Sizes(len(models), top_k, first.width))
     return make_plan(outputs, [each.source for each in models], files, max_shard, f"btx of {len(models)} models")
+
+
+def check_alike(models: Sequence[Dense]) -> None:
+    """Raises RosterError: other tensors, shapes or vocabularies than the first model's."""
+    first = models[0]
+    for other in models[1:]:
+        if apart := sorted(first.source.specs.keys() ^ other.source.specs.keys()):
+            raise RosterError(f"{first.source.name!r} and {other.source.name!r} are not alike: one lacks {apart[0]!r}")
+        for name in first.source.specs:
+            same_specs(name, (Operand(first.source, name), Operand(other.source, name)))
+    check_vocabularies({each.source.name: each.source.folder for each in models})

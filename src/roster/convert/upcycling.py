@@ -17,9 +17,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from roster.convert.container import Expert, Sizes, find_container, side_files
 from roster.convert.dense import PARTS, Dense
-from roster.convert.kernels import DrawnRouter, Scaled
-from roster.convert.mixtral import expert_name, router_name, side_files
+from roster.convert.kernels import DrawnRouter
 from roster.errors import RosterError
 from roster.header import Spec
 from roster.weights import MAX_SHARD, Columns, Copy, Operand, Output, Plan, Rows, Views, make_plan
@@ -35,6 +35,7 @@ def plan_upcycling(
     groups: int = 2,
     std: float = ROUTER_STD,
     seed: int = 0,
+    container: str = "mixtral",
     max_shard: int = MAX_SHARD,
 ) -> Plan:
     """The plan of a mixture that answers as `dense` does before it is trained.
@@ -46,6 +47,8 @@ def plan_upcycling(
         groups: of shards that a token gets: ``groups * shards`` experts on duty.
         std: of the new routers' rows.
         seed: of their draw.
+        container: "mixtral", or "qwen2-moe" or "granite-moe-shared", where the block itself is the shared expert and
+            answers one half, and the experts the other.
         max_shard: bytes of one output file.
 
     Raises:
@@ -56,14 +59,18 @@ def plan_upcycling(
     if not 1 <= groups <= copies:
         raise RosterError(f"{groups} groups on duty of {copies} copies: it must be from 1 to their number")
     experts, width = copies * shards, dense.width // shards
+    into = find_container(container)
+    half = 0.5 if into.shared else 1.0
     cut = _shards(dense, shards)
     outputs = [Output(name, spec, (Operand(dense.source, name),), Copy()) for name, spec in dense.others().items()]
     for layer in range(len(dense.blocks)):
-        outputs += _experts(dense, cut, layer, copies, shards)
+        made = list(_experts(dense, cut, layer, copies, shards, half))
+        outputs += into.outputs(layer, made, _shared(dense, layer) if into.shared else None)
         spec = dense.operand(layer, "gate").spec
         router = DrawnRouter(std, shards, seed + layer)
-        outputs.append(Output(router_name(layer), Spec(spec.dtype, (experts, spec.shape[1])), (), router))
-    files = side_files(dense, experts, groups * shards, width)
+        outputs.append(Output(into.router(layer), Spec(spec.dtype, (experts, spec.shape[1])), (), router))
+    sizes = Sizes(experts, groups * shards, width, dense.width if into.shared else 0)
+    files = side_files(dense, into, sizes)
     return make_plan(outputs, [dense.source], files, max_shard, f"upcycling to {experts} experts")
 
 
@@ -79,15 +86,18 @@ def _shards(dense: Dense, shards: int) -> Views:
     return Views(dense.source.name, views)
 
 
-def _experts(dense: Dense, cut: Views, layer: int, copies: int, shards: int) -> Iterator[Output]:
+def _experts(dense: Dense, cut: Views, layer: int, copies: int, shards: int, part_of: float) -> Iterator[Expert]:
     factors = _factors(shards)
+    factors["down"] *= part_of
     # The source: expert copy * G + shard is the shard.
     for expert in range(copies * shards):
-        for part in PARTS:
-            name = f"{layer}.{expert % shards}.{part}"
-            whole = Operand(cut, name) if shards > 1 else dense.operand(layer, part)
-            kernel = Copy() if factors[part] == 1 else Scaled(factors[part])
-            yield Output(expert_name(layer, expert, part), whole.spec, (whole,), kernel)
+        names = {part: f"{layer}.{expert % shards}.{part}" for part in PARTS}
+        parts = {part: Operand(cut, names[part]) if shards > 1 else dense.operand(layer, part) for part in PARTS}
+        yield Expert(parts, factors)
+
+
+def _shared(dense: Dense, layer: int) -> Expert:
+    return Expert({part: dense.operand(layer, part) for part in PARTS}, {"down": 0.5})
 
 
 def _factors(shards: int) -> dict[str, float]:

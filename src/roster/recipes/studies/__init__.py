@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from roster.recipes.studies import contrast, early_exit, experiments, look, smaller
+from roster.recipes.studies import carved, contrast, early_exit, experiments, look, smaller
 
 RECIPES = (
     contrast.RECIPE,
@@ -12,5 +12,6 @@ RECIPES = (
     experiments.CLUSTERS,
     experiments.PATCHES,
     experiments.GRANULARITY,
+    *carved.RECIPES,
     *smaller.RECIPES,
 )

@@ -1,0 +1,121 @@
+"""The conversions by name, as `roster convert --to` and the recipes call them: models and data in, a plan out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from roster.convert.btx import plan_btx
+from roster.convert.cmoe import plan_cmoe
+from roster.convert.dense import Dense, open_dense
+from roster.convert.factorllm import plan_factorllm
+from roster.convert.gate_modes import plan_gated, read_gate_config
+from roster.convert.upcycling import plan_upcycling
+from roster.errors import RosterError, nearest
+from roster.options import check_options
+from roster.weights import MAX_SHARD, Plan
+from roster.weights.layers import Progress
+from roster.weights.texts import LENGTH, ROWS, Texts, read_texts
+
+
+class Asked:
+    """What a conversion is given.
+
+    Attributes:
+        to: its name.
+        models: folders or hub names.
+        data: JSONL files.
+        rows, length: of each file at most.
+        progress: told of layers done.
+    """
+
+    def __init__(
+        self,
+        to: str,
+        models: Sequence[str],
+        data: Sequence[Path] = (),
+        rows: int = ROWS,
+        length: int = LENGTH,
+        progress: Progress | None = None,
+    ) -> None:
+        self.to, self.models, self.data = to, models, data
+        self.rows, self.length, self.progress = rows, length, progress
+
+    def one(self) -> Dense:
+        """The one model."""
+        if len(self.models) != 1:
+            raise RosterError(f"{self.to} is made of one model, not of {len(self.models)}; btx takes several")
+        return open_dense(self.models[0])
+
+    def texts(self, dense: Dense) -> Texts:
+        """Of the one file, or of Python's documentation."""
+        if len(self.data) > 1:
+            raise RosterError(f"{self.to} reads one --data file, not {len(self.data)}")
+        return read_texts(self.data[0] if self.data else None, dense.source.folder, self.rows, self.length)
+
+    def no_data(self) -> None:
+        """Raises RosterError: there is some, and nothing would read it."""
+        if self.data:
+            raise RosterError(f"{self.to} reads no --data")
+
+
+def _upcycling(asked: Asked, **options: Any) -> Plan:
+    asked.no_data()
+    return plan_upcycling(asked.one(), **options)
+
+
+def _granular(asked: Asked, **options: Any) -> Plan:
+    return _upcycling(asked, **{"shards": 2, "copies": 4, **options})
+
+
+def _btx(asked: Asked, **options: Any) -> Plan:
+    asked.no_data()
+    return plan_btx([open_dense(each) for each in asked.models], **options)
+
+
+def _cmoe(asked: Asked, **options: Any) -> Plan:
+    dense = asked.one()
+    return plan_cmoe(dense, asked.texts(dense), progress=asked.progress, **options)
+
+
+def _factorllm(asked: Asked, **options: Any) -> Plan:
+    dense = asked.one()
+    return plan_factorllm(dense, asked.texts(dense), progress=asked.progress, **options)
+
+
+def _gated(asked: Asked, **options: Any) -> Plan:
+    asked.no_data()
+    if len(asked.models) != 1 or not Path(asked.models[0]).is_file():
+        raise RosterError("mergekit-moe takes one argument, a YAML file as mergekit-moe reads it")
+    return plan_gated(read_gate_config(Path(asked.models[0])), **options)
+
+
+_GIVEN = ("dense", "models", "texts", "config", "max_shard", "progress")
+# By name: what makes the plan, and whose arguments its options are.
+METHODS: dict[str, tuple[Callable[..., Plan], Callable[..., Plan]]] = {
+    "upcycling": (_upcycling, plan_upcycling),
+    "nemotron-upcycling": (_granular, plan_upcycling),
+    "btx": (_btx, plan_btx),
+    "cmoe": (_cmoe, plan_cmoe),
+    "factorllm": (_factorllm, plan_factorllm),
+    "mergekit-moe": (_gated, plan_gated),
+}
+
+
+def plan_convert(asked: Asked, options: Mapping[str, Any] | None = None, max_shard: int = MAX_SHARD) -> Plan:
+    """The plan of a conversion.
+
+    Args:
+        asked: which one, of what.
+        options: the conversion's.
+        max_shard: bytes of one output file.
+
+    Raises:
+        RosterError: an unknown conversion or option, a value of the wrong kind, or what the conversion itself refuses.
+    """
+    if asked.to not in METHODS:
+        raise RosterError(f"unknown method {asked.to!r}: {nearest(asked.to, METHODS)}")
+    make, signature = METHODS[asked.to]
+    check_options(asked.to, signature, options or {}, _GIVEN)
+    return make(asked, **dict(options or {}), max_shard=max_shard)

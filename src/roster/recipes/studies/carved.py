@@ -1,0 +1,138 @@
+"""Dense checkpoints made into mixtures on disk: each composes to `(models, out, data=(), **settings) -> the plan`.
+
+`roster convert` runs the same. What is written loads in plain transformers (Mixtral, Qwen2-MoE, GraniteMoeShared); what
+a conversion keeps is proved there afterwards (`roster.convert.prove`).
+
+- btx: models trained apart from one seed are the experts, all else their mean.
+- nemotron-upcycling: copies of a block's shards in groups with equal router rows, the same function before training.
+- cmoe: hidden units dealt out by what fires together; some always on.
+- factorllm: slices of a block, and a router taught by the whole block.
+
+Trains: nothing here; btx and nemotron-upcycling are to be trained afterwards, the routers of the others are fitted.
+Source: see each recipe.
+Differences: see `roster.convert.btx`, `.upcycling`, `.cmoe`, `.factorllm`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from roster.recipes.recipe import Recipe
+
+CARVED, COPIED = "tests/convert/test_carved.py", "tests/convert/test_convert.py"
+
+
+def _converted(to: str, **options: Any) -> Callable[..., Any]:
+    def run(models: Sequence[str], out: str, data: Sequence[Any] = (), **settings: Any) -> Any:
+        # By name and at use: conversions stand above the recipes, and they are listed without torch.
+        room, weights = importlib.import_module("roster.convert.methods"), importlib.import_module("roster.weights")
+        plan = room.plan_convert(room.Asked(to, models, data, **settings), options)
+        weights.run(plan, out)
+        return plan
+
+    return run
+
+
+def btx(top_k: int = 2, std: float = 0.02, seed: int = 0) -> Callable[..., Any]:
+    """Branch-Train-MiX.
+
+    Args:
+        top_k: experts that a token gets.
+        std: of the new routers' rows.
+        seed: of their draw.
+    """
+    return _converted("btx", top_k=top_k, std=std, seed=seed)
+
+
+def nemotron_upcycling(
+    copies: int = 4, shards: int = 2, groups: int = 2, std: float = 0.02, seed: int = 0
+) -> Callable[..., Any]:
+    """Granular upcycling with virtual groups.
+
+    Args:
+        copies: of each shard.
+        shards: of a block.
+        groups: of shards that a token gets.
+        std: of the new routers' rows.
+        seed: of their draw.
+    """
+    return _converted("nemotron-upcycling", copies=copies, shards=shards, groups=groups, std=std, seed=seed)
+
+
+def cmoe(
+    experts: int = 16,
+    shared: int = 2,
+    active: int = 2,
+    markers: int = 10,
+    router: str = "analytic",
+    partition: str = "markers",
+) -> Callable[..., Any]:
+    """Carving by what fires together.
+
+    Args:
+        experts: parts of a block, the shared ones among them.
+        shared: of them, always on.
+        active: routed experts that a token gets.
+        markers: units that are marked at a token.
+        router: "analytic", "answers" or "random".
+        partition: "markers" or "random".
+    """
+    return _converted(
+        "cmoe", experts=experts, shared=shared, active=active, markers=markers, router=router, partition=partition
+    )
+
+
+def factorllm(experts: int = 4, top_k: int = 2, router: str = "taught") -> Callable[..., Any]:
+    """Slices, and a router taught by the dense block.
+
+    Args:
+        experts: slices of a block.
+        top_k: slices that a token gets.
+        router: "taught" or "random".
+    """
+    return _converted("factorllm", experts=experts, top_k=top_k, router=router)
+
+
+def _recipe(slug: str, title: str, source: str, compose: Callable[..., Any], claim: str, evidence: str) -> Recipe:
+    return Recipe(slug, title, source, compose, "nothing", True, claim, evidence, kind="study")
+
+
+RECIPES = (
+    _recipe(
+        "btx",
+        "Branch-Train-MiX",
+        "Sukhbaatar et al., 2024, Branch-Train-MiX: Mixing Expert LLMs into a Mixture-of-Experts LLM, arXiv:2403.07816",
+        btx,
+        "At equal tokens, domain models mixed and then trained are better than their average, than sparse upcycling "
+        "and than training on.",
+        COPIED,
+    ),
+    _recipe(
+        "nemotron-upcycling",
+        "Granular upcycling with virtual groups",
+        "He et al., 2024, Upcycling Large Language Models into Mixture of Experts, arXiv:2410.07524",
+        nemotron_upcycling,
+        "Upcycled shards in virtual groups start as the dense model, and after equal training are better than it.",
+        COPIED,
+    ),
+    _recipe(
+        "cmoe",
+        "CMoE",
+        "Pei et al., 2025, CMoE: Fast Carving of Mixture-of-Experts for Efficient LLM Inference, arXiv:2502.04416",
+        cmoe,
+        "At half of the units, carving by what fires together with an analytic router loses less than a random split "
+        "and than a random router.",
+        CARVED,
+    ),
+    _recipe(
+        "factorllm",
+        "FactorLLM",
+        "Zhao et al., 2024, FactorLLM: Factorizing Knowledge via Mixture of Experts for Large Language Models, "
+        "arXiv:2408.11855",
+        factorllm,
+        "A router taught by the dense block comes nearer to it with half of the slices than a random one.",
+        CARVED,
+    ),
+)
