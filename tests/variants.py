@@ -1,6 +1,12 @@
 """Options under which the invariants are tested besides a recipe's defaults, where they switch to other code."""
 
 VARIANTS = {
+    "psec": [{"own": "expert 2", "layer": 1}],
+    "scalearn": [{"form": "uniform"}, {"form": "uniform++"}],
+    "intuition-mor1e": [{"clusters": 2, "layer": 2, "train_experts": False}],
+    "mocle": [{"universal": "expert 1"}],
+    "adapter-soup": [{"top_k": 2, "layer": 1}],
+    "glider": [{"scale": 0.0, "layer": 1}],
     "mov-molora": [{"experts": "vectors"}, {"train_experts": False}],
     "x-lora": [{"depth": 2, "hidden": 8, "top_k": 2}, {"layerwise": False}],
     "lora-tle": [{"window": 3}, {"embed": "hidden"}],

@@ -177,8 +177,9 @@ def _fill_whole(
     mixture: AdapterMixture,
     surroundings: Surroundings | None,
 ) -> None:
-    width = model.config.get_text_config().hidden_size
-    whole = Site("model", 0, width, 0, sites[0].experts, (), len(sites), sites[0].tasks)
+    config = model.config.get_text_config()
+    depth = getattr(config, "num_hidden_layers", 0)
+    whole = Site("model", 0, config.hidden_size, 0, sites[0].experts, (), len(sites), sites[0].tasks, depth)
     if mixing.head is not None:
         mixture.head = mixing.head(whole)
         if surroundings is not None and mixing.prepare is not None:

@@ -33,6 +33,7 @@ class Site:
         updates: each expert's update of this linear layer, None where it has none.
         num_sites: how many linear sites (or blocks) there are.
         tasks: names of the known tasks, in the order of the task ids.
+        depth: how many blocks the base has; 0 where only a layer or a block is meant.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Site:
     updates: tuple[LowRank | None, ...]
     num_sites: int
     tasks: tuple[str, ...] = ()
+    depth: int = 0
 
     @property
     def num_experts(self) -> int:

@@ -8,6 +8,7 @@ from roster.balance.expected_cost import ExpectedCost
 from roster.balance.load_balancing import LoadBalancing
 from roster.balance.locality import Locality
 from roster.balance.loss_free import LossFreeBias
+from roster.balance.mean_weight import MeanWeight
 from roster.balance.noisy_load import Importance, NoisyLoad
 from roster.balance.null_load import NullLoadBalancing
 from roster.balance.parameter_penalty import ParameterPenalty
@@ -25,6 +26,7 @@ __all__ = [
     "LoadBalancing",
     "Locality",
     "LossFreeBias",
+    "MeanWeight",
     "NoisyLoad",
     "NullLoadBalancing",
     "ParameterPenalty",

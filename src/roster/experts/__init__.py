@@ -11,6 +11,7 @@ from roster.experts.mpo import MPO, MPOExperts
 from roster.experts.null import WithNull
 from roster.experts.ragged import Ragged
 from roster.experts.ranks import RankExperts
+from roster.experts.scaled import ScaledExperts
 from roster.experts.scaling import ScalingExperts
 from roster.experts.spawned import Spawned
 from roster.experts.swiglu import SwiGLU
@@ -27,6 +28,7 @@ __all__ = [
     "MPOExperts",
     "Ragged",
     "RankExperts",
+    "ScaledExperts",
     "ScalingExperts",
     "Spawned",
     "SwiGLU",

@@ -24,11 +24,11 @@ from roster.library.refusals import check_config
 CONFIG = "adapter_config.json"
 
 
-def read_config(folder: Path) -> peft.LoraConfig:
-    """The config in an adapter's folder.
+def read_raw(folder: Path) -> dict[str, Any]:
+    """What the config in an adapter's folder says, whatever kind of adapter it is.
 
     Raises:
-        RosterError: missing, no JSON, a value of the wrong kind, or a feature that roster does not read.
+        RosterError: missing, or no JSON.
     """
     file = folder / CONFIG
     if not file.is_file():
@@ -39,6 +39,19 @@ def read_config(folder: Path) -> peft.LoraConfig:
         raise RosterError(f"{str(file)!r} is not JSON: {error}") from None
     if not isinstance(raw, dict):
         raise RosterError(f"{str(file)!r} must hold an object, not a {type(raw).__name__}")
+    return raw
+
+
+def config_of(raw: dict[str, Any], file: Path) -> peft.LoraConfig:
+    """The config of a LoRA.
+
+    Args:
+        raw: what the file says.
+        file: for messages.
+
+    Raises:
+        RosterError: a value of the wrong kind, or a feature that roster does not read.
+    """
     check_config(raw, repr(str(file)))
     for name, (fits, kind) in _KINDS.items():
         if name in raw and not fits(raw[name]):

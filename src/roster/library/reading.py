@@ -1,4 +1,4 @@
-"""Reading one adapter from PEFT's own format. Never a pickle.
+"""Reading one adapter from PEFT's own format: LoRA, and AdaLoRA as the LoRA that it is. Never a pickle.
 
 Shape legend: R rank, I in_features, O out_features.
 """
@@ -16,9 +16,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from roster.errors import RosterError
+from roster.library.adalora import KIND as ADALORA
+from roster.library.adalora import as_lora
 from roster.library.adapter import Adapter, LowRank, hash_modules
 from roster.library.card import Card
-from roster.library.config import CONFIG, read_config, resolve, targets
+from roster.library.config import CONFIG, config_of, read_raw, resolve, targets
 
 WEIGHTS = "adapter_model.safetensors"
 _KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.(?P<factor>lora_[AB])\.weight$")
@@ -53,9 +55,15 @@ def read_adapter(path: str | Path, *, stale_card: bool = False) -> Adapter:
     """
     path = Path(path)
     name = Path(os.path.abspath(path)).name  # "." has a name too
-    config = read_config(path)
     file = repr(str(path / WEIGHTS))
-    pairs = _pairs(_read_tensors(path), file)
+    raw = read_raw(path)
+    if raw.get("peft_type") == ADALORA:
+        raw, tensors = as_lora(raw, _read_tensors(path), repr(str(path)))
+        config = config_of(raw, path / CONFIG)
+    else:
+        config = config_of(raw, path / CONFIG)
+        tensors = _read_tensors(path)
+    pairs = _pairs(tensors, file)
     modules = {module: _update(module, A_RI, B_OR, config, file) for module, (A_RI, B_OR) in pairs.items()}
     card = Card.read(path)
     weights_hash = hash_modules(modules)

@@ -77,7 +77,9 @@ def check_config(config: dict[str, Any], where: str) -> None:
     """
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise RosterError(f"{where}: peft_type is {kind!r}; roster reads LORA adapters only: train or export a LoRA")
+        raise RosterError(
+            f"{where}: peft_type is {kind!r}; roster reads LORA and ADALORA adapters only: train or export a LoRA"
+        )
     for refusal in REFUSALS:
         value = config.get(refusal.field)
         if refusal.refused(value):

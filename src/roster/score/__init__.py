@@ -3,6 +3,8 @@
 from roster.score.activation_norm import ActivationNorm
 from roster.score.attention import Attention
 from roster.score.barred import Barred
+from roster.score.by_cluster import ByCluster
+from roster.score.carried import Carried, Gate
 from roster.score.codebook import Codebook
 from roster.score.constant import Constant
 from roster.score.cosine import Cosine
@@ -31,17 +33,21 @@ from roster.score.task_embedding import TaskEmbedding
 from roster.score.task_gate import TaskGate
 from roster.score.task_id import TaskTable
 from roster.score.token_id import TokenTable
+from roster.score.total import Total
 
 __all__ = [
     "ActivationNorm",
     "Attention",
     "Barred",
+    "ByCluster",
+    "Carried",
     "Codebook",
     "Constant",
     "Cosine",
     "Decided",
     "Distilled",
     "FromMemory",
+    "Gate",
     "GroupedPooling",
     "HiddenFrom",
     "Hierarchical",
@@ -64,4 +70,5 @@ __all__ = [
     "TaskGate",
     "TaskTable",
     "TokenTable",
+    "Total",
 ]

@@ -15,13 +15,17 @@ class Constant(nn.Module):
 
     Args:
         scores_E: the score of each expert.
+        trains: whether they are parameters; otherwise they are a buffer and get no gradient.
     """
 
     scores_E: Tensor
 
-    def __init__(self, scores_E: Tensor):
+    def __init__(self, scores_E: Tensor, trains: bool = False):
         super().__init__()
-        self.register_buffer("scores_E", scores_E.clone())
+        if trains:
+            self.scores_E = nn.Parameter(scores_E.clone())
+        else:
+            self.register_buffer("scores_E", scores_E.clone())
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E]."""

@@ -12,7 +12,9 @@ from roster.select.broadcast import Broadcast
 from roster.select.capacity import Capacity
 from roster.select.cluster_dropout import ClusterDropout
 from roster.select.dense_to_sparse import DenseToSparse
+from roster.select.dropped import Dropped
 from roster.select.entmax import Entmax
+from roster.select.evenly import Evenly
 from roster.select.expert_choice import ExpertChoice
 from roster.select.expert_dropout import ExpertDropout
 from roster.select.forced import Forced
@@ -39,6 +41,7 @@ from roster.select.top_p import TopP
 from roster.select.top_ranks import TopRanks
 from roster.select.top_tokens import TopTokens
 from roster.select.unit import Unit
+from roster.select.universal import Universal
 
 __all__ = [
     "All",
@@ -49,7 +52,9 @@ __all__ = [
     "Capacity",
     "ClusterDropout",
     "DenseToSparse",
+    "Dropped",
     "Entmax",
+    "Evenly",
     "ExpertChoice",
     "ExpertDropout",
     "Forced",
@@ -77,4 +82,5 @@ __all__ = [
     "TopRanks",
     "TopTokens",
     "Unit",
+    "Universal",
 ]

@@ -56,7 +56,7 @@ class TopRanks(nn.Module):
         biased_TX = (gate_TX + self.bias_ER.flatten()).masked_fill(self.absent_ER.flatten(), -torch.inf)
         top_TK, rank_TK = biased_TX.topk(self.k, dim=1, sorted=False)
         weight_TK = top_TK / top_TK.sum(1, keepdim=True).clamp_min(1e-12)
-        weight_TER = torch.zeros_like(gate_TX).scatter(1, rank_TK, weight_TK).view(-1, *self.bias_ER.shape)
+        weight_TER = torch.zeros_like(biased_TX).scatter(1, rank_TK, weight_TK).view(-1, *self.bias_ER.shape)
         if self.training and self.rate:
             self._count(rank_TK, context.mask_T)
         return PartRoute(weight_TER * self.rank_E1)
