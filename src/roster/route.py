@@ -37,6 +37,7 @@ class Route:
         sole: whether it is known so, too, that every token has the one expert on duty, with a weight of 1.
         kept: where experts keep what they work out from their weights for all steps of one `generate`, by key; None
             where a call stands alone.
+        spread: what experts make of the weights for all layers of one call, by key.
     """
 
     full = False  # whether it is known that every pair has an expert
@@ -57,6 +58,7 @@ class Route:
         self.num_tokens, self.num_experts = num_tokens, num_experts
         self.scores_TE = scores_TE
         self._order_R: Tensor | None = None
+        self.spread: dict[Any, Tensor] = {}
 
     @classmethod
     def slots(cls, expert_TK: Tensor, weight_TK: Tensor, num_experts: int, *, full: bool = False) -> Route:
@@ -170,6 +172,7 @@ class _SlotRoute(Route):
         self.num_tokens, self.num_experts = expert_TK.shape[0], num_experts
         self.scores_TE, self.full = scores_TE, full
         self._order_R = None
+        self.spread = {}
         self._gate_TE: Tensor | None = None
         self._some: tuple[tuple[int, ...], Tensor] | None = None
 
@@ -230,6 +233,7 @@ class _GateRoute(Route):
         self.num_tokens, self.num_experts = gate_TE.shape
         self.scores_TE = scores_TE
         self._order_R = None
+        self.spread = {}
         self._dense_TE: Tensor | None = None
 
     @property

@@ -374,3 +374,21 @@ def test_a_pipeline_takes_it_for_what_it_is(caplog):
         transformers.utils.logging.disable_propagation()
     assert "not supported" not in caplog.text
     assert pipeline.model is model
+
+
+@each_architecture
+def test_the_last_tokens_of_a_batch_reach_the_head_in_one_piece(architecture):
+    """In pieces, torch multiplies frozen weights row by row on processors, with a copy of the whole head for each."""
+    model = routed("uniform", architecture)
+    given = prompts()
+    seen = []
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda head, args: seen.append(args[0]))
+    try:
+        with torch.no_grad():
+            whole = model(**given).logits
+            last = model(**given, logits_to_keep=2).logits
+    finally:
+        hook.remove()
+    assert len(given["input_ids"]) > 1
+    assert seen[-1].is_contiguous()
+    torch.testing.assert_close(last, whole[:, -2:], atol=1e-5, rtol=1e-5)

@@ -198,3 +198,17 @@ def test_nothing_is_kept_beyond_one_generate():
             parameter.data.mul_(-20)
     assert not torch.equal(model.generate(**given, tasks=["expert 1"]), before)
     assert model.roster.generation.kept is None
+
+
+def test_layers_of_other_shapes_share_a_route_and_not_its_gates():
+    """What is made of the gates once in a call is kept by the experts' ranks and scales."""
+    torch.manual_seed(3)
+    layers = [LowRankExperts(factors(*EXPERTS[kind])) for kind in ("unequal ranks", "missing", "rslora", "missing")]
+    route = Route.slots(torch.tensor([(2, 5)] * T), torch.rand(T, 2), E, full=True)
+    route.duty = (2, 5)
+    x_TI, y_TO = torch.randn(T, I), torch.randn(T, O)
+    with torch.no_grad():
+        for experts in layers:
+            expected_TO = experts._reference(x_TI, y_TO, route)
+            torch.testing.assert_close(experts(x_TI, y_TO.clone(), route), expected_TO, atol=1e-5, rtol=1e-5)
+    assert len(route.spread) < len(layers)

@@ -10,9 +10,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from gateway.servers import running
+from roster import load, pocket
 from roster.cli import app
 from roster.errors import RosterError
+from roster.folders import load_folder
 from roster.gateway.config import Listen
+from roster.library import Library
+from roster.serve.app import create_app
 from roster.serve.mixture import ServedMixture
 from roster.serve.serving import check_reach, serve
 
@@ -74,6 +79,30 @@ def test_completions_go_on_from_the_text(client, mixture):
     assert "".join(chunk.choices[0].text for chunk in told) == whole.choices[0].text
 
 
+def test_an_answer_goes_on_behind_its_end_where_that_is_asked_for(client):
+    for stream in (False, True):
+        asked = {"max_tokens": 20, "stream": stream, "extra_body": {"ignore_eos": True}}
+        told = chat(
+            client, "reverse", PROMPTS[0], **asked, **({"stream_options": {"include_usage": True}} if stream else {})
+        )
+        usage = [each.usage for each in told][-1] if stream else told.usage
+        assert usage.completion_tokens == 20
+    assert chat(client, "reverse", PROMPTS[0], max_tokens=20).usage.completion_tokens < 20
+
+
+def test_a_mixture_that_is_built_anew_in_its_place_changes_nothing_under_a_running_server(mixture, tmp_path):
+    """The folder is swapped as a whole; what is served was read once."""
+    folder = tmp_path / "m"
+    mixture.save_pretrained(folder)
+    server = make(load_folder(folder).eval())
+    with running(create_app(server)) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        before = chat(client, "sort", PROMPTS[1], max_tokens=12).choices[0].message.content
+        library = Library.read(pocket.experts_path())
+        load("pocket", experts=Library({"upper": library["upper"]}), router="uniform").save_pretrained(folder)
+        after = chat(client, "sort", PROMPTS[1], max_tokens=12).choices[0].message.content
+        assert (after, "sort" in [each.id for each in client.models.list()]) == (before, True)
+
+
 def test_a_stop_word_ends_an_answer(client):
     text = chat(client, "base", PROMPTS[0], max_tokens=12).choices[0].message.content
     word = text[2:4]
@@ -111,8 +140,9 @@ def test_what_does_not_fit_is_told_before_any_work(client, mixture, only_server)
         ("logprobs", True),
         ("frequency_penalty", 0.5),
     ):
-        with pytest.raises(openai.BadRequestError, match=f"`{name}` is not supported"):
+        with pytest.raises(openai.BadRequestError, match=f"`{name}` is not supported") as caught:
             chat(client, "auto", "x", extra_body={name: value})
+        assert (caught.value.code, caught.value.param) == ("unsupported_parameter", name)
     picture = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]
     with pytest.raises(openai.BadRequestError) as caught:
         chat(client, "auto", picture)

@@ -24,7 +24,7 @@ from roster.lm.encode import Encoder
 from roster.prompts import Rendering
 from roster.routed.taps import blocks_of
 
-MOST = 800
+MOST = 400
 """Characters of a prompt that are read, half of them at each end: so a decision takes a bounded time."""
 Tick = Callable[[int], None]
 

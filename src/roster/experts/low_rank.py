@@ -142,8 +142,7 @@ class LowRankExperts(nn.Module):
         dtype = A_rI.dtype
         middle_Tr = F.linear(x_TI.to(dtype), A_rI)
         if not route.sole:
-            gate_TU = route.of(duty).to(device=x_TI.device, dtype=dtype)
-            middle_Tr = middle_Tr * (gate_TU if len(duty) == 1 else self._by_rank(gate_TU, duty))
+            middle_Tr = middle_Tr * self._gate_of(duty, route, middle_Tr)
         if y_TO.dtype == dtype and not torch.is_autocast_enabled(x_TI.device.type):
             if torch.is_grad_enabled():
                 return torch.addmm(y_TO, middle_Tr, B_rO, alpha=scale)
@@ -155,23 +154,37 @@ class LowRankExperts(nn.Module):
 
     def _factors_of(self, duty: Sequence[int], x_TI: Tensor, route: Route) -> tuple[Tensor, Tensor, float]:
         """(A_rI, B_rO, scale) of some experts in the type to compute in; the scale is 1 where they differ in it."""
-        key = (id(self), *duty)
-        found: tuple[Tensor, Tensor, float] | None = None if route.kept is None else route.kept.get(key)
         few = x_TI.device.type == "cpu" and x_TI.shape[0] * self._size(duty) <= _FLOAT32_UP_TO
-        if found is None or not few:
+        key = (id(self), few, *duty)
+        found: tuple[Tensor, Tensor, float] | None = None if route.kept is None else route.kept.get(key)
+        if found is None:
             dtype = self._computes_in(x_TI)
             if few:
                 dtype = torch.promote_types(dtype, torch.float32)
             rows = [slice(self.starts[e], self.starts[e] + self.ranks[e]) for e in duty]
             A_rI, B_rO = (_rows(each, rows).to(dtype) for each in (self.A_RI, self.B_RO))
             found = A_rI, B_rO, self.scales[duty[0]] if len(duty) == 1 else 1.0
-            if few and route.kept is not None and not torch.is_grad_enabled():
+            if (few or len(duty) > 1) and route.kept is not None and not torch.is_grad_enabled():
                 route.kept[key] = found
         return found
 
     def _size(self, duty: Sequence[int]) -> int:
         """Numbers in the factors of some experts."""
         return sum(self.ranks[e] for e in duty) * self.widths
+
+    def _gate_of(self, duty: Sequence[int], route: Route, like: Tensor) -> Tensor:
+        """Gates of some experts, with their scales where there are several, for each of their ranks.
+
+        They are worked out once in a call for all layers whose experts are of the same shape.
+        """
+        key = (tuple(self.ranks[e] for e in duty), tuple(self.scales[e] for e in duty), *duty, like.dtype, like.device)
+        found = route.spread.get(key)
+        if found is None:
+            gate_TU = route.of(duty).to(like)
+            found = gate_TU if len(duty) == 1 else self._by_rank(gate_TU, duty)
+            if not torch.is_grad_enabled():
+                route.spread[key] = found
+        return found
 
     def _by_rank(self, gate_TU: Tensor, duty: Sequence[int]) -> Tensor:
         """Gates of some experts with their scales, one for each of their ranks."""

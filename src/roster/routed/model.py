@@ -89,6 +89,8 @@ class RoutedModel(TransformersModel):
             cache = kwargs.get("past_key_values")
             later = cache is not None and int(cache.get_seq_length()) > 0
             context.recorder.begin(context.input_ids_BS, context.mask_BS, continues=later)
+        if self.device.type == "cpu":
+            _take_last_whole(kwargs, context)
         as_tuple = kwargs.pop("return_dict", None) is False or not getattr(self.config, "return_dict", True)
         with mixture.slot.use(context):
             self._route_ahead(context, kwargs)
@@ -386,3 +388,14 @@ def routers(model: nn.Module) -> Iterator[tuple[str, Router]]:
     for module in model.modules():
         if isinstance(module, Router):
             yield module.site, module
+
+
+def _take_last_whole(kwargs: dict[str, Any], context: Context) -> None:
+    """Has the last tokens of a batch taken by their places, which makes them lie together in memory.
+
+    As a slice they do not, and where weights have no gradients torch then multiplies row by row, each time with a copy
+    of the whole head: on a small model that takes longer than everything before it.
+    """
+    last, S = kwargs.get("logits_to_keep"), context.length
+    if isinstance(last, int) and 0 < last < S and context.batch > 1 and not torch.compiler.is_compiling():
+        kwargs["logits_to_keep"] = torch.arange(S - last, S)

@@ -58,7 +58,7 @@ class Answer:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._events.put_nowait, happened)
 
-        self._job = Job(asked.ids, asked.gates_E, asked.limit, server.mixture.ends, asked.sampling, emit)
+        self._job = Job(asked.ids, asked.gates_E, asked.limit, asked.ends, asked.sampling, emit)
         self._writing = Writing(server.mixture.mixture.tokenizer, asked.stops)
         self._weights: dict[str, float] = {}
         self._tokens = 0

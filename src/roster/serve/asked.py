@@ -5,11 +5,11 @@ A field that would change the answer and that this server does not know how to h
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from roster.gateway.requests import ChatRequest, Generation, Open, TextRequest
+from roster.gateway.requests import ChatRequest, Flag, Generation, Open, TextRequest
 
 Words = Annotated[str, Field(min_length=1, max_length=256)]
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -30,20 +30,23 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 class Heeded(Generation):
-    """The fields that say how tokens are chosen."""
+    """The fields that say how tokens are chosen.
+
+    Attributes:
+        ignore_eos: go on after the model has ended, up to the limit, as vLLM does when asked; for measurements.
+    """
 
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    ignore_eos: Flag | None = None
     stop: Words | Annotated[list[Words], Field(max_length=4)] | None = None
 
-    @model_validator(mode="after")
-    def _nothing_is_ignored(self) -> Self:
-        for name, neutral in NEUTRAL.items():
-            value = getattr(self, name, None)
-            if value is not None and value not in neutral:
-                raise ValueError(f"`{name}` is not supported by this server")
-        return self
+    @property
+    def unheeded(self) -> str | None:
+        """The first field that would change the answer and is not heeded here."""
+        given = ((name, getattr(self, name, None), neutral) for name, neutral in NEUTRAL.items())
+        return next((name for name, value, neutral in given if value is not None and value not in neutral), None)
 
     @property
     def stops(self) -> list[str]:

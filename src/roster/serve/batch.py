@@ -73,10 +73,14 @@ class Batch:
         rows: whose prompts have been read.
         cache: of those prompts.
         mask_BL: which columns of the cache are theirs.
+
+    Attributes:
+        kept: what experts keep from step to step, for as long as the rows stay the same.
     """
 
     def __init__(self, model: Any, rows: list[Row], cache: Cache, mask_BL: Tensor) -> None:
         self.model, self.rows, self.cache, self.mask_BL = model, rows, cache, mask_BL
+        self.kept: dict[Any, Any] = {}
 
     @property
     def given(self) -> bool:
@@ -87,7 +91,7 @@ class Batch:
         """Takes the rows of another batch of the same sort, which is used up."""
         L = max(self.mask_BL.shape[1], other.mask_BL.shape[1])
         masks = [torch.nn.functional.pad(each, (L - each.shape[1], 0)) for each in (self.mask_BL, other.mask_BL)]
-        self.cache = joined(self.cache, other.cache)
+        self.cache, self.kept = joined(self.cache, other.cache), {}
         self.mask_BL = torch.cat(masks)
         self.rows += other.rows
 
@@ -96,7 +100,7 @@ class Batch:
         left = [at for at, row in enumerate(self.rows) if not row.over]
         if len(left) == len(self.rows):
             return True
-        self.rows = [self.rows[at] for at in left]
+        self.rows, self.kept = [self.rows[at] for at in left], {}
         if left:
             mask_BL = self.mask_BL[left]
             columns = int(mask_BL.shape[1] - mask_BL.any(0).int().argmax())
@@ -108,7 +112,8 @@ class Batch:
         """One token of every row."""
         token_B1 = torch.tensor([[row.token] for row in self.rows], device=self.mask_BL.device)
         self.mask_BL = torch.cat([self.mask_BL, torch.ones_like(token_B1)], dim=1)
-        logits_BV = _forward(self.model, token_B1, self.mask_BL, self.cache, _gates(self.rows), prompt=False)
+        gates_BE = _gates(self.rows)
+        logits_BV = _forward(self.model, token_B1, self.mask_BL, self.cache, gates_BE, prompt=False, kept=self.kept)
         _choose(self.rows, logits_BV)
 
 
@@ -155,7 +160,13 @@ def _choose(rows: list[Row], logits_BV: Tensor) -> None:
 
 
 def _forward(
-    model: Any, ids_BS: Tensor, mask_BL: Tensor, cache: Cache, gates_BE: Tensor | None, prompt: bool
+    model: Any,
+    ids_BS: Tensor,
+    mask_BL: Tensor,
+    cache: Cache,
+    gates_BE: Tensor | None,
+    prompt: bool,
+    kept: dict[Any, Any] | None = None,
 ) -> Tensor:
     """Logits [B, V] of each row's last token."""
     S = ids_BS.shape[1]
@@ -166,8 +177,12 @@ def _forward(
         known["prompt_mask"] = mask_BL[:, -S:].bool() if prompt else torch.zeros_like(ids_BS, dtype=torch.bool)
     else:
         known["gates"] = gates_BE
-    with torch.inference_mode():
-        output = model(input_ids=ids_BS, attention_mask=mask_BL, past_key_values=cache, use_cache=True, **known)
+    model.roster.generation.kept = kept
+    try:
+        with torch.inference_mode():
+            output = model(input_ids=ids_BS, attention_mask=mask_BL, past_key_values=cache, use_cache=True, **known)
+    finally:
+        model.roster.generation.kept = None
     logits_BV: Tensor = output.logits[:, -1]
     return logits_BV
 

@@ -33,6 +33,7 @@ class Asked:
         limit: the most tokens of the answer.
         sampling: how they are chosen.
         stops: words that end it.
+        ends: tokens that do.
         chat: whether it is a chat.
         stream: whether the answer is wanted piece by piece.
         usage: whether a stream ends with a chunk of usage.
@@ -44,6 +45,7 @@ class Asked:
     limit: int
     sampling: Sampling
     stops: list[str]
+    ends: frozenset[int]
     chat: bool
     stream: bool
     usage: bool
@@ -100,16 +102,21 @@ class ServedMixture:
         """Checks a request and makes its prompt into tokens.
 
         Raises:
-            ApiError: no such model, a prompt that cannot be read, or one that does not fit.
+            ApiError: a field that is not heeded, no such model, a prompt that cannot be read, or one that does not fit.
         """
+        if (field := request.unheeded) is not None:
+            message = f"`{field}` is not supported by this server, and without it the answer would be another."
+            raise ApiError(400, message, "unsupported_parameter", param=field)
         gates_E, chat = self.gates(request.model), isinstance(request, ServedChat)
         ids = self._chat_ids(request) if isinstance(request, ServedChat) else self._text_ids(request)
         limit = self._limit(len(ids), request.limit, "messages" if chat else "prompt")
         seed, temperature = request.seed, request.temperature or 0.0
         sampling = Sampling(temperature, request.top_p or 1.0, None if seed is None else seed % 2**63)
+        ends: frozenset[int] = frozenset() if request.ignore_eos else self.ends
         return Asked(
-            request.model, ids, gates_E, limit, sampling, request.stops, chat, bool(request.stream), request.wants_usage
-        )
+            request.model, ids, gates_E, limit, sampling, request.stops, ends, chat, bool(request.stream),
+            request.wants_usage,
+        )  # fmt: skip
 
     def ids(self, prompt: Prompt, param: str, raw: bool = False) -> list[int]:
         """Tokens of a prompt.
