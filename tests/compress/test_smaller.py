@@ -28,7 +28,7 @@ def config(family, **settings):
     name, own = FAMILIES[family]
     shape = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0}
-    return getattr(transformers, f"{name}Config")(**shape, **heads, num_experts_per_tok=2, **own, **settings)
+    return getattr(transformers, f"{name}Config")(**{**shape, **heads, **own, "num_experts_per_tok": 2, **settings})
 
 
 def mixture(folder, family="mixtral", seed=0, **settings):

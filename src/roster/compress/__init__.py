@@ -11,12 +11,14 @@ which is
     run(plan_compress(method, decisions, "50%", texts), "smaller")
 
 A method sees sums over calibration tokens (`Seen`) and says what becomes of a layer; the engine of `roster.weights`
-writes it, and the same kernels change a block in memory. Covers Mixtral, Qwen2-MoE, Qwen3-MoE and OLMoE, experts fused
+writes it, and the same kernels change a block in memory. `forget` (uoe-unlearning) and `distil` (moe-kd-ka-sar) train,
+with models in memory as a whole. Covers Mixtral, Qwen2-MoE, Qwen3-MoE and OLMoE, experts fused
 or one by one; other families are refused by name.
 """
 
 from roster.compress.methods import METHODS, compress, decide, make_method, plan_compress
 from roster.compress.mixture import Mixture, open_mixture
+from roster.compress.trained import distil, forget
 from roster.weights.texts import Texts, as_texts, read_texts
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "as_texts",
     "compress",
     "decide",
+    "distil",
+    "forget",
     "make_method",
     "open_mixture",
     "plan_compress",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from roster.recipes.studies import carved, contrast, early_exit, experiments, look, smaller
+from roster.recipes.studies import carved, contrast, early_exit, experiments, look, smaller, trained
 
 RECIPES = (
     contrast.RECIPE,
@@ -14,4 +14,5 @@ RECIPES = (
     experiments.GRANULARITY,
     *carved.RECIPES,
     *smaller.RECIPES,
+    *trained.RECIPES,
 )
