@@ -2,6 +2,7 @@
 
 python -m mutants                       # the sample whose score is committed; carries on where it stopped
 python -m mutants --seed 2 --count 60   # another sample
+python -m mutants --slow                # what survived is held against slow tests, too
 
 Everything happens in copies of the checkout under build/mutants, one for each of `--jobs` processes. A change that was
 noticed is not tried again; one that survived is, once there are other tests for its line. Not here: the page
@@ -26,13 +27,14 @@ from mutants.changes import Change, lines_to_run
 from mutants.forked import copy_checkout, run_chosen, warm_up
 from mutants.named import files_naming
 from mutants.reach import Reach, measured_or_kept
-from mutants.rooms import ROOMS, TIMED, test_files
+from mutants.rooms import ROOMS, TIMED, slow_files, test_files
 from mutants.sample import draw, is_set_aside, lines_of
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "mutants"
 FIRST_S = 4.0  # the fastest tests of a line come first, this many seconds of them, since most changes fall there
 ENOUGH_S = 60.0  # tests beyond so many seconds are not run for one change
+SLOW_S = 60.0  # taken for a slow file's, which nobody measured
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,10 @@ def _measure_some(names: Sequence[str], tree: Path) -> None:
         _measured(tree, name)
 
 
-def _control(reach: Reach, noted: list[dict[str, Any]], tree: Path) -> None:
+def _control(noted: list[dict[str, Any]], tree: Path) -> None:
     """Every test that noticed a change must pass without one, in the same way of running it."""
-    by = sorted({each["by"] for each in noted if each["by"] in reach.seconds}, key=lambda test: test.split("::")[0])
-    result = run_chosen(tree, by, 300 + 10 * sum(reach.seconds[test] for test in by))
+    by = sorted({each["by"] for each in noted if "::" in (each["by"] or "")}, key=lambda test: test.split("::")[0])
+    result = run_chosen(tree, by, 300 + SLOW_S * len(by))
     print(f"control: the {len(by)} tests that noticed something, on the code as it is: {result['outcome']}", flush=True)
     if result["outcome"] != "passed":
         raise SystemExit(f"{result['failed']} fails without any change: mend it and remove its lines from {WORK}")
@@ -164,6 +166,18 @@ def _try_quickly(sample: Sequence[tuple[str, Change]], tree: Path, place: Path) 
             _note(place, result)
 
 
+def _try_slowly(sample: Sequence[tuple[str, Change]], tree: Path, place: Path) -> None:
+    """What survived, and the slow tests of its room."""
+    for room, change in sample:
+        known, files = _noted(place).get(change.key), slow_files(tree, room)
+        if known is None or known["outcome"] != "survived" or is_set_aside(change, _text(tree, change)):
+            continue
+        result = tried(change, room, Suite(files, [SLOW_S] * len(files), "slow"), tree)
+        print(f"{change.path}:{change.line} {result['outcome']}, {result['took_s']:.0f} s: {result['by']}", flush=True)
+        if result["outcome"] != "survived":
+            _note(place, result)
+
+
 def _note(place: Path, result: dict[str, Any]) -> None:
     with place.open("a", encoding="utf-8") as file:
         file.write(json.dumps(result) + "\n")
@@ -195,6 +209,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="another seed, another sample (1)")
     parser.add_argument("--jobs", type=int, default=1, help="so many processes (1)")
     parser.add_argument("--quick", action="store_true", help="only the test files that name what is changed")
+    parser.add_argument("--slow", action="store_true", help="what survived, and slow tests")
     asked = parser.parse_args()
     trees = [WORK / f"job-{index}" / "tree" for index in range(asked.jobs)]
     listed = subprocess.run(
@@ -212,13 +227,17 @@ def main() -> None:
     if asked.quick:
         _in_jobs(trees, lambda index, tree: _try_quickly(sample[index :: asked.jobs], tree, place))
         return
+    if asked.slow:
+        _in_jobs(trees, lambda index, tree: _try_slowly(sample[index :: asked.jobs], tree, place))
+        _control(list(_noted(place).values()), trees[0])
+        return
     names = test_files(trees[0])
     _in_jobs(trees, lambda index, tree: _measure_some(names[index :: asked.jobs], tree))
     reach = Reach([_measured(trees[0], name) for name in names])
     known = len(_noted(place))
     print(f"{len(sample)} changes in {len(ROOMS)} rooms, seed {asked.seed}; {known} tried before", flush=True)
     _in_jobs(trees, lambda index, tree: _try_some(sample[index :: asked.jobs], reach, tree, place))
-    _control(reach, list(_noted(place).values()), trees[0])
+    _control(list(_noted(place).values()), trees[0])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mutants.__main__ import ROOT, WORK
-from mutants.rooms import LEFT_OUT, LEFT_OUT_TESTS, ROOMS
+from mutants.rooms import LEFT_OUT, LEFT_OUT_TESTS, ROOMS, SLOW
 from mutants.sample import set_aside
 from roster.files import write_whole
 
@@ -97,14 +97,18 @@ def _left_out(report: dict[str, Any]) -> list[str]:
     return [
         "Changes that change nothing that could be observed, which is why they are not counted:",
         "\n".join(aside) or "None.",
-        "Tests that are not run for a change, as they are slow or see nothing of these rooms:",
+        "Tests that are run only for a change which the others did not notice (`python -m mutants --slow`):",
+        "\n".join(f"- {rooms}: {names}" for rooms, names in SLOW.items()),
+        "Tests that are not run for a change, as they are slower still or see nothing of these rooms:",
         "\n".join(tests),
     ]
 
 
 def main() -> None:
     """Reads every sample that was tried and writes both files."""
-    samples = {path.stem.removeprefix("seed-"): noted(path) for path in sorted(WORK.glob("seed-*.jsonl"))}
+    before = RESULTS / "mutants.json"
+    samples = json.loads(before.read_text(encoding="utf-8"))["samples"] if before.exists() else {}
+    samples |= {path.stem.removeprefix("seed-"): noted(path) for path in sorted(WORK.glob("seed-*.jsonl"))}
     report = {
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",

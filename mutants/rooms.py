@@ -31,7 +31,8 @@ TESTS = {
     "tests": "parts route",
     "tests/parts": "*",
     "tests/dispatch": "backends choose layer memory",
-    "tests/adapters": "against_peft encoder folder low_rank merging nobody refused siblings training two_streams",
+    "tests/adapters": "against_peft encoder folder generate_arguments low_rank merging nobody refused siblings "
+    "training trial two_streams",
     "tests/library": "*",
     "tests/moe": "*",
     "tests/lm": "curve evaluate",
@@ -39,12 +40,21 @@ TESTS = {
     "passthrough refusals several streams tuned ways",
 }
 
-# Left out: what is slow, or sees other code. A change that only these would notice counts as a survivor.
+# What is slow: only what the tests above did not notice is held against these, by `--slow`.
+SLOW = {
+    "route select score balance dispatch": "test_router test_invariants recipes/test_* auto/test_*",
+    "routed adapters": "auto/test_* adapters/test_generation adapters/test_placement adapters/test_precision "
+    "test_saving",
+    "library": "adapters/test_placement cli/test_experts test_saving",
+    "moe": "test_saving test_invariants recipes/test_*",
+    "lm.curve lm.evaluate": "lm/test_curve lm/test_report* lm/test_tune* lm/test_mix*",
+    "gateway.session gateway.relay gateway.breaker gateway.store": "gateway/test_counting gateway/test_keys "
+    "gateway/test_tracing gateway/test_store_away gateway/test_page",
+}
+# Left out: what is slower still, or sees other code. A change that only these would notice counts as a survivor.
 LEFT_OUT = {
-    "tests/test_invariants.py, tests/test_router.py, tests/test_saving.py, tests/recipes": "build every recipe's model",
-    "tests/adapters: devices, generation, placement, precision, quantized, two_processes": "many models, or processes",
-    "tests/gateway: clients, store_away": "other packages' clients and a PostgreSQL server, in processes of their own",
-    "tests/gateway: the others": "configuration, keys, counting, tracing",
+    "tests/adapters: devices, quantized, two_processes": "many models, or processes",
+    "tests/gateway: clients": "other packages' clients, in processes of their own",
     "tests/lm: the others": "estimators, encoders, recorded data",
     "tests/cli, tests/arena, tests/train, tests/pocket and the others": "whole commands and trainings",
 }
@@ -80,6 +90,12 @@ def sources(root: Path, room: str) -> list[Path]:
         path = root / PACKAGE / place
         found += sorted(path.rglob("*.py")) if path.is_dir() else [path]
     return [path for path in found if path.name != "triton_kernel.py"]
+
+
+def slow_files(root: Path, room: str) -> list[str]:
+    """The slow test files of a room, as paths below the root."""
+    patterns = next((names.split() for rooms, names in SLOW.items() if room in rooms.split()), [])
+    return [str(path.relative_to(root)) for each in patterns for path in sorted(root.glob(f"tests/{each}.py"))]
 
 
 def test_files(root: Path) -> list[str]:

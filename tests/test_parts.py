@@ -8,8 +8,8 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 
 from roster import RosterError, Route, Router
 from roster.balance import LoadBalancing, LossFreeBias, ZLoss
-from roster.context import Context
-from roster.score import ActivationNorm, Cosine, Linear, PromptPooled, Prototype, Random, TaskTable
+from roster.context import DECISION, Context
+from roster.score import ActivationNorm, Cosine, Decided, Linear, PromptPooled, Prototype, Random, TaskTable
 from roster.score.prototype import top_input_direction
 from roster.select import All, Present, RelaxedBernoulli, ReLU, TopK, TopP
 
@@ -58,6 +58,13 @@ def test_random_scores_depend_on_the_token_alone():
     assert many.histc(10, 0, 1).min() > 2000, "all of [0, 1) is drawn alike"
     with pytest.raises(RosterError, match="token ids"):
         random(torch.zeros(4, 0), Context(2, 2))
+
+
+def test_what_was_decided_for_a_row_scores_its_tokens():
+    decided = torch.tensor([[[2.0, 0.0], [0.7, 0.3]], [[1.0, 1.0], [0.5, 0.5]]])
+    context = Context(2, 2, memory={DECISION: decided})
+    scores_TE = Decided(3)(torch.zeros(4, 0), context)
+    torch.testing.assert_close(scores_TE, torch.tensor([[0.3, 0.0, 0.7]] * 2 + [[0.0, 1.0, 0.0]] * 2))
 
 
 def test_task_table_reads_the_row_of_each_task():

@@ -56,6 +56,21 @@ def test_masked_tokens_have_nobody(T, E, seed, kind):
     assert torch.equal(kept.counts_E, kept.chosen().sum(0))
 
 
+@given(T=sizes, E=sizes, seed=st.integers(0, 99))
+def test_the_first_experts_alone(T, E, seed):
+    route = random_route(T, E + 1, seed, "slots")
+    first = route.first(E)
+    assert first.num_experts == E
+    assert torch.equal(first.dense(), route.dense()[:, :E])
+    assert torch.equal(first.chosen(), route.chosen()[:, :E])
+    assert (first.weight_R[first.expert_R == E] == 0).all()
+
+
+def test_who_is_masked_weighs_nothing():
+    kept = random_route(5, 3, 1, "triples").keep(torch.tensor([True, False, True, False, False]))
+    assert (kept.weight_R[kept.expert_R == 3] == 0).all()
+
+
 def test_rows_of_nobody_may_hold_anything():
     route = Route.slots(torch.tensor([[0], [1]]), torch.tensor([[1.0], [0.0]]), num_experts=1)
     out_TD = route.combine(torch.tensor([[2.0], [float("nan")]]))

@@ -54,3 +54,22 @@ def test_a_generation_within_another_starts_with_nothing_decided():
         assert running.duty == (3,)
         assert torch.equal(running.decision_of(8), torch.ones(8, 2, 1))
     assert running.decision_of(4) is None
+
+
+def test_the_prompt_stays_the_prompt_while_the_answer_grows():
+    running, mask = Generation(), torch.tensor([[True, True, False]])
+    with running.of((torch.tensor([[1, 2, 3]]),), {"prompt_mask": mask}):
+        given = running.inputs(torch.tensor([[1, 2, 3, 4, 5]]), batch=1, length=5)
+        assert given["prompt_mask"].tolist() == [[True, True, False, False, False]]
+        given = running.inputs(torch.tensor([[1, 2, 3, 4, 5]]), batch=2, length=1)
+        assert given["prompt_mask"].tolist() == [[False], [False]]
+    with running.of((), {"inputs_embeds": torch.zeros(1, 3, 8), "prompt_mask": mask}):
+        given = running.inputs(torch.tensor([[4]]), batch=1, length=4)
+        assert given["prompt_mask"].tolist() == [[True, True, False, False]]
+
+
+def test_a_row_without_a_prompt_is_refused():
+    model, labels = routed("milora-prompt-routed"), IDS.clone()
+    labels[[0, 1, 3], :2] = -100
+    with pytest.raises(RosterError, match="every token of row 2 has a label"):
+        model(input_ids=IDS, labels=labels)

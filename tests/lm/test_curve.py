@@ -20,6 +20,12 @@ def test_hull_drops_what_mixing_beats():
     assert made.cost_at(0.9) == np.inf
 
 
+def test_every_corner_can_be_reached():
+    made = curve(np.array([1.0, 2.0, 4.0, 8.0]), np.array([0.2, 0.5, 0.7, 0.8]))
+    assert [made.cost_at(quality) for quality in (0.2, 0.5, 0.6, 0.8)] == pytest.approx([1, 2, 3, 8])
+    assert made.cost_at(0.81) == np.inf
+
+
 def test_area_by_hand():
     # From 1 to 3 the mean is 0.5, from 3 to 5 it is 0.8.
     made = curve(np.array([1.0, 3.0]), np.array([0.2, 0.8]))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from roster import RosterError, Router, select
-from roster.balance import LossFreeBias, ZLoss
+from roster.balance import LossFreeBias, NullLoadBalancing, ZLoss
 from roster.context import Context
 from roster.route import Route
 from roster.score import Linear, Random
@@ -18,6 +18,14 @@ def test_z_loss_has_the_sources_coefficient():
     route.scores_TE = torch.randn(3, 2)
     expected = 1e-3 * route.scores_TE.logsumexp(1).square().mean()
     torch.testing.assert_close(ZLoss()(route, HERE), expected)
+
+
+def test_null_experts_balance_at_the_usual_weight():
+    route = Route.slots(torch.tensor([[0], [2], [1]]), torch.ones(3, 1), 3)
+    route.scores_TE = torch.randn(3, 3)
+    torch.testing.assert_close(
+        NullLoadBalancing(1)(route, HERE), NullLoadBalancing(1, coefficient=1.0)(route, HERE) / 100
+    )
 
 
 def test_random_scores_have_seed_0():
