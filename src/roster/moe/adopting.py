@@ -264,9 +264,10 @@ def _check_size(router: Router, place: AdoptedPlace, tasks: int) -> None:
 def _set_trained(model: nn.Module, layout: Layout) -> None:
     if "base" in layout.trains:
         return
+    # What a composition brought along trains, but for what it has frozen itself; the experts are the model's own.
+    brought = [p for site in adopted_sites(model).values() for p in site.parameters() if p.requires_grad]
+    ours = {id(p) for m in model.modules() if isinstance(m, Router) for p in m.parameters()}
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    for site in adopted_sites(model).values():
-        for module in site.modules():
-            if isinstance(module, Router) and "router" in layout.trains:
-                module.requires_grad_(True)
+    for parameter in brought:
+        parameter.requires_grad_(("router" if id(parameter) in ours else "experts") in layout.trains)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
+from itertools import chain
 from typing import Any
 
 import torch
@@ -104,7 +105,7 @@ def as_plain(model: Any) -> Any:
 def _choice(router: Router, task: int) -> tuple[Tensor, Tensor]:
     """(weights, experts) of a task at evaluation, both [K]."""
     training = router.training
-    device = next(router.parameters()).device
+    device = next(chain(router.parameters(), router.buffers())).device
     router.eval()
     try:
         route = router(torch.empty(1, 0, device=device), Context(1, 1, task_ids_B=torch.tensor([task], device=device)))

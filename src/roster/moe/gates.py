@@ -19,6 +19,7 @@ from roster.balance import LossFreeBias
 from roster.context import Context
 from roster.errors import RosterError
 from roster.moe.own_experts import held_by
+from roster.routed.weightless import with_weights
 from roster.router import Router
 from roster.score import Linear, Offset
 from roster.select import GroupedTopK, TopK
@@ -65,16 +66,17 @@ def router_of(block: nn.Module, name: str) -> Router:
 
 def _selection_of(block: nn.Module, gate: nn.Module) -> nn.Module | None:
     """The simplest selection that decides as a gate does; None where there is none."""
-    twin = _random_twin(gate)
-    tensors = _tensors(twin)
-    if tensors is None:
-        return None
-    x_TD = torch.randn(_PROBES, tensors.weight.shape[1], generator=_generator())
-    theirs_TE = _decide(block, twin, x_TD)
-    if theirs_TE is None:
-        return None
-    selections = _selections(twin, len(tensors.weight))
-    return next((each for each in selections if _same(_assemble(tensors, each, "twin"), x_TD, theirs_TE)), None)
+    with with_weights():  # a model that is read from a folder is made where parameters have none
+        twin = _random_twin(gate)
+        tensors = _tensors(twin)
+        if tensors is None:
+            return None
+        x_TD = torch.randn(_PROBES, tensors.weight.shape[1], generator=_generator())
+        theirs_TE = _decide(block, twin, x_TD)
+        if theirs_TE is None:
+            return None
+        selections = _selections(twin, len(tensors.weight))
+        return next((each for each in selections if _same(_assemble(tensors, each, "twin"), x_TD, theirs_TE)), None)
 
 
 def _generator() -> torch.Generator:
@@ -83,7 +85,7 @@ def _generator() -> torch.Generator:
 
 def _random_twin(gate: nn.Module) -> nn.Module:
     """A copy on the CPU with weights under which experts differ: fresh gates are often all zeros."""
-    twin = copy.deepcopy(gate).to(device="cpu", dtype=torch.float32).eval()
+    twin = copy.deepcopy(gate).to(dtype=torch.float32).to_empty(device="cpu").eval()  # it may be one without values yet
     generator = _generator()
     with torch.no_grad():
         for tensor in (*twin.parameters(), *twin.buffers()):

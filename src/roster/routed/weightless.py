@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from torch import nn
 from torch.utils import swap_tensors
 
+_REGISTER = nn.Module.register_parameter
+
 
 @contextmanager
 def without_weights() -> Iterator[None]:
@@ -24,6 +26,17 @@ def without_weights() -> Iterator[None]:
             swap_tensors(param, nn.Parameter(param.to("meta"), requires_grad=param.requires_grad))
 
     nn.Module.register_parameter = register_empty  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+@contextmanager
+def with_weights() -> Iterator[None]:
+    """Within a block of `without_weights`: parameters that are registered here keep what they hold, to compute with."""
+    register = nn.Module.register_parameter
+    nn.Module.register_parameter = _REGISTER  # type: ignore[method-assign]
     try:
         yield
     finally:
