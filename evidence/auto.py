@@ -2,10 +2,12 @@
 
     python -m evidence.auto                       # everything that is not there yet; half an hour on 2 idle cores
     python -m evidence.auto --only routing        # who is chosen, without answers
+    python -m evidence.auto --only scale          # folders of 256 and 1,500 adapters
     python -m evidence.auto --contenders base auto
 
 Needs `roster smol prepare` and trained adapters. Intermediate results lie in a work folder: a stopped run carries on;
-docs/results/auto.json and auto.md are written anew each time from all that is there.
+docs/results/auto.json and auto.md are written anew each time from all that is there. Parts that are in auto.json and
+not in the work folder stay as they were.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import platform
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +29,14 @@ from evidence.auto_answers import CONTENDERS, GROUPS, answer_all, answers
 from evidence.auto_ground import Ground, States
 from evidence.auto_page import page
 from evidence.auto_routing import routing, timing
+from evidence.auto_scale import BLOCK, scaled
 from roster.files import write_whole
 from roster.smol import adapters_path
 from roster.smol.base import base_path
 
 ROUTING = ("routing-auto", "routing-early")
+FOLDERS = {18: True, 256: True, 1500: False}
+"""Adapters, and whether it is found out which of several for one skill serves: for 1,500 that takes an hour."""
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
@@ -39,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapters", type=Path, default=adapters_path(), help="trained adapters")
     parser.add_argument("--work", type=Path, default=base_path().parent / "evidence-auto", help="intermediate results")
-    parser.add_argument("--only", choices=("routing", "answers", "page"), help="one part")
+    parser.add_argument("--only", choices=("routing", "scale", "answers", "page"), help="one part")
     parser.add_argument("--contenders", nargs="*", choices=list(CONTENDERS), default=list(CONTENDERS))
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of questions")
     parser.add_argument("--layer", choices=("auto", "early"), default="auto", help="blocks that are tried")
@@ -54,36 +60,57 @@ def main(argv: Sequence[str] | None = None) -> None:
     if asked.only in (None, "routing"):
         ground.kept(f"routing-{ground.layer}", lambda: routing(ground, States(ground, tick)))
         ground.kept("timing", timing)
+    if asked.only in (None, "scale"):
+        early = Ground(asked.adapters, asked.work, asked.scale, BLOCK)
+        for count, duels in FOLDERS.items():
+            ground.kept(f"scale-{count}", partial(scaled, early, States(early, tick), count, duels))
     if asked.only in (None, "answers"):
         answer_all(ground, asked.contenders, tick)
-    result = collected(ground)
+    earlier = asked.out / "auto.json"
+    result = collected(ground, json.loads(earlier.read_text(encoding="utf-8")) if earlier.exists() else {})
     write_whole(asked.out / "auto.json", (json.dumps(result, indent=1) + "\n").encode())
     write_whole(asked.out / "auto.md", page(result).encode())
     tick(f"wrote {asked.out / 'auto.md'}")
 
 
-def collected(ground: Ground) -> dict[str, Any]:
-    """All figures that are there."""
+def collected(ground: Ground, earlier: dict[str, Any]) -> dict[str, Any]:
+    """All figures that are there.
+
+    Args:
+        ground: where new ones lie.
+        earlier: what was collected before; its parts stay where there is nothing new.
+    """
     items = {name: ground.items(name) for name in GROUPS}
+    sizes = {name: len(each) for name, each in items.items()}
     base = {name: answers(ground, "base", name) for name in GROUPS}
     shares: dict[str, dict[str, float]] = {}
+    if earlier.get("questions") == sizes:
+        shares = {name: dict(each) for name, each in earlier.get("answers", {}).items()}
     for contender in CONTENDERS:
         for name in GROUPS:
             said, plain = answers(ground, contender, name), base[name]
-            if said is None or plain is None:
+            if said is None or (plain is None and name == "nobody"):
                 continue
             wanted = plain if name == "nobody" else [item.answer for item in items[name]]
-            right = [each == answer for each, answer in zip(said, wanted, strict=True)]
+            right = [each == answer for each, answer in zip(said, wanted or [], strict=True)]
             shares.setdefault(contender, {})[name] = sum(right) / len(right)
+    scales = {str(count): ground.work / f"scale-{count}.json" for count in FOLDERS}
     return {
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "skills": ground.skills,
-        "questions": {name: len(each) for name, each in items.items()},
-        "routing": next((ground.kept(each, dict) for each in ROUTING if (ground.work / f"{each}.json").exists()), None),
-        "timing": ground.kept("timing", dict) if (ground.work / "timing.json").exists() else None,
-        "answers": shares,
+        "questions": sizes,
+        "routing": next(
+            (ground.kept(each, dict) for each in ROUTING if (ground.work / f"{each}.json").exists()),
+            earlier.get("routing"),
+        ),
+        "timing": ground.kept("timing", dict) if (ground.work / "timing.json").exists() else earlier.get("timing"),
+        "scale": {
+            **earlier.get("scale", {}),
+            **{count: ground.kept(path.stem, dict) for count, path in scales.items() if path.exists()},
+        },
+        "answers": {name: shares[name] for name in CONTENDERS if name in shares},
     }
 
 

@@ -39,6 +39,10 @@ CONTENDERS: dict[str, Contender] = {
     "oracle": Contender("named", {}, lambda item: item.skill if item.close_to is None else None),
     "auto": Contender("auto", {}),
     "auto, early": Contender("auto", {"layer": "early"}),
+    "hard: loraretriever, one at full scale": Contender("loraretriever", {"top_k": 1}),
+    "loraretriever": Contender("loraretriever", {}),
+    "lorauter": Contender("lorauter", {}),
+    "logo": Contender("logo", {}),
     "uniform": Contender("uniform", {}),
     "lora-tle": Contender("lora-tle", {"embed": "hidden"}),
     "arrow-mbc": Contender("arrow-mbc", {}),
@@ -72,7 +76,8 @@ def answers(ground: Ground, name: str, group: str) -> list[str] | None:
 
 
 def _key(ground: Ground, name: str, group: str) -> str:
-    return f"answers/{name}-{group}-{len(ground.items(group))}"
+    short = "".join(letter if letter.isalnum() else "-" for letter in name)
+    return f"answers/{short}-{group}-{len(ground.items(group))}"
 
 
 @torch.inference_mode()

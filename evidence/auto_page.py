@@ -22,6 +22,8 @@ def page(result: dict[str, Any]) -> str:
         lines += _answers(result)
     if result["routing"]:
         lines += _routing(result["routing"])
+    if result["scale"]:
+        lines += _scale(result["scale"])
     if result["timing"]:
         lines += _timing(result["timing"])
     return "\n".join([*lines, ""])
@@ -69,6 +71,7 @@ def _routing(found: dict[str, Any]) -> list[str]:
         ("**chosen:** ", found["chosen"]),
         ("**early:** ", found["early"]),
         *(("", each) for each in found["ladder"]),
+        *(("", each) for each in found.get("encoders", [])),
     ]
     lines += [_rung(mark, each) for mark, each in rungs]
     lines += [
@@ -100,6 +103,44 @@ def _rung(mark: str, each: dict[str, Any]) -> str:
     cells += [f"{100 * each[name]['left']:.1f}" for name in ("nobody", "close")]
     cells.append(f"{100 * each['validation']['false_abstention']:.1f}")
     return f"| {mark}{each['block']}, {each['pooling']}, {kind} | {' | '.join(cells)} |"
+
+
+def _scale(found: dict[str, Any]) -> list[str]:
+    lines = [
+        "",
+        "## Hundreds and thousands of adapters",
+        "",
+        "Folders derived from the 18: beside these, adapters for half of the wordings of a skill, stand-ins for other "
+        "training runs (a tenth of noise, other examples), duplicates, noisy copies and half-trained ones (half of the "
+        "update), a fifth each. Right is an adapter of the prompt's skill; left, prompts that go to the base. Fitting "
+        "is what it takes beyond the passes of the base over the examples, duels are passes of adapters over eight of "
+        "them each; both in one thread's own seconds.",
+        "",
+        "| adapters | examples | told apart | known | unseen | switching | left: known, unseen | nobody's left | "
+        "fitting | duels |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for count, each in found.items():
+        groups = each["groups"]
+        right = " | ".join(f"{100 * groups[name]['right']:.1f}" for name in ("known", "unseen", "switching"))
+        left = ", ".join(f"{100 * groups[name]['left']:.1f}" for name in ("known", "unseen"))
+        duels = "–" if each["duels_s"] is None else f"{each['duels_s']:.0f} s"
+        lines.append(
+            f"| {count} | {each['examples']} | {each['classes']} | {right} | {left} | {100 * each['nobody']:.1f} | "
+            f"{each['fit_s']:.1f} s | {duels} |"
+        )
+    for count, each in found.items():
+        if each["champions"] and len(each["champions"]) > 1:
+            kinds, all_kinds = each["champions"], each["kinds"]
+            told = ", ".join(f"{kind} {kinds.get(kind, 0)} of {many}" for kind, many in all_kinds.items())
+            lines += ["", f"Of {count} adapters, those who serve a class: {told}."]
+        if "answers" in each:
+            told = ", ".join(f"{name} {100 * one:.1f} %" for name, one in each["answers"].items())
+            lines += [
+                "",
+                f"Right answers of the folder of {count}, where the 18 alone have what `auto` has above: {told}.",
+            ]
+    return lines
 
 
 def _timing(found: dict[str, float]) -> list[str]:

@@ -21,6 +21,7 @@ LATE = {
     "roster.pocket.make": "its --help needs no torch",
     "roster.recipes.auto": "recipes are listed without PEFT",
     "roster.recipes.glider": "recipes are listed without PEFT",
+    "roster.recipes.lorauter": "recipes are listed without PEFT",
     "roster.recipes.phatgoose": "recipes are listed without PEFT",
     "roster.recipes.studies.contrast": "recipes are listed without transformers",
     "roster.recipes.studies.early_exit": "recipes are listed without transformers",

@@ -11,6 +11,7 @@ Shape legend: N examples, G general prompts, C classes, M = C + 1 with nobody's 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -102,6 +103,21 @@ def _left(scores_NM: Tensor, threshold: float, floor: float) -> Tensor:
 
 
 def temperature_of(scores_NM: Tensor, class_N: Tensor) -> float:
-    """The temperature that makes the examples' own classes most likely (Guo et al., 2017), from a fine grid."""
-    losses = torch.stack([F.cross_entropy(scores_NM / each, class_N) for each in _TEMPERATURES])
-    return float(_TEMPERATURES[losses.argmin()])
+    """The temperature that makes the examples' own classes most likely (Guo et al., 2017), from a fine grid.
+
+    The loss is convex in the inverse temperature, so that it falls and then rises along the grid: a tenth of its points
+    tell where the lowest is.
+    """
+
+    @functools.cache
+    def loss(at: int) -> float:
+        return float(F.cross_entropy(scores_NM / _TEMPERATURES[at], class_N))
+
+    low, high = 0, len(_TEMPERATURES) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if loss(middle) <= loss(middle + 1):
+            high = middle
+        else:
+            low = middle + 1
+    return float(_TEMPERATURES[low])

@@ -78,10 +78,7 @@ def validated(
     share: float | None = None,
 ) -> tuple[Calibration, Tensor]:
     """What cross-validation finds, and the held-out scores [N, C] of the adapters' classes behind it."""
-    all_XF, class_X, count = with_nobody(features_NF, class_N, general_GF)
-    fold_X = [*fold_N, *(at % FOLDS for at in range(len(general_GF)))]
-    scores_XM, _ = held_out(all_XF, class_X, fold_X, count, whiten)
-    scores_NM, general_GM = scores_XM[: len(class_N)], scores_XM[len(class_N) :]
+    scores_NM, general_GM = _held_out(features_NF, class_N, fold_N, general_GF, whiten)
     return calibrate(scores_NM, class_N, general_GM, share), scores_NM[:, :-1]
 
 
@@ -92,7 +89,17 @@ def item_by_item(features_NF: Tensor, class_N: Tensor, general_GF: Tensor, white
     for number in class_N.tolist():
         fold_N.append(seen[number] % FOLDS)
         seen[number] += 1
-    return validated(features_NF, class_N, fold_N, general_GF, whiten)[1]
+    return _held_out(features_NF, class_N, fold_N, general_GF, whiten)[0][:, :-1]
+
+
+def _held_out(
+    features_NF: Tensor, class_N: Tensor, fold_N: Sequence[int], general_GF: Tensor, whiten: bool
+) -> tuple[Tensor, Tensor]:
+    """Held-out scores of examples [N, M] and of general prompts [G, M]."""
+    all_XF, class_X, count = with_nobody(features_NF, class_N, general_GF)
+    fold_X = [*fold_N, *(at % FOLDS for at in range(len(general_GF)))]
+    scores_XM, _ = held_out(all_XF, class_X, fold_X, count, whiten)
+    return scores_XM[: len(class_N)], scores_XM[len(class_N) :]
 
 
 def fitted(features_NF: Tensor, class_N: Tensor, general_GF: Tensor, whiten: bool) -> Classes:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +37,8 @@ from roster.routed.taps import blocks_of
 
 SAMPLE = 64
 Tick = Callable[[int], None]
+Read = Callable[[Sequence[Prompt], Sequence[Place], Tick], Tensor]
+"""Features [N, P, D] of prompts at places; its last argument is told how many have just been read."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,24 @@ def learn(model: Any, library: Library, rendering: Rendering, settings: Settings
         rendering: how prompts become tokens.
         settings: the recipe's options.
     """
+    knowledge, tried = fit_library(model, library, rendering, settings)
+    expert_C = torch.tensor(champions(model, library, rendering, knowledge.class_E.tolist()))
+    return replace(knowledge, expert_C=expert_C), tried
+
+
+def fit_library(
+    model: Any, library: Library, rendering: Rendering, settings: Settings, read: Read | None = None
+) -> tuple[Knowledge, list[Tried]]:
+    """The same but for who stands for each class, which is its first member.
+
+    Args:
+        model, library, rendering, settings: as for `learn`.
+        read: how examples become features; by default the base reads them.
+    """
     examples, places = Examples.of(library), settings.places(len(blocks_of(model)))
     header_H = torch.tensor(header_of(rendering) or [NO_TOKEN], dtype=torch.long)
+    if read is None:
+        read = partial(_by_the_base, model, rendering, header_H)
     words = [rendering.text(prompt) for prompt in examples.prompts]
     owned: list[list[str]] = [[] for _ in library.names]
     for expert, text in zip(examples.expert_N.tolist(), words, strict=True):
@@ -92,9 +111,9 @@ def learn(model: Any, library: Library, rendering: Rendering, settings: Settings
     sample = [first[number] for number in sorted(first)][:SAMPLE]
     rest = [first[number] for number in sorted(first)][SAMPLE:]
     with _bar(len(GENERIC) + len(examples.of_experts([*sample, *rest]))) as tick:
-        reads = _Reads(model, rendering, header_H, examples, tick)
-        general_GPD = features_of(model, rendering, header_H, GENERIC, places, tick)
-        at_N, sample_NPD = reads.of(sample, places)
+        general_GPD = read(GENERIC, places, tick)
+        at_N = examples.of_experts(sample)
+        sample_NPD = read([examples.prompts[at] for at in at_N], places, tick)
         class_N = class_E[examples.expert_N[at_N]]
         fold_N = folds(class_N.tolist(), [examples.prompts[at] for at in at_N], FOLDS)
         tried = try_all(sample_NPD, class_N, fold_N, general_GPD, places, settings.kinds())
@@ -102,19 +121,20 @@ def learn(model: Any, library: Library, rendering: Rendering, settings: Settings
         which = places.index(chosen.place)
         features_NF, general_GF = sample_NPD[:, which].clone(), general_GPD[:, which].clone()
         if rest:
-            more, rest_NPD = reads.of(rest, [chosen.place])
+            more = examples.of_experts(rest)
+            rest_NPD = read([examples.prompts[at] for at in more], [chosen.place], tick)
             at_N, features_NF = [*at_N, *more], torch.cat([features_NF, rest_NPD[:, 0]])
-    read = _Read(examples, at_N, features_NF, general_GF, class_E)
-    class_E, classes, calibration = _settled(read, chosen.whiten, settings)
+    class_E, classes, calibration = _settled(
+        _Read(examples, at_N, features_NF, general_GF, class_E), chosen.whiten, settings
+    )
     kept_N = torch.tensor(at_N)
-    expert_C = torch.tensor(champions(model, library, rendering, class_E.tolist()))
     knowledge = Knowledge(
         header_H=header_H,
         place_2=torch.tensor([chosen.place[0], list(POOLINGS).index(chosen.place[1])]),
         center_F=classes.center_F,
         whiten_FF=torch.ones(1, 1) if classes.whiten_FF is None else classes.whiten_FF,
         means_FM=classes.means_CF.T.contiguous(),
-        expert_C=expert_C,
+        expert_C=torch.tensor([class_E.tolist().index(number) for number in range(int(class_E.max()) + 1)]),
         class_E=class_E,
         example_NF=features_NF,
         expert_N=examples.expert_N[kept_N],
@@ -125,27 +145,21 @@ def learn(model: Any, library: Library, rendering: Rendering, settings: Settings
     return knowledge, tried
 
 
+def _by_the_base(
+    model: Any,
+    rendering: Rendering,
+    header_H: Tensor,
+    prompts: Sequence[Prompt],
+    places: Sequence[Place],
+    tick: Tick,
+) -> Tensor:
+    return features_of(model, rendering, header_H, prompts, places, tick)
+
+
 def limits(calibration: Calibration, settings: Settings) -> Tensor:
     """What the judge keeps of a calibration: temperature, threshold, floor, margin."""
     believed = (calibration.threshold, calibration.floor) if settings.abstain else (-3.0, -3.0)  # below any cosine
     return torch.tensor([calibration.temperature, *believed, calibration.margin])
-
-
-@dataclass(frozen=True)
-class _Reads:
-    """What reading some experts' examples takes."""
-
-    model: Any
-    rendering: Rendering
-    header_H: Tensor
-    examples: Examples
-    tick: Tick
-
-    def of(self, experts: Sequence[int], places: Sequence[Place]) -> tuple[list[int], Tensor]:
-        """The places of the examples of some experts, and their features [N, P, D]."""
-        at_N = self.examples.of_experts(experts)
-        prompts = [self.examples.prompts[at] for at in at_N]
-        return at_N, features_of(self.model, self.rendering, self.header_H, prompts, places, self.tick)
 
 
 @dataclass(frozen=True)
@@ -161,19 +175,13 @@ class _Read:
 
 def _settled(read: _Read, whiten: bool, settings: Settings) -> tuple[Tensor, Classes, Calibration]:
     """Classes that can be told apart, their means, and how far they can be trusted."""
-    prompts = [read.examples.prompts[at] for at in read.at_N]
-
-    def judged(class_E: Tensor) -> tuple[Tensor, Calibration, Tensor]:
-        class_N = class_E[read.examples.expert_N[read.at_N]]
-        fold_N = folds(class_N.tolist(), prompts, FOLDS)
-        return class_N, *validated(read.features_NF, class_N, fold_N, read.general_GF, whiten, settings.mix)
-
-    class_E = read.class_E
-    class_N, calibration, _ = judged(class_E)
+    owner_N = read.examples.expert_N[read.at_N]
+    class_N = read.class_E[owner_N]
     joined = torch.tensor(confused(item_by_item(read.features_NF, class_N, read.general_GF, whiten), class_N))
-    if len(set(joined.tolist())) < len(joined):
-        class_E = joined[class_E]
-        class_N, calibration, _ = judged(class_E)
+    class_E = joined[read.class_E]
+    class_N = class_E[owner_N]
+    fold_N = folds(class_N.tolist(), [read.examples.prompts[at] for at in read.at_N], FOLDS)
+    calibration, _ = validated(read.features_NF, class_N, fold_N, read.general_GF, whiten, settings.mix)
     return class_E, fitted(read.features_NF, class_N, read.general_GF, whiten), calibration
 
 
