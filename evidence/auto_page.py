@@ -55,14 +55,18 @@ def _answers(result: dict[str, Any]) -> list[str]:
 
 
 def _routing(found: dict[str, Any]) -> list[str]:
-    head = "known | unseen | switching | nobody left to the base | close left | own prompts left (validation)"
+    sizes = found.get("questions", {})
+    names = ("known", "unseen", "switching", "nobody left to the base", "close left")
+    told = (f"{name} ({sizes[name.split()[0]]})" if sizes else name for name in names)
+    head = " | ".join([*told, "own prompts left (validation)"])
     lines = [
         "## Who is chosen",
         "",
         "Prompts that reach their own adapter, in per cent, for every place that is tried; the threshold is each one's "
-        "own. The last column is what cross-validation says of adapters' own prompts that would go to the base. A "
-        "prompt that reaches its adapter is answered token for token as a named adapter answers it, and one left to "
-        "the base as the base does (tests/auto/test_routing.py).",
+        "own. A row of a sentence encoder has its vectors in place of the base's states. The last column is what "
+        "cross-validation says of adapters' own prompts that would go to the base. A prompt that reaches its adapter "
+        "is answered token for token as a named adapter answers it, and one left to the base as the base does "
+        "(tests/auto/test_routing.py).",
         "",
         f"| block, pooling, means | {head} |",
         "|---|" + "---|" * 6,

@@ -6,6 +6,8 @@ Shape legend: N prompts, P places, D width, C skills.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -18,11 +20,16 @@ from roster.auto.classes import Classes
 from roster.auto.generic import GENERIC
 from roster.auto.groups import confused
 from roster.auto.wordings import folds
+from roster.errors import RosterError
+from roster.lm.encode import encoder
+from roster.prompts import Prompt
 
 GROUPS = ("known", "unseen", "switching")
 COUNTS = (1, 3, 5, 10, 20)
 PARTS = (1, 4, 10)
 MANY = 10_000
+ENCODER = "minilm"
+"""The sentence encoder that is tried beside the base's own states."""
 
 
 def routing(ground: Ground, states: States) -> dict[str, Any]:
@@ -36,6 +43,8 @@ def routing(ground: Ground, states: States) -> dict[str, Any]:
         "ladder": [_rung(data, each) for each in tried],
         "chosen": _rung(data, chosen),
         "early": _rung(data, early),
+        "encoders": _encoders(ground, data),
+        "questions": {name: len(skills) for name, (_, skills) in data.groups.items()},
         "examples": {str(count): _with_fewer(data, chosen, count) for count in COUNTS},
         "many": {str(parts * len(data.skills)): _split(data, chosen, parts) for parts in PARTS},
     }
@@ -87,6 +96,34 @@ def _rung(data: _Data, tried: Tried) -> dict[str, Any]:
         "validation": vars(tried.calibration),
         **shares,
     }
+
+
+def _encoders(ground: Ground, data: _Data) -> list[dict[str, Any]]:
+    """The same classifier on vectors of a sentence encoder instead of the base's hidden states; none where it is not
+    installed."""
+    try:
+        known = encoder(ENCODER).fit([])
+    except RosterError:
+        return []
+
+    def read(prompts: Sequence[Prompt]) -> Tensor:
+        said = [prompt if isinstance(prompt, str) else prompt[-1]["content"] for prompt in prompts]
+        return torch.from_numpy(known.encode(said))
+
+    own_NF, general_GF = read(data.prompts), read(GENERIC)
+    found = []
+    for whiten in (True, False):
+        calibration, _ = validated(own_NF, data.class_N, data.folds, general_GF, whiten)
+        classes = fitted(own_NF, data.class_N, general_GF, whiten)
+        seen = copy(data)
+        seen.groups = {
+            name: (read([item.messages for item in ground.items(name)])[:, None], skills)
+            for name, (_, skills) in data.groups.items()
+        }
+        shares = {name: seen.right(classes, calibration, name, 0) for name in seen.groups}
+        about = {"block": ENCODER, "pooling": "sentence", "whitened": whiten, "validation": vars(calibration)}
+        found.append({**about, **shares})
+    return found
 
 
 def _with_fewer(data: _Data, chosen: Tried, count: int) -> dict[str, Any]:

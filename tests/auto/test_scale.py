@@ -1,4 +1,4 @@
-"""Folders that are derived for the evidence of `auto`, and a library that is fitted on features that were read before."""
+"""Folders that are derived for the evidence of `auto`, and a library that is fitted on features read before."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from roster.prompts import Rendering
 
 
 class Ground:
-    skills = list(LETTERS)
+    skills = tuple(LETTERS)
 
     def examples(self, skill):
         return prompts(skill, 12)
