@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=base_path().parent / "evidence-auto", help="intermediate results")
     parser.add_argument("--only", choices=("routing", "scale", "answers", "page"), help="one part")
     parser.add_argument("--contenders", nargs="*", choices=list(CONTENDERS), default=list(CONTENDERS))
+    parser.add_argument("--groups", nargs="*", choices=GROUPS, default=list(GROUPS), help="of questions to answer")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of questions")
     parser.add_argument("--layer", choices=("auto", "early"), default="auto", help="blocks that are tried")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for count, duels in FOLDERS.items():
             ground.kept(f"scale-{count}", partial(scaled, early, States(early, tick), count, duels))
     if asked.only in (None, "answers"):
-        answer_all(ground, asked.contenders, tick)
+        answer_all(ground, asked.contenders, asked.groups, tick)
     earlier = asked.out / "auto.json"
     result = collected(ground, json.loads(earlier.read_text(encoding="utf-8")) if earlier.exists() else {})
     write_whole(asked.out / "auto.json", (json.dumps(result, indent=1) + "\n").encode())

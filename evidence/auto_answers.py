@@ -50,10 +50,10 @@ CONTENDERS: dict[str, Contender] = {
 """`best single` is made of single adapters, below."""
 
 
-def answer_all(ground: Ground, names: Sequence[str], tick: Callable[[str], None]) -> None:
-    """Has contenders answer every group that they have not answered yet."""
+def answer_all(ground: Ground, names: Sequence[str], groups: Sequence[str], tick: Callable[[str], None]) -> None:
+    """Has contenders answer the groups that they have not answered yet."""
     for name in names:
-        todo = [each for each in GROUPS if answers(ground, name, each) is None]
+        todo = [each for each in groups if answers(ground, name, each) is None]
         if not todo:
             continue
         tick(f"{name}: building")

@@ -14,6 +14,7 @@ Shape legend: N prompts, V vocabulary, T tokens, I in_features.
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -62,9 +63,12 @@ def champion(model: Any, library: Library, rendering: Rendering, members: Sequen
 
 @torch.no_grad()
 def _worth(model: Any, adapter: Adapter, rows: Sequence[Sequence[int]]) -> float:
+    # Where a model can, it works out the last token's logits alone.
+    only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     with _wearing(model, adapter):
         logits = [
-            model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0, -1] for row in rows
+            model(input_ids=torch.tensor([row], device=model.device), use_cache=False, **only).logits[0, -1]
+            for row in rows
         ]
     p_NV = torch.stack(logits).float().softmax(1)
     if not bool(p_NV.isfinite().all()):
