@@ -36,7 +36,9 @@ def convert(
     - btx: each model an expert (top_k=2), the rest averaged;
     - mergekit-moe: a YAML file as mergekit-moe reads it, gates by prompts;
     - cmoe: a block carved into shared and routed experts by what fires together (experts=16, shared=2, active=2);
-    - factorllm: a block cut into slices, and a router taught by the block (experts=4, top_k=2).
+    - factorllm: a block cut into slices, and a router taught by the block (experts=4, top_k=2);
+    - read-me: the units that each domain uses most, one --data a domain (share=0.5);
+    - nexus: a seed and models of domains, rows of the router from descriptions, one --data a domain.
 
     \b
     Examples:

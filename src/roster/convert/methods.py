@@ -11,10 +11,12 @@ from roster.convert.cmoe import plan_cmoe
 from roster.convert.dense import Dense, open_dense
 from roster.convert.factorllm import plan_factorllm
 from roster.convert.gate_modes import plan_gated, read_gate_config
+from roster.convert.nexus import SIDE, plan_append, plan_nexus
+from roster.convert.read_me import plan_read_me
 from roster.convert.upcycling import plan_upcycling
 from roster.errors import RosterError, nearest
 from roster.options import check_options
-from roster.weights import MAX_SHARD, Plan
+from roster.weights import MAX_SHARD, Plan, open_checkpoint
 from roster.weights.layers import Progress
 from roster.weights.texts import LENGTH, ROWS, Texts, read_texts
 
@@ -54,6 +56,10 @@ class Asked:
             raise RosterError(f"{self.to} reads one --data file, not {len(self.data)}")
         return read_texts(self.data[0] if self.data else None, dense.source.folder, self.rows, self.length)
 
+    def domains(self, dense: Dense) -> list[Texts]:
+        """Of each file."""
+        return [read_texts(each, dense.source.folder, self.rows, self.length) for each in self.data]
+
     def no_data(self) -> None:
         """Raises RosterError: there is some, and nothing would read it."""
         if self.data:
@@ -91,7 +97,28 @@ def _gated(asked: Asked, **options: Any) -> Plan:
     return plan_gated(read_gate_config(Path(asked.models[0])), **options)
 
 
-_GIVEN = ("dense", "models", "texts", "config", "max_shard", "progress")
+def _read_me(asked: Asked, **options: Any) -> Plan:
+    dense = asked.one()
+    if len(asked.data) < 2:
+        raise RosterError(f"read-me needs a --data file of each of at least two domains, not {len(asked.data)}")
+    return plan_read_me(dense, asked.domains(dense), progress=asked.progress, **options)
+
+
+def _nexus(asked: Asked, **options: Any) -> Plan:
+    if asked.models and (Path(asked.models[0]) / SIDE).is_file():
+        return _append(asked, **options)
+    models = [open_dense(each) for each in asked.models]
+    return plan_nexus(models, asked.domains(models[0]), progress=asked.progress, **options)
+
+
+def _append(asked: Asked, max_shard: int, **options: Any) -> Plan:
+    if len(asked.models) != 3 or len(asked.data) != 1 or options:
+        raise RosterError("to append an expert, nexus takes: mixture, seed, new model, one --data file, and no options")
+    mixture, seed, new = open_checkpoint(asked.models[0]), *(open_dense(each) for each in asked.models[1:])
+    return plan_append(mixture, seed, new, asked.texts(seed), max_shard)
+
+
+_GIVEN = ("dense", "models", "texts", "domains", "config", "max_shard", "progress")
 # By name: what makes the plan, and whose arguments its options are.
 METHODS: dict[str, tuple[Callable[..., Plan], Callable[..., Plan]]] = {
     "upcycling": (_upcycling, plan_upcycling),
@@ -99,6 +126,8 @@ METHODS: dict[str, tuple[Callable[..., Plan], Callable[..., Plan]]] = {
     "btx": (_btx, plan_btx),
     "cmoe": (_cmoe, plan_cmoe),
     "factorllm": (_factorllm, plan_factorllm),
+    "nexus": (_nexus, plan_nexus),
+    "read-me": (_read_me, plan_read_me),
     "mergekit-moe": (_gated, plan_gated),
 }
 

@@ -7,10 +7,12 @@ a conversion keeps is proved there afterwards (`roster.convert.prove`).
 - nemotron-upcycling: copies of a block's shards in groups with equal router rows, the same function before training.
 - cmoe: hidden units dealt out by what fires together; some always on.
 - factorllm: slices of a block, and a router taught by the whole block.
+- read-me: units that a domain uses most are its expert, what all domains use is always on; `data` one file a domain.
+- nexus: domain models are experts beside the seed's block; rows of the router are made of descriptions of domains.
 
 Trains: nothing here; btx and nemotron-upcycling are to be trained afterwards, the routers of the others are fitted.
 Source: see each recipe.
-Differences: see `roster.convert.btx`, `.upcycling`, `.cmoe`, `.factorllm`.
+Differences: see `roster.convert.btx`, `.upcycling`, `.cmoe`, `.factorllm`, `.read_me`, `.nexus`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 from roster.recipes.recipe import Recipe
 
 CARVED, COPIED = "tests/convert/test_carved.py", "tests/convert/test_convert.py"
+DOMAINS = "tests/convert/test_domains.py"
 
 
 def _converted(to: str, **options: Any) -> Callable[..., Any]:
@@ -95,6 +98,27 @@ def factorllm(experts: int = 4, top_k: int = 2, router: str = "taught") -> Calla
     return _converted("factorllm", experts=experts, top_k=top_k, router=router)
 
 
+def read_me(share: float = 0.5) -> Callable[..., Any]:
+    """Experts by domain.
+
+    Args:
+        share: of hidden units in a domain's mask.
+    """
+    return _converted("read-me", share=share)
+
+
+def nexus(inside: int = 64, steps: int = 200, rate: float = 1e-2, seed: int = 0) -> Callable[..., Any]:
+    """Rows of the router from descriptions.
+
+    Args:
+        inside: width of the projection.
+        steps: of fitting it.
+        rate: of learning it.
+        seed: of its start.
+    """
+    return _converted("nexus", inside=inside, steps=steps, rate=rate, seed=seed)
+
+
 def _recipe(slug: str, title: str, source: str, compose: Callable[..., Any], claim: str, evidence: str) -> Recipe:
     return Recipe(slug, title, source, compose, "nothing", True, claim, evidence, kind="study")
 
@@ -134,5 +158,24 @@ RECIPES = (
         factorllm,
         "A router taught by the dense block comes nearer to it with half of the slices than a random one.",
         CARVED,
+    ),
+    _recipe(
+        "read-me",
+        "Read-ME",
+        "Cai et al., 2024, Read-ME: Refactorizing LLMs as Router-Decoupled Mixture of Experts with System Co-Design, "
+        "arXiv:2410.19123",
+        read_me,
+        "Experts of a dense model's most used units by domain lose less than random ones of the same size.",
+        DOMAINS,
+    ),
+    _recipe(
+        "nexus",
+        "Nexus",
+        "Gritsch et al., 2024, Nexus: Specialization meets Adaptability for Efficiently Training Mixture of Experts, "
+        "arXiv:2408.15901",
+        nexus,
+        "An appended expert gets its domain's tokens by its description alone, and after short training is better than "
+        "with a random row.",
+        DOMAINS,
     ),
 )
