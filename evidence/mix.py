@@ -1,5 +1,7 @@
 """The arena `mix` as evidence: several draws of test prompts, and the claims of the recipes that it can judge.
 
+python -m evidence.mix
+
 The routers are the shipped ones, so the spread is over prompts; the spread over trainings is in the checks.
 """
 
@@ -86,3 +88,7 @@ def _page(results: list[dict[str, Any]], shares: list[Shares], claims: dict[str,
         lines.append(f"- `{slug}`: {claim['rule']}, at every draw: {'shown' if claim['shown'] else 'not shown here'}.")
     lines += ["", "## In words (first draw)", "", *[f"- {sentence}" for sentence in first["verdict"]], ""]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_mix(Path("docs/results"), Console())

@@ -1,69 +1,31 @@
-"""Finedeep's own claim: with the parameters and arithmetic of one dense block the loss is lower, and fewer
-activations are near zero.
-
-Small language models (see `small_lm`), Finedeep with 2 sub-layers of 4 experts against the dense block. An activation
-is a hidden unit's value before the last matrix; it is near zero below a tenth of its layer's root mean square.
-"""
+"""Finedeep's claim: a dense block cut into experts of several sub-layers beats the block at equal parameters."""
 
 from __future__ import annotations
 
-from typing import Any
+from evidence.checks.choosing import Direct
+from evidence.grounds.field import error_of
+from evidence.protocol.check import make_check
+from evidence.protocol.declaration import Pairs, Statistic
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+CUT = {"make": Direct, "hidden": 64}
 
-from evidence.checks.small_lm import build, held_out, learn
-from roster.moe.fine_deep import FineDeep
-from roster.moe.replacing import routed_blocks
-
-NEAR = 0.1
-
-
-def check(seed: int) -> dict[str, float]:
-    """Validation losses in nats, shares of near-zero activations, and parameters of the models."""
-    figures = {}
-    for name, recipe in (("Finedeep", "finedeep"), ("dense", "dense-active")):
-        run = learn(build(recipe, seed), seed)
-        figures[f"{name}: loss"] = run.validation_loss["all"]
-        figures[f"{name}: near zero"] = near_zero(run.model)
-        figures[f"{name}: parameters"] = float(run.parameters)
-    return figures
-
-
-@torch.no_grad()
-def near_zero(model: Any) -> float:
-    """Share of hidden units near zero, over held-out tokens and layers."""
-    shares: list[float] = []
-
-    def look(experts: nn.Module, args: tuple[Tensor, ...]) -> None:
-        rows_RD, counts_E = args
-        shares.extend(_share(h_RF) for h_RF in _hidden(experts, rows_RD, counts_E.tolist()))
-
-    modules = [m for block in routed_blocks(model).values() for m in _experts(block.block)]
-    hooks = [module.register_forward_pre_hook(look) for module in modules]
-    model(input_ids=held_out(), use_cache=False)
-    for hook in hooks:
-        hook.remove()
-    return float(np.mean(shares))
-
-
-def _experts(block: nn.Module) -> list[nn.Module]:
-    return list(block.layers) if isinstance(block, FineDeep) else [block.experts]
-
-
-def _hidden(experts: nn.Module, rows_RD: Tensor, counts: list[int]) -> list[Tensor]:
-    parts = zip(rows_RD.split(counts), experts.gate_EDF, experts.up_EDF, strict=True)
-    return [F.silu(rows @ gate) * (rows @ up) for rows, gate, up in parts]
-
-
-def _share(h_RF: Tensor) -> float:
-    return float((h_RF.abs() < NEAR * h_RF.square().mean().sqrt()).float().mean())
-
-
-def shown(figures: list[dict[str, float]]) -> bool:
-    """On average and at most seeds the loss is lower than the dense block's, and so is the share near zero."""
-    half = len(figures) / 2
-    gains = [[each[f"dense: {what}"] - each[f"Finedeep: {what}"] for each in figures] for what in ("loss", "near zero")]
-    return bool(all(np.mean(gain) > 0 and sum(value > 0 for value in gain) > half for gain in gains))
+CHECKS = (
+    make_check(
+        slug="finedeep",
+        version=1,
+        claim="A dense block cut into experts of two sub-layers beats the block at equal parameters and arithmetic.",
+        ground="12 clusters of tokens, each with a random function, 600 steps of 256",
+        budget="64 hidden units in all, and all of them serve; the routers come on top, 1 % of the arithmetic",
+        contenders={
+            "Finedeep": ("two sub-layers of 4 experts", error_of("finedeep", **CUT)),
+            "dense": ("one block", error_of("dense-active", **CUT)),
+            "one sub-layer": (
+                "one sub-layer of 8 experts: without the depth",
+                error_of("finedeep", {"sublayers": 1, "experts": 8}, **CUT),
+            ),
+            "wider": ("control: one block of 80 units", error_of("dense-active", make=Direct, hidden=80)),
+        },
+        pairs=Pairs("Finedeep", "dense", "one sub-layer", "wider", "dense"),
+        statistic=Statistic("relative squared error on fresh tokens", "lower", 0.02),
+    ),
+)

@@ -1,52 +1,37 @@
-"""HMoE's own claim: experts of different sizes with the parameter penalty reach a lower loss with fewer parameters at
-work, and larger experts serve harder tokens.
-
-Small language models (see `small_lm`), HMoE top-2 of 8 against GShard top-2 of 8 of the mean size. A token's size is
-the mean hidden units of the experts that serve it, relative to that mean; its hardness is the model's own loss on the
-token that follows it.
+"""HMoE's claim: experts of different sizes, with a penalty on their parameters, beat experts of equal size at no more
+parameters at work.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import torch
-from torch.nn import functional as F
-
-from evidence.checks.small_lm import blocks, build, choices, held_out, learn
-
-
-def check(seed: int) -> dict[str, float]:
-    """Validation losses in nats, mean relative size at work, and its correlation with hardness over tokens."""
-    run = learn(build("hmoe", seed), seed)
-    size, correlation = at_work(run.model)
-    return {
-        "HMoE: loss": run.validation_loss["all"],
-        "equal sizes: loss": learn(build("gshard-top2", seed), seed).validation_loss["all"],
-        "HMoE: size at work": size,
-        "correlation of size and hardness": correlation,
-    }
+from evidence.checks.choosing import Direct, EasyAndHard
+from evidence.grounds.field import error_of
+from evidence.protocol.check import Contender, make_check
+from evidence.protocol.declaration import Pairs, Statistic
 
 
-@torch.no_grad()
-def at_work(model: Any) -> tuple[float, float]:
-    """Mean relative size of the experts that serve a token, and its correlation with the token's hardness."""
-    ids_BS = held_out()
-    logits = model(input_ids=ids_BS, use_cache=False).logits
-    hardness_BS = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids_BS[:, 1:], reduction="none")
-    widths = torch.tensor(blocks(model)[0].experts.widths).float()
-    on_duty = choices(model, ids_BS).float()
-    size_BS = (on_duty @ (widths / widths.mean()) / on_duty.sum(2)).mean(0).view(ids_BS.shape)
-    both = torch.stack([size_BS[:, :-1].reshape(-1), hardness_BS.reshape(-1)])
-    return float(size_BS.mean()), float(torch.corrcoef(both)[0, 1])
+def _error(recipe: str, options: dict[str, Any] | None = None, **more: Any) -> Contender:
+    return error_of(recipe, options, kind=EasyAndHard, make=Direct, **more)
 
 
-def shown(figures: list[dict[str, float]]) -> bool:
-    """On average and at most seeds the loss is lower than with equal sizes; the size at work is below 1, and its
-    correlation with hardness above 0, at every seed.
-    """
-    gain = [each["equal sizes: loss"] - each["HMoE: loss"] for each in figures]
-    lower = np.mean(gain) > 0 and sum(value > 0 for value in gain) > len(figures) / 2
-    fewer = all(each["HMoE: size at work"] < 1 for each in figures)
-    return bool(lower and fewer and all(each["correlation of size and hardness"] > 0 for each in figures))
+CHECKS = (
+    make_check(
+        slug="hmoe",
+        version=1,
+        claim="Experts of different sizes, with a penalty on their parameters, beat experts of equal size.",
+        ground="12 clusters of tokens; nothing is wanted of one half, random functions of the others; 600 steps of 256",
+        budget="8 experts of 8 units on average, 2 serve; sizes from half to one and a half of the mean; the penalty "
+        "holds the units at work below the mean",
+        contenders={
+            "HMoE": ("sizes in steps, parameter penalty 0.01", _error("hmoe")),
+            "equal": ("equal sizes, balance 0.01", _error("gshard-top2")),
+            "equal, penalty": ("equal sizes, the same penalty: without the sizes", _error("hmoe", {"spread": 0.0})),
+            "no penalty": ("sizes in steps, no penalty", _error("hmoe", {"penalty": 0.0})),
+            "wider": ("control: equal sizes of 10 units", _error("gshard-top2", hidden=20)),
+        },
+        pairs=Pairs("HMoE", "equal", "equal, penalty", "wider", "equal"),
+        statistic=Statistic("relative squared error on fresh tokens", "lower", 0.02),
+    ),
+)

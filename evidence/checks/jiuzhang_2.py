@@ -1,19 +1,21 @@
-"""JiuZhang 2.0's own claim, for its layer: one mixture for related tasks beats one dense model of equal cost, comes
-near models of the single tasks, and unrelated tasks use different experts.
+"""JiuZhang 2.0's claim, for its layer: one mixture for related tasks, told the task at its router, beats one dense
+model of equal cost.
 
-Toy: 8 tasks in two families; what is wanted of a task is a function of the family plus half of one of its own. "dense"
-gets the task's prompt too, added to its input, so that it can tell tasks apart. A single-task model is a dense block
-of the same cost, trained for an eighth of the steps on its own task, which is as much of that task as the others see.
+8 tasks in two families; what is wanted of a task is a function of the family plus half of one of its own. All
+contenders get the task's prompt, added to their input, so that the dense one can tell tasks apart too.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from evidence.checks.blocks import Batch, Net, teacher, train
-from evidence.checks.clusters import OUT, WIDTH, mean_error, net, routes
+from evidence.checks.blocks import Batch, Net, error, teacher, train
+from evidence.checks.clusters import OUT, WIDTH
+from evidence.protocol.check import Contender, Draw, make_check
+from evidence.protocol.declaration import Pairs, Statistic
 from roster.context import Context
 
 TASKS, STEPS = 8, 1200
@@ -22,57 +24,62 @@ TASKS, STEPS = 8, 1200
 class Told(Net):
     """A net that is told the task at its input."""
 
+    def __init__(self, recipe: str, hidden: int, told_router: bool):
+        names = [f"task {task}" for task in range(TASKS)]
+        super().__init__(recipe, None, width=WIDTH, hidden=hidden, out=OUT, tasks=names)
+        self.prompt = nn.Embedding(TASKS, WIDTH)
+        if not told_router:
+            block: Any = self.blocks[0]
+            block.blocks[1].router.score = block.blocks[1].router.score.score
+
     def forward(self, x_BD: Tensor, task_B: Tensor | None = None, context: Context | None = None) -> Tensor:
         """Outputs [B, O]."""
         return super().forward(x_BD + self.prompt(task_B), task_B, context)
 
 
-def check(seed: int) -> dict[str, float]:
-    """Relative errors, and how much of their load two tasks share, within and between families."""
-    torch.manual_seed(seed)
-    family, own = [teacher(WIDTH, OUT) for _ in range(2)], [teacher(WIDTH, OUT) for _ in range(TASKS)]
+class Ground:
+    """Two families, and what each task adds of its own."""
 
-    def draw_of(task_B: Tensor) -> Batch:
-        x_BD, y_BO = torch.randn(len(task_B), WIDTH), torch.zeros(len(task_B), OUT)
+    def __init__(self) -> None:
+        self.family = [teacher(WIDTH, OUT) for _ in range(2)]
+        self.own = [teacher(WIDTH, OUT) for _ in range(TASKS)]
+
+    def draw(self, rows: int = 256) -> Batch:
+        """Rows of random tasks."""
+        task_B = torch.randint(0, TASKS, (rows,))
+        x_BD, y_BO = torch.randn(rows, WIDTH), torch.zeros(rows, OUT)
         for task in range(TASKS):
-            y_BO = y_BO + (task_B == task)[:, None] * (family[task % 2](x_BD) + 0.5 * own[task](x_BD))
+            y_BO = y_BO + (task_B == task)[:, None] * (self.family[task % 2](x_BD) + 0.5 * self.own[task](x_BD))
         return x_BD, y_BO, task_B
 
-    def draw(rows: int = 256) -> Batch:
-        return draw_of(torch.randint(0, TASKS, (rows,)))
 
-    figures = {}
-    for name, recipe in (("dense", "dense-active"), ("mixture", "jiuzhang-2")):
-        torch.manual_seed(seed + 100)
-        made = net(recipe, tasks=[f"task {task}" for task in range(TASKS)])
-        made.__class__, made.prompt = Told, nn.Embedding(TASKS, WIDTH)
-        figures[name] = mean_error(train(made, draw, STEPS), draw)
-    singles = []
-    for task in range(TASKS):
-        torch.manual_seed(seed + 100)
-        single = net("dense-active")
+def _error(recipe: str, hidden: int = 16, told_router: bool = True) -> Contender:
+    def run(draw: Draw) -> float:
+        torch.manual_seed(draw.ground)
+        ground = Ground()
+        torch.manual_seed(draw.luck + 1_000)
+        made = train(Told(recipe, hidden, told_router), ground.draw, draw.steps(STEPS))
+        torch.manual_seed(draw.ground + 500_000)
+        return sum(error(made, ground.draw()) for _ in range(16)) / 16
 
-        def only(task=task) -> Batch:
-            return draw_of(torch.full((256,), task))
-
-        singles.append(mean_error(train(single, only, STEPS // TASKS), only))
-    figures["single-task models"] = float(np.mean(singles))
-    x_BD, _, task_B = draw(4096)
-    load_TE = routes(made, (x_BD, x_BD, task_B))[0].chosen().float()
-    load_NE = torch.stack([load_TE[task_B == task].mean(0) for task in range(TASKS)])
-    shared_NN = torch.minimum(load_NE[:, None], load_NE[None]).sum(2)
-    task_N = torch.arange(TASKS)
-    same_NN = (task_N[:, None] - task_N) % 2 == 0
-    figures["load shared within a family"] = float(shared_NN[same_NN & ~torch.eye(TASKS).bool()].mean())
-    figures["load shared between families"] = float(shared_NN[~same_NN].mean())
-    return figures
+    return run
 
 
-def shown(figures: list[dict[str, float]]) -> bool:
-    """At every seed the mixture's error is below the dense model's; on average it is at most 1.1 times that of the
-    single-task models, and tasks share less of their load between families than within.
-    """
-    means = {name: np.mean([each[name] for each in figures]) for name in figures[0]}
-    beats = all(each["mixture"] < each["dense"] for each in figures)
-    near = means["mixture"] <= 1.1 * means["single-task models"]
-    return bool(beats and near and means["load shared between families"] < means["load shared within a family"])
+CHECKS = (
+    make_check(
+        slug="jiuzhang-2",
+        version=1,
+        claim="One mixture for related tasks, whose router is told the task, beats a dense model of equal cost.",
+        ground="8 tasks in two families on the same inputs; a learned vector of the task is added to the input; 1,200 "
+        "steps of 256",
+        budget="16 hidden units a row: a shared expert of 8 and one of 7 routed ones, or one block",
+        contenders={
+            "mixture": ("a shared expert and routed ones, the router is told the task", _error("jiuzhang-2")),
+            "dense": ("one block", _error("dense-active")),
+            "untold": ("the mixture, whose router reads the token alone", _error("jiuzhang-2", told_router=False)),
+            "wider": ("control: one block of 20 units", _error("dense-active", hidden=20)),
+        },
+        pairs=Pairs("mixture", "dense", "untold", "wider", "dense"),
+        statistic=Statistic("relative squared error on fresh rows", "lower", 0.01),
+    ),
+)

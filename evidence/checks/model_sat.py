@@ -55,10 +55,10 @@ CHECKS = (
         contenders={
             "added": ("the best model added by 1,000 scores after training", _quality("added")),
             "known": ("all six models in training", _quality("known")),
-            "blind": ("added by scores that belong to other prompts", _quality("blind")),
-            "left out": ("control, a handicap: the best model is not there", _quality("left out")),
+            "blind": ("control, a handicap: added by scores that belong to other prompts", _quality("blind")),
+            "left out": ("the best model is not there", _quality("left out")),
         },
-        pairs=Pairs("added", "known", "blind", "left out", "known"),
+        pairs=Pairs("added", "known", "blind", "blind", "known"),
         statistic=Statistic("true chance that the chosen model is right", "higher", 0.01, "no worse"),
     ),
 )

@@ -26,16 +26,16 @@ TARGETS = r".*_proj"
 STEPS, BATCH = 100, 32
 
 
-def training_rows(skills: Sequence[str], seed: int) -> list[Row]:
+def training_rows(skills: Sequence[str], seed: int, steps: int = STEPS) -> list[Row]:
     """Enough rows for one run, skills in turn."""
-    share = STEPS * BATCH // len(skills) + 1
+    share = steps * BATCH // len(skills) + 1
     drawn = {skill: training_pairs(skill, share, Random(digest(f"check/{seed}/{skill}"))) for skill in skills}
     return [Row(prompt=p, answer=a, task=skill) for skill in skills for p, a in drawn[skill]]
 
 
-def learn(model: Any, tokenizer: Any, rows: Sequence[Row], seed: int, rate: float) -> None:
+def learn(model: Any, tokenizer: Any, rows: Sequence[Row], seed: int, rate: float, steps: int = STEPS) -> None:
     """Trains a routed model's own parts."""
-    settings = Settings(steps=STEPS, batch_size=BATCH, learning_rate=rate, seed=seed, save_every=STEPS, progress=False)
+    settings = Settings(steps=steps, batch_size=BATCH, learning_rate=rate, seed=seed, save_every=steps, progress=False)
     with tempfile.TemporaryDirectory() as scratch:
         fit(model, rows, tokenizer, Path(scratch), settings)
 

@@ -1,48 +1,34 @@
-"""Union of experts' own claim: with routing at half of the arithmetic, the error is below that of random masks.
+"""Union of experts' claim: a block in slices of which a router uses half beats a dense block of the same arithmetic.
 
-That all experts together are the dense block is shown by tests/recipes/test_layer_recipes.py. Toy: 8 clusters; a dense
-block in 8 slices of which each token uses 4, chosen by a trained router or at random for every token, in training and
-afterwards. "all" uses all 8, at twice the arithmetic.
+That all slices together are the dense block is shown by tests/recipes/test_layer_recipes.py.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from evidence.grounds.field import by_lot, error_of
+from evidence.protocol.check import make_check
+from evidence.protocol.declaration import Pairs, Statistic
 
-from evidence.checks.blocks import train
-from evidence.checks.clusters import Clusters, mean_error, net
-from roster.context import Context
+HALF = {"k": 4, "patch": 1}
 
-STEPS = 800
-
-
-class Lots(nn.Module):
-    """Random scores, drawn anew in every call."""
-
-    def __init__(self, num_experts: int):
-        super().__init__()
-        self.num_experts = num_experts
-
-    def forward(self, x_TD: Tensor, context: Context) -> Tensor:
-        """Scores [T, E]."""
-        return torch.rand(len(x_TD), self.num_experts)
-
-
-def check(seed: int) -> dict[str, float]:
-    """Relative errors."""
-    figures = {}
-    for name, k in (("routed", 4), ("random masks", 4), ("all", 8)):
-        torch.manual_seed(seed)
-        field = Clusters(8)
-        contender = net("union-of-experts", {"k": k, "patch": 1}, hidden=8 * k)
-        if name == "random masks":
-            contender.blocks[0].router.score = Lots(8)
-        train(contender, field.draw, STEPS)
-        figures[name] = mean_error(contender, field.draw)
-    return figures
-
-
-def shown(figures: list[dict[str, float]]) -> bool:
-    """At every seed the routed error is below that of random masks."""
-    return all(each["routed"] < each["random masks"] for each in figures)
+CHECKS = (
+    make_check(
+        slug="union-of-experts",
+        version=1,
+        claim="A block in eight slices of which a router uses four beats a dense block of the same arithmetic.",
+        ground="12 clusters of tokens, each with a random function, 600 steps of 256",
+        budget="32 hidden units a token; the sliced block has 64 in all",
+        contenders={
+            "union": ("4 of 8 slices, by the router", error_of("union-of-experts", HALF, hidden=32)),
+            "dense": ("one block of 32 units", error_of("dense-active", hidden=32)),
+            "lot": (
+                "4 of 8 slices at random for every token",
+                error_of("union-of-experts", HALF, hidden=32, change=by_lot(4)),
+            ),
+            "all": ("all slices, twice the arithmetic", error_of("union-of-experts", {"k": 8, "patch": 1}, hidden=64)),
+            "wider": ("control: one block of 40 units", error_of("dense-active", hidden=40)),
+        },
+        pairs=Pairs("union", "dense", "lot", "wider", "dense"),
+        statistic=Statistic("relative squared error on fresh tokens", "lower", 0.02),
+    ),
+)

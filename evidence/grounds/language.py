@@ -54,10 +54,11 @@ class Text:
     train: Tensor
     validation: Tensor
 
-    def batch(self, step: int, terms: Terms, seed: int) -> Tensor:
-        """The rows of one training step, [B, S]: the same for every contender of a seed."""
+    def batch(self, step: int, terms: Terms, seed: int, share: float = 1.0) -> Tensor:
+        """The rows of one training step, [B, S], from the first share of the text: the same for all of a seed."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        start_B = torch.randint(0, len(self.train) - terms.length, (terms.rows,), generator=generator)
+        last = int(share * len(self.train)) - terms.length
+        start_B = torch.randint(0, last, (terms.rows,), generator=generator)
         return self.train[start_B[:, None] + torch.arange(terms.length)]
 
     def held_out(self, terms: Terms) -> Tensor:
@@ -122,14 +123,14 @@ def model(terms: Terms, seed: int) -> Any:
     return small_model(terms, seed, VOCAB)
 
 
-def train(made: Any, draw: Draw, terms: Terms, each_step: Callable[[int, Any], None] | None = None) -> Any:
+def train(made: Any, draw: Draw, terms: Terms, share: float = 1.0) -> Any:
     """Trains a model whose blocks were replaced; the order of the text is the draw's luck."""
 
     def batch(step: int) -> dict[str, Tensor]:
-        ids_BS = text().batch(step, terms, draw.luck)
+        ids_BS = text().batch(step, terms, draw.luck, share)
         return {"input_ids": ids_BS, "labels": ids_BS}
 
-    optimise(made, batch, draw.steps(terms.steps), terms.learning_rate, each_step)
+    optimise(made, batch, draw.steps(terms.steps), terms.learning_rate)
     return made.eval()
 
 
@@ -154,6 +155,7 @@ def loss_of(
     change: Change | None = None,
     hidden: int | None = None,
     terms: Terms = SHORT,
+    share: float = 1.0,
 ) -> Contender:
     """A contender whose statistic is its held-out loss.
 
@@ -162,6 +164,7 @@ def loss_of(
         change: of every router, by hand.
         hidden: units that a token may use; by default the terms'.
         terms: sizes and steps.
+        share: of the text, to be learned from again and again.
     """
 
     def run(draw: Draw) -> float:
@@ -169,7 +172,7 @@ def loss_of(
         for module in made.modules():
             if change is not None and isinstance(module, Router):
                 change(module)
-        return loss(train(made, draw, terms), terms)
+        return loss(train(made, draw, terms, share), terms)
 
     return run
 

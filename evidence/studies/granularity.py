@@ -25,6 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
+from evidence.protocol.check import Contender, make_check
+from evidence.protocol.declaration import Pairs, Statistic
 from roster.arena.moe.pretrain import Terms, pretrain
 
 GRANULARITIES = (1, 2, 4, 8)
@@ -99,30 +101,6 @@ def fit(runs: list[Measured], starts: int = 32, seed: int = 0) -> Law:
     return Law(_named(best.x), _errors(best.x, x_R3, residual_R), float(np.sqrt(np.mean(residual_R**2))))
 
 
-def check(seed: int) -> dict[str, float]:
-    """The law fitted to the runs of one seed but the largest, and how far it is off there."""
-    runs = grid(seed)
-    held_out = runs[-len(GRANULARITIES) :]
-    law = fit(runs[: -len(GRANULARITIES)])
-    figures = {name: value for name, value in law.values.items()}
-    figures |= {f"error of {name}": value for name, value in law.errors.items()}
-    figures["residual of log loss"] = law.residual
-    off = [abs(np.log(law.loss(each.parameters, each.tokens, each.granularity) / each.loss)) for each in held_out]
-    figures["off by, held-out log loss"] = float(np.mean(off))
-    for G in GRANULARITIES:
-        figures[f"mean loss, granularity {G}"] = float(np.mean([each.loss for each in runs if each.granularity == G]))
-        figures[f"largest model, longest run, granularity {G}"] = held_out[GRANULARITIES.index(G)].loss
-    return figures
-
-
-def shown(figures: list[dict[str, float]]) -> bool:
-    """At every seed granularity lowers the mean loss from 1 to 8, and g is more than two standard errors above zero."""
-    best = all(
-        each[f"mean loss, granularity {GRANULARITIES[-1]}"] < each["mean loss, granularity 1"] for each in figures
-    )
-    return best and all(each["g"] > 2 * each["error of g"] for each in figures)
-
-
 def _law(raw_X: np.ndarray, x_R3: np.ndarray) -> np.ndarray:
     """Losses [R]. Raw parameters are unbounded: logarithms of factors, logits of exponents in (0, 2).
 
@@ -160,3 +138,26 @@ def _errors(raw_X: np.ndarray, x_R3: np.ndarray, residual_R: np.ndarray) -> dict
     variance = residual_R @ residual_R / max(1, len(residual_R) - len(raw_X))
     covariance = variance * np.linalg.pinv(jacobian_RX.T @ jacobian_RX)
     return {name: float(np.sqrt(max(0.0, covariance[i, i]))) for i, name in enumerate(NAMES)}
+
+
+def _loss(granularity: int, steps: int = 600) -> Contender:
+    return lambda draw: run(granularity, 48, 2, draw.steps(steps), draw.luck).loss
+
+
+CHECKS = (
+    make_check(
+        slug="fine-grained-moe-scaling",
+        version=1,
+        claim="At equal parameters and arithmetic, mixtures of finer experts have a lower loss.",
+        ground="language models of two layers of width 48 on the arena's text, 600 steps of 8 x 64 tokens",
+        budget="blocks of 384 hidden units, 96 of which serve; granularity 1 is 1 of 4 experts, 8 is 8 of 32",
+        contenders={
+            "fine": ("granularity 8", _loss(8)),
+            "coarse": ("granularity 1", _loss(1)),
+            "middle": ("granularity 2", _loss(2)),
+            "shorter": ("control: granularity 1, a tenth fewer steps", _loss(1, 540)),
+        },
+        pairs=Pairs("fine", "coarse", "coarse", "coarse", "shorter"),
+        statistic=Statistic("validation loss in nats per token", "lower", 0.01),
+    ),
+)

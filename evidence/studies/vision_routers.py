@@ -15,12 +15,15 @@ Shape legend: B images, S patches per image, T = B * S, E experts, D width, K ca
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from evidence.protocol.check import Contender, Draw, make_check
+from evidence.protocol.declaration import Pairs, Statistic
 from roster.balance import LoadBalancing
 from roster.context import Context
 from roster.experts import SwiGLU
@@ -154,38 +157,31 @@ def digits(seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     return (patch_BSP[train_B], label_B[train_B]), (patch_BSP[test_B], label_B[test_B])
 
 
-def accuracy(name: str, seed: int) -> float:
+def _accuracy(name: str, images: int = TRAINING) -> Contender:
     """Share of test images that a vision transformer with this router gets right."""
-    train, test = digits(seed)
-    torch.manual_seed(seed)
-    model = Vision(ROUTERS[name])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
-    steps = EPOCHS * (TRAINING // ROWS)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
-    for step in range(steps):
-        if step % (TRAINING // ROWS) == 0:
-            order_B = torch.randperm(TRAINING)
-        rows = order_B[(step % (TRAINING // ROWS)) * ROWS :][:ROWS]
-        context = Context(ROWS, PATCHES)
-        loss = F.cross_entropy(model(train[0][rows], context), train[1][rows]) + sum(context.losses.values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return _right(model.eval(), *test)
 
+    def run(draw: Draw) -> float:
+        train, test = digits(draw.ground)
+        train = (train[0][:images], train[1][:images])
+        torch.manual_seed(draw.luck)
+        model = Vision(ROUTERS[name])
+        optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
+        steps = draw.steps(EPOCHS * (TRAINING // ROWS))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
+        each = images // ROWS
+        for step in range(steps):
+            if step % each == 0:
+                order_B = torch.randperm(images)
+            rows = order_B[(step % each) * ROWS :][:ROWS]
+            context = Context(ROWS, PATCHES)
+            loss = F.cross_entropy(model(train[0][rows], context), train[1][rows]) + sum(context.losses.values())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        return _right(model.eval(), *test)
 
-def check(seed: int) -> dict[str, float]:
-    """Test accuracy of each router."""
-    return {name: accuracy(name, seed) for name in ROUTERS}
-
-
-def shown(figures: list[dict[str, float]]) -> bool:
-    """In the mean over seeds, every router by expert choice is above every one by token choice, and soft above all."""
-    mean = {name: np.mean([each[name] for each in figures]) for name in ROUTERS}
-    by_token = max(mean[name] for name in ROUTERS if "token choice" in name)
-    by_expert = min(mean[name] for name in ROUTERS if "expert choice" in name)
-    return bool(by_expert > by_token and max(mean, key=mean.__getitem__) == "soft")
+    return run
 
 
 @torch.no_grad()
@@ -213,3 +209,41 @@ def _columns(scores_TE: Tensor, capacity: int) -> Tensor:
     support_E = (top_KE > excess_KE).sum(0, keepdim=True)
     weight_KE = (top_KE - excess_KE.gather(0, support_E - 1)).clamp_min(0)
     return torch.zeros_like(scores_TE).scatter(0, token_KE, weight_KE)
+
+
+TOKEN: tuple[str, Contender] = ("tokens choose, softmax, balance 0.01", _accuracy("softmax, token choice"))
+EXPERT: tuple[str, Contender] = ("experts choose, softmax", _accuracy("softmax, expert choice"))
+FEWER: tuple[str, Contender] = (
+    "control: tokens choose, from 480 of the images",
+    _accuracy("softmax, token choice", 480),
+)
+COMMON: dict[str, Any] = {
+    "slug": "vision-moe-routers",
+    "version": 1,
+    "ground": "scikit-learn's digits, 600 images to learn from, 1,197 to judge on; a vision transformer of two layers",
+    "budget": "4 experts of 64 units, every expert takes its even share of the tokens of 60 images",
+}
+
+CHECKS = (
+    make_check(
+        part="choice",
+        claim="Routers by which experts choose tokens are more accurate than those by which tokens choose experts.",
+        contenders={"experts choose": EXPERT, "tokens choose": TOKEN, "fewer": FEWER},
+        pairs=Pairs("experts choose", "tokens choose", "tokens choose", "tokens choose", "fewer"),
+        statistic=Statistic("accuracy on the test images", "higher", 0.005),
+        **COMMON,
+    ),
+    make_check(
+        part="soft",
+        claim="The soft router is more accurate than sparse ones.",
+        contenders={
+            "soft": ("slots of mixed tokens", _accuracy("soft")),
+            "experts choose": EXPERT,
+            "tokens choose": TOKEN,
+            "fewer": FEWER,
+        },
+        pairs=Pairs("soft", "experts choose", "experts choose", "tokens choose", "fewer"),
+        statistic=Statistic("accuracy on the test images", "higher", 0.005),
+        **COMMON,
+    ),
+)
