@@ -53,7 +53,8 @@ READY_SECONDS = 900.0
 PROBED = {"known": 5, "unseen": 5, "nobody": 60, "switching": 12, "close": 5}
 """Items a skill; prompts of nobody; chats of three turns."""
 ANSWERED = {"known": 2, "unseen": 2, "nobody": 18, "switching": 6}
-READERS = ("first", "auto", "tfidf", "minilm")
+MIXTURE = "auto (the mixture itself)"
+READERS = ("mixture", "first", "auto", "tfidf", "minilm")
 NEW_TOKENS = 24
 VLLM = ("--dtype", "bfloat16", "--max-model-len", "1024", "--max-num-seqs", "16", "--enforce-eager")
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
@@ -70,13 +71,14 @@ def items(sizes: dict[str, int], skills: Sequence[str]) -> dict[str, list[Item]]
 # --- probes ---------------------------------------------------------------------------------------------------------
 
 
-def probes(mixture: Path) -> dict[str, Any]:
-    """Every reader, and `auto` itself."""
+def probes(mixture: Path, readers: Sequence[str], rows: dict[str, Any]) -> dict[str, Any]:
+    """Every reader, and `auto` itself, beside rows that are there."""
     model = load_folder(mixture).eval()
     asked = items(PROBED, model.roster.experts)
-    rows = {"auto (the mixture itself)": judged(lambda item: chosen_by(model, item), asked)}
-    say(rows)
-    for reads in READERS:
+    if "mixture" in readers:
+        rows[MIXTURE] = judged(lambda item: chosen_by(model, item), asked)
+        say(rows)
+    for reads in (each for each in readers if each != "mixture"):
         try:
             probe = make_probe(load_folder(mixture).eval(), reads)
         except RosterError as error:
@@ -276,6 +278,7 @@ def main() -> None:
     parser.add_argument("--mixture", type=Path, required=True)
     parser.add_argument("--vllm", help="Python of vLLM's environment")
     parser.add_argument("--only", choices=("probes", "answers", "throughput"), nargs="*")
+    parser.add_argument("--readers", nargs="*", choices=READERS, default=READERS, help="of the part probes")
     parser.add_argument("--reads", default="first")
     parser.add_argument("--port", type=int, default=8230, help="of vLLM; the gateway's is the next")
     parser.add_argument("--threads", type=int, default=2, help="of vLLM")
@@ -286,7 +289,8 @@ def main() -> None:
     torch.set_num_threads(1)
     parts = options.only or ("probes", "answers", "throughput")
     if "probes" in parts:
-        write("probes", probes(options.mixture))
+        before = kept().get("probes", {"found": {"rows": {}}})["found"]["rows"]
+        write("probes", probes(options.mixture, options.readers, before))
     if options.vllm and {"answers", "throughput"} & set(parts):
         skills = sorted(path.name for path in (options.mixture / "experts").iterdir())
         with servers(options.mixture, options.vllm, options.reads, options.port, options.threads) as (gateway, engine):
@@ -300,17 +304,21 @@ def main() -> None:
                 write(f"answers, {options.reads}", answers(options.mixture, gateway))
 
 
+def kept() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+
+
 def write(part: str, told: Any) -> None:
     """Keeps one part beside the others."""
-    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    kept[part] = {
+    all_parts = kept()
+    all_parts[part] = {
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "load": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
         "found": told,
     }
-    RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    RESULTS.write_text(json.dumps(all_parts, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

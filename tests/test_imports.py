@@ -29,7 +29,7 @@ LATE = {
 }
 # A room may import those of lower floors; rooms of one floor may import each other (modules never in a circle).
 FLOORS = [
-    {"errors", "files", "header", "context", "options", "prompts", "route", "positions"},
+    {"entries", "errors", "files", "header", "listing", "context", "options", "prompts", "route", "positions"},
     {"router", "score", "select", "balance", "experts", "dispatch", "pocket", "saving", "tensors", "reporting"},
     {"library", "routed", "lm"},
     {"adapters", "auto", "moe", "recipes", "analyze"},
@@ -144,6 +144,18 @@ def test_dependencies_point_downwards():
 def test_the_first_import_is_light():
     code = "import sys, roster, roster.cli; print(sorted({'torch', 'transformers', 'numpy'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_experts_are_listed_without_torch():
+    code = (
+        "import sys\n"
+        "from roster.cli import app\n"
+        "app(['experts', 'list', 'pocket'], standalone_mode=False)\n"
+        "print(sorted({'torch', 'transformers', 'peft', 'numpy'} & sys.modules.keys()))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "reverse" in told
+    assert told.splitlines()[-1] == "[]"
 
 
 def test_old_names_still_work_and_say_where_to_look():

@@ -5,15 +5,14 @@ No tensor is read here, so a damaged or truncated file is known before any work 
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from roster.entries import read_entries
 from roster.errors import RosterError
 
 DTYPES = {
@@ -32,7 +31,6 @@ DTYPES = {
     "C64": torch.complex64,
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
-_LONGEST = 100_000_000  # what safetensors itself accepts
 
 
 @dataclass(frozen=True)
@@ -71,37 +69,15 @@ def read_header(file: Path) -> tuple[dict[str, Place], dict[str, str]]:
     Raises:
         RosterError: not a safetensors file, truncated, a name twice, or a tensor whose bytes do not match its shape.
     """
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as opened:
-            start = opened.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else _LONGEST + 1
-            text = opened.read(length) if length <= min(_LONGEST, size) else b""
-    except OSError as error:
-        raise RosterError(f"{str(file)!r} cannot be read: {error.strerror}") from None
-    if len(text) != length:
-        raise RosterError(f"{str(file)!r} cannot be read: it is no safetensors file, or is truncated in its header")
-    try:
-        entries: dict[str, Any] = json.loads(text, object_pairs_hook=_no_name_twice)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise RosterError(f"{str(file)!r} cannot be read: its header is damaged: {error}") from None
-    metadata = entries.pop("__metadata__", {})
-    tensors = {name: _place(file, name, entry, 8 + length) for name, entry in entries.items()}
-    needed = max((place.offset + place.spec.nbytes for place in tensors.values()), default=8 + length)
+    entries, metadata, start, size = read_entries(file)
+    tensors = {name: _place(file, name, entry, start) for name, entry in entries.items()}
+    needed = max((place.offset + place.spec.nbytes for place in tensors.values()), default=start)
     if needed != size:
         kind = "truncated" if size < needed else "longer than its header says"
         raise RosterError(
             f"{str(file)!r} cannot be read: it is {kind}: {size:,} bytes, its header says {needed:,}; fetch it again"
         )
     return tensors, metadata
-
-
-def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} is there twice")
-    return made
 
 
 def _place(file: Path, name: str, entry: Any, data: int) -> Place:

@@ -86,7 +86,8 @@ def empty(experts):
 def test_bad_experts(spoil, message, experts):
     spoil(experts)
     assert message in build(experts)
-    assert message in refuse("experts", "list", experts)
+    if spoil is not poison:  # the list is made of configs, cards and headers
+        assert message in refuse("experts", "list", experts)
     checked = run("experts", "check", experts)
     assert checked.exit_code == 2
     assert message in checked.output

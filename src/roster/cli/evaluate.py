@@ -31,7 +31,14 @@ if TYPE_CHECKING:
 
 def evaluate(
     folder: MixtureFolder,
-    data: Annotated[Path, typer.Option(help="JSONL with prompt (or messages), answer and, if you like, task.")],
+    data: Annotated[
+        Path | None, typer.Option(help="JSONL with prompt (or messages), answer and, if you like, task.")
+    ] = None,
+    lm_eval: Annotated[
+        str | None,
+        typer.Option(help="In place of --data: tasks of lm-evaluation-harness, a,b,c: names, or paths of YAML."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="With --lm-eval: items of each task, at most.")] = None,
     tasks: Annotated[
         bool | None, typer.Option(help="Whether to tell the mixture each row's task; by default if it routes by task.")
     ] = None,
@@ -47,7 +54,8 @@ def evaluate(
 ) -> None:
     """Measure a saved mixture, and its base beside it, on prompts with known answers: share of exact matches.
 
-    A row with `"answer": null` asks for the base's own answer.
+    A row with `"answer": null` asks for the base's own answer. With --lm-eval the tasks are the harness's
+    (pip install 'roster-moe[lm-eval]').
 
     \b
     Examples:
@@ -63,6 +71,11 @@ def evaluate(
     from roster.routed.becoming import detach
     from roster.train.data import numbered_rows
 
+    if (data is None) == (lm_eval is None):
+        raise RosterError("give --data FILE.jsonl or --lm-eval TASKS, one of them")
+    if lm_eval is not None:
+        return _harness(open_mixture(folder, base, template, dtype), lm_eval, batch_size, limit, base_too, as_json)
+    assert data is not None
     numbered = numbered_rows(data)
     rows = list(numbered.values())
     for number, row in numbered.items():
@@ -102,6 +115,28 @@ def evaluate(
         _print(result)
         scores = {side: [float(hit) for hit in hits] for side, hits in right.items()}
         print_answers(rows, said, scores, console(), show)
+
+
+def _harness(model: Any, tasks: str, batch_size: int, limit: int | None, base_too: bool, as_json: bool) -> None:
+    """What lm-evaluation-harness finds."""
+    from rich.markup import escape
+
+    from roster.arena.harness import scores
+    from roster.routed.becoming import detach
+
+    recipe, rendering = model.roster.recipe, model.roster.rendering
+    wanted = [name.strip() for name in tasks.split(",") if name.strip()]
+    found = {recipe: scores(model, rendering, wanted, batch_size=batch_size, limit=limit)}
+    if base_too:
+        found["base"] = scores(detach(model), rendering, wanted, batch_size=batch_size, limit=limit)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    made = table("task", "metric", *found, right=tuple(found))
+    for task, metrics in found[recipe].items():
+        for metric in metrics:
+            made.add_row(escape(task), escape(metric), *(f"{side[task][metric]:.4f}" for side in found.values()))
+    console().print(made)
 
 
 def _lines(rows: Sequence[Row], said: dict[str, list[str]], right: dict[str, list[bool]]) -> str:

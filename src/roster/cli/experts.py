@@ -30,7 +30,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_experts(folder: ExpertsFolder) -> None:
-    """List the experts of a folder.
+    """List the experts of a folder, by what their configs, cards and headers say; `check` reads the weights as well.
 
     \b
     Examples:
@@ -38,23 +38,21 @@ def list_experts(folder: ExpertsFolder) -> None:
     """
     from rich.markup import escape
 
-    from roster.library import Library
+    from roster.listing import listed
 
-    library = Library.read(experts_folder(folder))
     made = table(
         "name", "task", "rank", "modules", "parameters", "scale", "base", "hash", right=("modules", "parameters")
     )
-    for name, adapter in library.items():
-        updates = adapter.modules.values()
+    for each in listed(experts_folder(folder)):
         made.add_row(
-            escape(name),
-            escape(adapter.card.task),
-            _distinct(update.A_RD.shape[0] for update in updates),
-            str(len(adapter.modules)),
-            f"{sum(update.A_RD.numel() + update.B_OR.numel() for update in updates):,}",
-            _distinct(update.scale for update in updates),
-            escape(_base(adapter)),
-            adapter.weights_hash[:12],
+            escape(each.name),
+            escape(each.task),
+            _distinct(each.ranks),
+            str(len(each.ranks)),
+            f"{each.parameters:,}",
+            _distinct(each.scales),
+            escape(each.base or "–"),
+            (each.weights_hash or "–")[:12],
         )
     console().print(made)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from roster.auto.features import Place
+from roster.auto.generic import GENERIC
 from roster.auto.judge import Judge
 from roster.auto.probe import Probe, Taught, fit
 from roster.auto.readers import Encoded, FirstBlocks, Reader, cut
@@ -63,7 +64,7 @@ def make_probe(model: Any, reads: str = FIRST, tick: Callable[[int], None] = lam
 
 def _readers(model: Any, taught: Taught, reads: str) -> Sequence[tuple[Reader, Place]]:
     if reads not in (FIRST, AUTO):
-        return [(Encoded(encoder(reads).fit(taught.texts)), _OF_ENCODERS)]
+        return [(Encoded(encoder(reads).fit([*taught.texts, *GENERIC])), _OF_ENCODERS)]
     judge, rendering = model.roster.head, model.roster.rendering
     depth = model.config.get_text_config().num_hidden_layers
     own: Place = (judge.blocks[0], judge.pooling)

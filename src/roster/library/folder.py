@@ -10,13 +10,11 @@ from torch import nn
 
 from roster.errors import RosterError, nearest
 from roster.library.adapter import Adapter
-from roster.library.config import CONFIG
 from roster.library.fingerprint import digest, fingerprint, is_whole
 from roster.library.fits import check_fits
-from roster.library.reading import WEIGHTS, read_adapter
-
-DEFAULT = "default"
-"""What PEFT calls an adapter that nobody named."""
+from roster.library.reading import read_adapter
+from roster.listing import DEFAULT
+from roster.listing import adapter_folders as adapter_folders
 
 
 class Library(Mapping[str, Adapter]):
@@ -111,29 +109,3 @@ class Library(Mapping[str, Adapter]):
                     f"adapters of different bases: {first!r} belongs to {bases[first]!r}, {name!r} to {base!r}; if "
                     "these are one model in two places, record its hash with refresh_cards(folder, model)"
                 )
-
-
-def adapter_folders(folder: str | Path) -> list[Path]:
-    """The sub-folders that are adapters, in the order of their names.
-
-    A folder that PEFT's `save_pretrained` wrote with several adapters in the model is one itself, and comes first.
-
-    Raises:
-        RosterError: no such folder, nothing in it, an adapter instead of a folder of them, or weights with no config.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise RosterError(f"there is no folder {str(folder)!r}")
-    for weights in sorted(folder.glob(f"*/{WEIGHTS}")):
-        if not (weights.parent / CONFIG).exists():
-            raise RosterError(f"{str(weights.parent)!r} has an {WEIGHTS}, but no {CONFIG}")
-    paths = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
-    if (folder / CONFIG).exists():
-        if not paths:
-            raise RosterError(f"{str(folder)!r} is one adapter; give the folder above it, which holds several")
-        if DEFAULT in (path.name for path in paths):
-            raise RosterError(f"{str(folder)!r} holds two adapters called {DEFAULT!r}: itself, and the one in it")
-        return [folder, *paths]
-    if not paths:
-        raise RosterError(f"{str(folder)!r} holds no adapters (sub-folders with an {CONFIG})")
-    return paths
