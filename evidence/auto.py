@@ -108,11 +108,20 @@ def collected(ground: Ground, earlier: dict[str, Any]) -> dict[str, Any]:
         ),
         "timing": ground.kept("timing", dict) if (ground.work / "timing.json").exists() else earlier.get("timing"),
         "scale": {
-            **earlier.get("scale", {}),
-            **{count: ground.kept(path.stem, dict) for count, path in scales.items() if path.exists()},
+            count: _without_names(ground.kept(path.stem, dict)) if path.exists() else earlier["scale"][count]
+            for count, path in scales.items()
+            if path.exists() or count in earlier.get("scale", {})
         },
         "answers": {name: shares[name] for name in CONTENDERS if name in shares},
     }
+
+
+def _without_names(found: dict[str, Any]) -> dict[str, Any]:
+    """A folder's figures without who was chosen for every single prompt."""
+    groups = {
+        name: {key: value for key, value in each.items() if key != "who"} for name, each in found["groups"].items()
+    }
+    return {**found, "groups": groups}
 
 
 if __name__ == "__main__":
