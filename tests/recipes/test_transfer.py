@@ -1,5 +1,7 @@
 """Recipes that learn a little over frozen experts: the equations written out, and weights that are recovered."""
 
+import copy
+
 import peft
 import pytest
 import torch
@@ -177,3 +179,59 @@ def test_the_gate_of_a_prompt_is_kept_while_its_answer_is_written():
 def test_bad_options_are_refused(slug, options, says):
     with pytest.raises(RosterError, match=says):
         routed(slug, **options)
+
+
+def hyperformer(**options):
+    """With factors that are not zero, as after training."""
+    return spread(routed("hyperformer", **options))
+
+
+def test_hyperformer_begins_as_the_base_and_stores_no_adapters():
+    model = routed("hyperformer")
+    ids = model.task_ids(["task 0", "task 1", "task 2"])
+    with torch.no_grad():
+        found = model(input_ids=IDS, task_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(found, logits(tiny.base()))
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert all(name.startswith("roster.head.") for name in trained)
+    assert not any(".experts." in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize("task", ["task 0", "task 3"])
+def test_hyperformer_is_its_equation_and_merges(task, tmp_path):
+    """The factors written out by hand, given to PEFT as one adapter."""
+    model = hyperformer(width=6, hidden=10)
+    net, t = model.roster.head, int(task[-1])
+    state = {name: tensor.detach() for name, tensor in net.state_dict().items()}
+    plain = peft.PeftModel.from_pretrained(tiny.base(), str(model.merge(task=task).save(tmp_path / "adapter"))).eval()
+    layers = dict(plain.base_model.model.named_modules())
+    for index, (name, child) in enumerate(routed_linears(model)):
+        _, I, O, r = child.experts.sizes  # noqa: E741  # the legend's letters
+        both = torch.cat([state["task_EV"][t], state["site_NV"][index]])
+        hidden = (state["mix.0.weight"] @ both + state["mix.0.bias"]).clamp_min(0)
+        h = state["mix.2.weight"] @ hidden + state["mix.2.bias"]
+        h = (h - h.mean()) / (h.var(unbiased=False) + 1e-5).sqrt() * state["mix.3.weight"] + state["mix.3.bias"]
+        A_rI, B_Or = (state[f"A.{r}x{I}"] @ h).view(r, I), (state[f"B.{O}x{r}"] @ h).view(O, r)
+        theirs = layers[name].get_delta_weight("default")
+        torch.testing.assert_close(theirs, child.experts.scale * B_Or @ A_rI, atol=1e-4, rtol=1e-4)
+    ids = model.task_ids([task] * 3)
+    with torch.no_grad():
+        found = model(input_ids=IDS, task_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(found, logits(plain), atol=1e-4, rtol=1e-4)
+    assert (found - logits(tiny.base())).abs().max() > 0.01
+
+
+def test_hyperformers_layers_of_one_size_share_what_writes_their_factors():
+    net = routed("hyperformer").roster.head
+    assert set(net.A) == {"4x32", "4x48"}  # inputs of all layers, at rank 4, and of down_proj
+    assert set(net.B) == {"32x4", "16x4", "48x4"}
+
+
+def test_a_copied_hyperformer_has_a_network_of_its_own():
+    model = hyperformer()
+    twin = copy.deepcopy(model)
+    twin.roster.head.task_EV.data.zero_()
+    ids = model.task_ids(["task 0"] * 3)
+    with torch.no_grad():
+        one, other = (m(input_ids=IDS, task_ids=ids, use_cache=False).logits for m in (model, twin))
+    assert (one - other).abs().max() > 1e-3

@@ -146,12 +146,12 @@ def _route(model: Any, child: Any, context: Context) -> AnyRoute:
 
 @torch.no_grad()
 def _merge_layer(name: str, experts: nn.Module, route: AnyRoute) -> LowRank | None:
-    if not isinstance(experts, LowRankExperts):
-        raise RosterError(f"the experts of {name!r} are not LoRA updates and cannot be merged into an adapter")
     gate_E = route.dense()[0].cpu()
-    if hasattr(experts, "merged"):  # experts that are no plain sum of updates
+    if hasattr(experts, "merged"):  # experts that are no plain sum of stored updates
         A_rI, B_Or, scale = cast(Any, experts).merged(route)
         return LowRank(A_rI.cpu(), B_Or.cpu().contiguous(), scale) if bool(gate_E.any()) else None
+    if not isinstance(experts, LowRankExperts):
+        raise RosterError(f"the experts of {name!r} are not LoRA updates and cannot be merged into an adapter")
     on_duty = [(g, f) for e, g in enumerate(gate_E.tolist()) if g != 0 and (f := experts.expert(e)) is not None]
     if not on_duty:
         return None

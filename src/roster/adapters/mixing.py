@@ -94,6 +94,8 @@ class Mixing(Plan):
         prepare: fills one router's (or the head's) buffers from the surroundings, at the first build.
         experts: makes the experts of a linear site; by default LoRA experts from the library's updates.
         average: see `LowRankExperts`.
+        search: finds the constant weights of the router at "model" without gradients, in place of training:
+            `(loss of weights_E, where to start, how often to ask, seed) -> weights_E`.
     """
 
     router: Callable[[Site], Router]
@@ -103,6 +105,7 @@ class Mixing(Plan):
     prepare: Callable[[Any, Site, Surroundings], None] | None = None
     experts: Callable[[Site], nn.Module] | None = None
     average: Literal["updates", "factors"] = "updates"
+    search: Callable[[Callable[[Tensor], float], Tensor, int, int], Tensor] | None = None
 
     @property
     def two_passes(self) -> bool:

@@ -4,6 +4,7 @@ from roster.experts.assorted import Assorted
 from roster.experts.factored import FactoredSwiGLU
 from roster.experts.feed_forward import FeedForwardExperts
 from roster.experts.gated import Gated
+from roster.experts.generated import GeneratedExperts, Hypernetwork
 from roster.experts.heads import HeadExperts
 from roster.experts.low_rank import LowRankExperts
 from roster.experts.mlp import MLP
@@ -23,7 +24,9 @@ __all__ = [
     "FactoredSwiGLU",
     "FeedForwardExperts",
     "Gated",
+    "GeneratedExperts",
     "HeadExperts",
+    "Hypernetwork",
     "LowRankExperts",
     "MPOExperts",
     "Ragged",

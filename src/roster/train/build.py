@@ -24,6 +24,7 @@ from roster.train.data import Row
 from roster.train.fit import Settings, fit
 from roster.train.gates import train_gates
 from roster.train.plan import plan_of, scratch_folder
+from roster.train.search import search
 
 
 def build(
@@ -89,7 +90,9 @@ def build(
             record = train_gates(model, library, rows, rendering, scratch, settings)
         attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=rendering)
         cast(Any, model.roster).base_name = name
-        if mixing.trains:
+        if mixing.search is not None and rendering is not None:
+            record = search(model, rows or (), rendering, settings)
+        elif mixing.trains:
             record = fit(model, rows or (), rendering, scratch, settings)
         save(model, out, Wanted(include_base))
     return record
