@@ -44,6 +44,14 @@ def base(architecture: str = "llama", seed: int = 0) -> Any:
     return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
+def encoder(seed: int = 0) -> Any:
+    """A random BERT that fills gaps, evaluated in float32."""
+    torch.manual_seed(seed)
+    heads = {"num_attention_heads": 4, "max_position_embeddings": 64}
+    config = transformers.BertConfig(**_SMALL, **heads, **_IDS, initializer_range=0.2)
+    return transformers.BertForMaskedLM(config).eval()
+
+
 def library(
     model: nn.Module,
     count: int = 4,

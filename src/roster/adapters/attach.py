@@ -64,6 +64,11 @@ def attach(
     if hasattr(model, CHILD):
         raise RosterError("experts are already attached to this model: load the base anew")
     check_whole_layers(model)
+    if not mixing.causal and model.can_generate():
+        raise RosterError(
+            f"recipe {recipe!r} lets a token see those after it, and {type(model).__name__} writes its text one token "
+            "after the other: it is for encoders"
+        )
     library.check(model)
     rendering = None if tokenizer is None else Rendering.of(tokenizer)
     if rendering is not None:

@@ -96,6 +96,7 @@ class Mixing(Plan):
         average: see `LowRankExperts`.
         search: finds the constant weights of the router at "model" without gradients, in place of training:
             `(loss of weights_E, where to start, how often to ask, seed) -> weights_E`.
+        causal: whether a token's output is independent of the tokens after it; False is refused on models that write.
     """
 
     router: Callable[[Site], Router]
@@ -106,6 +107,7 @@ class Mixing(Plan):
     experts: Callable[[Site], nn.Module] | None = None
     average: Literal["updates", "factors"] = "updates"
     search: Callable[[Callable[[Tensor], float], Tensor, int, int], Tensor] | None = None
+    causal: bool = True
 
     @property
     def two_passes(self) -> bool:

@@ -14,6 +14,7 @@ from roster.experts.ragged import Ragged
 from roster.experts.ranks import RankExperts
 from roster.experts.scaled import ScaledExperts
 from roster.experts.scaling import ScalingExperts
+from roster.experts.slots import SlotExperts
 from roster.experts.spawned import Spawned
 from roster.experts.swiglu import SwiGLU
 
@@ -33,6 +34,7 @@ __all__ = [
     "RankExperts",
     "ScaledExperts",
     "ScalingExperts",
+    "SlotExperts",
     "Spawned",
     "SwiGLU",
     "WithNull",
