@@ -1,6 +1,7 @@
 """Options under which the invariants are tested besides a recipe's defaults, where they switch to other code."""
 
 VARIANTS = {
+    "rocket-kshot-experts": [{"top_k": 1, "train_experts": False}],
     "omni-smola": [{"slots": 2, "train_experts": False}],
     "lora-hub": [{"average": "updates"}],
     "perft": [{"form": "embedded"}, {"form": "dense"}, {"form": "shared"}],
