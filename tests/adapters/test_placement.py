@@ -242,6 +242,7 @@ def test_sharded_by_blocks(slug, one_process):
         return
     for each in (plain, model):
         each.train()
+        torch.manual_seed(0)  # for recipes that drop experts
         each(**labelled(inputs(each))).loss.backward()
     sharded = dict(model.named_parameters())
     for name, parameter in plain.named_parameters():
