@@ -52,7 +52,7 @@ RESULTS = Path(__file__).parent / "results" / "deploy.json"
 READY_SECONDS = 900.0
 PROBED = {"known": 5, "unseen": 5, "nobody": 60, "switching": 12, "close": 5}
 """Items a skill; prompts of nobody; chats of three turns."""
-ANSWERED = {"known": 2, "unseen": 2, "nobody": 18, "switching": 6}
+ANSWERED = {"known": 1, "unseen": 1, "nobody": 10, "switching": 4}
 MIXTURE = "auto (the mixture itself)"
 READERS = ("mixture", "first", "auto", "tfidf", "minilm")
 NEW_TOKENS = 24
