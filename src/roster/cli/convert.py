@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -37,8 +38,10 @@ def convert(
     - mergekit-moe: a YAML file as mergekit-moe reads it, gates by prompts;
     - cmoe: a block carved into shared and routed experts by what fires together (experts=16, shared=2, active=2);
     - factorllm: a block cut into slices, and a router taught by the block (experts=4, top_k=2);
+    - ladimo: a block distilled into smaller experts (experts=4, slices=2, top_k=2, steps=200);
     - read-me: the units that each domain uses most, one --data a domain (share=0.5);
-    - nexus: a seed and models of domains, rows of the router from descriptions, one --data a domain.
+    - nexus: a seed and models of domains, rows of the router from descriptions, one --data a domain;
+    - upit: a base and checkpoints of its tuning, more experts bred of them (experts=8).
 
     \b
     Examples:
@@ -55,13 +58,16 @@ def convert(
         raise RosterError(f"{str(out)!r} is there already; choose another folder, or give --overwrite")
     quiet()
     folders = [place(each) for each in models]
-    asked = Asked(to, folders, data or (), rows, length, _told)
+    scratch = None if out is None else out.with_name(f".{out.name}.trained")
+    asked = Asked(to, folders, data or (), rows, length, _told, scratch)
     made = plan_convert(asked, parse_options(option or []), parse_size(max_shard_size))
     if plan or out is None:
         typer.echo(made.text())
         return
     typer.echo(made.text(every=False))
     run(made, out, overwrite=overwrite, progress=Progress("converting", made.bytes_to_write))
+    if scratch is not None:
+        shutil.rmtree(scratch, ignore_errors=True)
     typer.echo(f"wrote {out}")
     if prove and Path(folders[0]).is_dir():
         from roster import convert as room

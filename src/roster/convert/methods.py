@@ -11,9 +11,11 @@ from roster.convert.cmoe import plan_cmoe
 from roster.convert.dense import Dense, open_dense
 from roster.convert.factorllm import plan_factorllm
 from roster.convert.gate_modes import plan_gated, read_gate_config
+from roster.convert.ladimo import plan_ladimo
 from roster.convert.nexus import SIDE, plan_append, plan_nexus
 from roster.convert.read_me import plan_read_me
 from roster.convert.upcycling import plan_upcycling
+from roster.convert.upit import plan_upit
 from roster.errors import RosterError, nearest
 from roster.options import check_options
 from roster.weights import MAX_SHARD, Plan, open_checkpoint
@@ -30,6 +32,7 @@ class Asked:
         data: JSONL files.
         rows, length: of each file at most.
         progress: told of layers done.
+        scratch: a folder for what is trained on the way; the caller removes it.
     """
 
     def __init__(
@@ -40,9 +43,10 @@ class Asked:
         rows: int = ROWS,
         length: int = LENGTH,
         progress: Progress | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self.to, self.models, self.data = to, models, data
-        self.rows, self.length, self.progress = rows, length, progress
+        self.rows, self.length, self.progress, self.scratch = rows, length, progress, scratch
 
     def one(self) -> Dense:
         """The one model."""
@@ -118,7 +122,20 @@ def _append(asked: Asked, max_shard: int, **options: Any) -> Plan:
     return plan_append(mixture, seed, new, asked.texts(seed), max_shard)
 
 
-_GIVEN = ("dense", "models", "texts", "domains", "config", "max_shard", "progress")
+def _ladimo(asked: Asked, **options: Any) -> Plan:
+    dense = asked.one()
+    if asked.scratch is None:
+        raise RosterError("ladimo trains before it writes, and keeps trained layers beside the result: give --out")
+    return plan_ladimo(dense, asked.texts(dense), asked.scratch, progress=asked.progress, **options)
+
+
+def _upit(asked: Asked, router: str = "fitted", **options: Any) -> Plan:
+    models = [open_dense(each) for each in asked.models]
+    texts = asked.texts(models[0]) if router != "random" and models else None
+    return plan_upit(models, texts, router=router, progress=asked.progress, **options)
+
+
+_GIVEN = ("dense", "models", "texts", "domains", "scratch", "config", "max_shard", "progress")
 # By name: what makes the plan, and whose arguments its options are.
 METHODS: dict[str, tuple[Callable[..., Plan], Callable[..., Plan]]] = {
     "upcycling": (_upcycling, plan_upcycling),
@@ -126,8 +143,10 @@ METHODS: dict[str, tuple[Callable[..., Plan], Callable[..., Plan]]] = {
     "btx": (_btx, plan_btx),
     "cmoe": (_cmoe, plan_cmoe),
     "factorllm": (_factorllm, plan_factorllm),
+    "ladimo": (_ladimo, plan_ladimo),
     "nexus": (_nexus, plan_nexus),
     "read-me": (_read_me, plan_read_me),
+    "upit": (_upit, plan_upit),
     "mergekit-moe": (_gated, plan_gated),
 }
 

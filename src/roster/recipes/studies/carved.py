@@ -8,11 +8,15 @@ a conversion keeps is proved there afterwards (`roster.convert.prove`).
 - cmoe: hidden units dealt out by what fires together; some always on.
 - factorllm: slices of a block, and a router taught by the whole block.
 - read-me: units that a domain uses most are its expert, what all domains use is always on; `data` one file a domain.
+- ladimo: smaller experts distilled from the block, layer by layer; as many on duty as the router's weights say.
+- upit: checkpoints of one run of tuning are experts, more are bred of the least similar ones.
 - nexus: domain models are experts beside the seed's block; rows of the router are made of descriptions of domains.
 
-Trains: nothing here; btx and nemotron-upcycling are to be trained afterwards, the routers of the others are fitted.
+Trains: nothing here, but for ladimo's distillation; btx and nemotron-upcycling are to be trained afterwards, the
+routers of the others are fitted.
 Source: see each recipe.
-Differences: see `roster.convert.btx`, `.upcycling`, `.cmoe`, `.factorllm`, `.read_me`, `.nexus`.
+Differences: see `roster.convert.btx`, `.upcycling`, `.cmoe`, `.factorllm`, `.read_me`, `.nexus`,
+`.upit`, `.ladimo`.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from roster.recipes.recipe import Recipe
 
 CARVED, COPIED = "tests/convert/test_carved.py", "tests/convert/test_convert.py"
 DOMAINS = "tests/convert/test_domains.py"
+BRED, DISTILLED = "tests/convert/test_bred.py", "tests/convert/test_distilled.py"
 
 
 def _converted(to: str, **options: Any) -> Callable[..., Any]:
@@ -119,6 +124,46 @@ def nexus(inside: int = 64, steps: int = 200, rate: float = 1e-2, seed: int = 0)
     return _converted("nexus", inside=inside, steps=steps, rate=rate, seed=seed)
 
 
+def upit(
+    experts: int = 8, top_k: int = 2, density: float = 0.5, router: str = "fitted", seed: int = 0
+) -> Callable[..., Any]:
+    """Experts bred of checkpoints.
+
+    Args:
+        experts: how many, the checkpoints among them.
+        top_k: experts that a token gets.
+        density: share of entries that DARE keeps.
+        router: "fitted" or "random".
+        seed: of what is drawn.
+    """
+    return _converted("upit", experts=experts, top_k=top_k, density=density, router=router, seed=seed)
+
+
+def ladimo(
+    experts: int = 4,
+    slices: int = 2,
+    top_k: int = 2,
+    steps: int = 200,
+    rate: float = 1e-3,
+    batch: int = 256,
+    enough: float = 0.9,
+) -> Callable[..., Any]:
+    """Distilled experts; `scratch=` names a folder for trained layers.
+
+    Args:
+        experts: of a layer.
+        slices: an expert has the block's hidden units over this.
+        top_k: experts that a token gets in training.
+        steps: of each layer's training.
+        rate: of learning.
+        batch: tokens of a step.
+        enough: share of the router's weight that a token's experts must have.
+    """
+    return _converted(
+        "ladimo", experts=experts, slices=slices, top_k=top_k, steps=steps, rate=rate, batch=batch, enough=enough
+    )
+
+
 def _recipe(slug: str, title: str, source: str, compose: Callable[..., Any], claim: str, evidence: str) -> Recipe:
     return Recipe(slug, title, source, compose, "nothing", True, claim, evidence, kind="study")
 
@@ -177,5 +222,23 @@ RECIPES = (
         "An appended expert gets its domain's tokens by its description alone, and after short training is better than "
         "with a random row.",
         DOMAINS,
+    ),
+    _recipe(
+        "upit",
+        "UpIT (upcycling instruction tuning)",
+        "Hui et al., 2024, Upcycling Instruction Tuning from Dense to Mixture-of-Experts via Parameter Merging, "
+        "arXiv:2410.01610",
+        upit,
+        "Checkpoints of a run, and children of them, make better experts after equal training than copies of the last "
+        "one, and rows fitted beforehand better routers than random ones.",
+        BRED,
+    ),
+    _recipe(
+        "ladimo",
+        "LaDiMo",
+        "Kim et al., 2024, LaDiMo: Layer-wise Distillation Inspired MoEfier, arXiv:2408.04278",
+        ladimo,
+        "At equal active parameters, as many experts as each layer needs lose less than one number for all layers.",
+        DISTILLED,
     ),
 )
