@@ -308,5 +308,44 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path):
         open_mixture(tmp_path / "before")
 
 
+def test_damaged_weights_are_refused_and_nothing_is_written(tmp_path):
+    mixture(tmp_path / "before")
+    file = tmp_path / "before" / "model.safetensors"
+    weights = load_file(file)
+    weights["model.layers.1.self_attn.q_proj.weight"][0, 0] = torch.nan
+    save_file(weights, file)
+    with pytest.raises(RosterError, match=r"layer 1 of .* not finite"):
+        smaller(tmp_path / "before", tmp_path / "after", "reap")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(RosterError, match="truncated"):
+        open_mixture(tmp_path / "before")
+    assert not (tmp_path / "after").exists()
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
+    mixture(tmp_path / "before")
+    smaller(tmp_path / "before", tmp_path / "whole", "mc-smoe")
+    opened, done = open_mixture(tmp_path / "before"), []
+
+    def plan():
+        method = make_method("mc-smoe", opened, "4")
+        return plan_compress(method, decide(method, opened, texts()), "4", texts())
+
+    def kill(written, total, name):
+        done.append(name)
+        if written > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(plan(), tmp_path / "after", progress=kill)
+    assert not (tmp_path / "after").exists()
+    left = []
+    run(plan(), tmp_path / "after", progress=lambda written, total, name: left.append(name))
+    assert done
+    assert not set(done) & set(left)
+    for name in ("model.safetensors", "config.json", "compress.json"):
+        assert (tmp_path / "after" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_every_method_is_tested_here():
     assert METHODS.keys() == SIZES.keys() | {"mone"}

@@ -116,6 +116,12 @@ def test_losses_are_those_of_transformers_and_tokens_go_to_the_best(tmp_path):
     assert right.double().mean() > 0.8
 
 
+def test_a_base_that_is_not_the_base_is_refused(tmp_path):
+    models = [open_dense(dense(tmp_path / f"m{seed}", seed)) for seed in range(3)]
+    with pytest.raises(RosterError, match="no checkpoint of that base's tuning"):
+        plan_upit(models, samples())
+
+
 def test_what_cannot_be_bred_is_refused(tmp_path):
     models = [open_dense(each) for each in tuned(tmp_path, 2)]
     for given, options, message in (

@@ -177,16 +177,27 @@ def plan_upit(
 
 
 def differences(models: Sequence[Dense]) -> Tensor:
-    """Inner products of the checkpoints' differences from the base over all blocks, piece by piece, [E, E]."""
-    gram = Gram(len(models) - 1)
+    """Inner products of the checkpoints' differences from the base over all blocks, piece by piece, [E, E].
+
+    Raises:
+        RosterError: a checkpoint that cannot have come from the base.
+    """
+    gram = Gram(len(models))
     for layer in range(len(models[0].blocks)):
         for part in PARTS:
             operands = [each.operand(layer, part) for each in models]
             size = operands[0].spec.numel
             for start in range(0, size, PIECE):
                 x = [o.source.read(o.tensor, start, min(start + PIECE, size)).float() for o in operands]
-                gram.add([each - x[0] for each in x[1:]])
-    return gram.matrix()
+                gram.add([x[0], *(each - x[0] for each in x[1:])])
+    found = gram.matrix()
+    for number, each in enumerate(models[1:], 1):
+        if found[number, number] > found[0, 0]:
+            raise RosterError(
+                f"{each.source.name!r} is farther from {models[0].source.name!r} than that is large: it is no "
+                "checkpoint of that base's tuning"
+            )
+    return found[1:, 1:]
 
 
 def _matrix(

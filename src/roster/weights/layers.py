@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from roster.errors import RosterError
 from roster.weights.source import Checkpoint
 from roster.weights.texts import Texts
 
@@ -61,6 +62,9 @@ def run_layers(
 
     Returns:
         What leaves the last layer, before the last norm, [B, S, D].
+
+    Raises:
+        RosterError: a layer answers with values that are not finite.
     """
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModel
@@ -76,7 +80,7 @@ def run_layers(
     )
     model.norm = nn.Identity()
     model.rotary_emb.to(device)
-    run = _Run(texts.mask_BS.bool().to(device), visit, load or _plain(source), device, dtype, progress)
+    run = _Run(source.name, texts.mask_BS.bool().to(device), visit, load or _plain(source), device, dtype, progress)
     for number, layer in enumerate(model.layers):
         layer.forward = run.layer(number, layer, len(model.layers))
     out = model(
@@ -90,6 +94,7 @@ def run_layers(
 
 @dataclass
 class _Run:
+    name: str
     mask_BS: Tensor
     visit: Visit
     load: Load
@@ -109,6 +114,11 @@ class _Run:
                 return self._rows(own, hidden_BSD, given, before)
 
             out = self.visit(number, layer, send)
+            if not bool(out.isfinite().all()):
+                raise RosterError(
+                    f"layer {number} of {self.name!r} answers with values that are not finite (NaN or infinity): its "
+                    "weights are damaged, or too large for their type"
+                )
             layer.to("meta")
             if self.progress is not None:
                 self.progress(number + 1, count)
