@@ -44,7 +44,7 @@ def calibrate(
         device: where layers run.
         progress: told of layers done, and of how many there are.
     """
-    sample = SAMPLE // -(-len(texts.ids_BS) // AT_ONCE)
+    sample = max(SAMPLE // -(-len(texts.ids_BS) // AT_ONCE), 1)
 
     def visit(number: int, layer: Any, send: Send) -> Tensor:
         if number not in mixture.layers:
