@@ -15,6 +15,9 @@ QUICK = (
     "expert-choice", "gw-moe", "switch-transformer", "base-layers", "stratified-moe.loss", "stratified-moe.hard",
     "loss-free-balancing.error", "locmoe.crossing", "adatt.loss", "adatt.fusion", "mmoe-factorized.accuracy", "smear",
     "arrow-mbc", "phatgoose", "direct-nmt-task-moe", "active-ranking-experts", "banditeval", "adamoe.fillers",
+    "automix", "grin.gradient", "polytropon", "x-moe.steady", "vqmoe", "evomoe", "stablemoe", "mowe", "maskmoe", "hmoe",
+    "finedeep", "union-of-experts", "smoe-dropout.slope", "task-moe", "task-aware-moe.transfer", "uni-perceiver-moe",
+    "cross-task-moe", "moec", "jiuzhang-2", "mpoe", "spatial-moe.location", "pmoe-patch-routing",
 )  # fmt: skip
 """Those whose short run takes less than half a second and needs neither fetched texts nor a language model."""
 
