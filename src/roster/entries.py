@@ -1,25 +1,69 @@
-"""What the header of a safetensors file says, as it stands there, for whoever needs names and shapes and no torch.
+"""What a safetensors file says of its tensors: names, types, shapes and places, checked against the file's size.
 
-`roster.header` holds it against the file's size and gives types that torch knows.
+Read without torch, and no tensor is read, so that a damaged or truncated file is known before any work starts, and a
+thousand of them are looked through in a moment. `roster.header` says the same in torch's types.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from roster.errors import RosterError
 
+SIZES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+    "C64": 8,
+}
+"""Bytes of one number, by the name that the format has for its type."""
 _LONGEST = 100_000_000  # what safetensors itself accepts
 
 
-def read_entries(file: Path) -> tuple[dict[str, Any], dict[str, str], int, int]:
-    """(entries by the tensor's name, metadata, where the data begin, the file's size).
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a file.
+
+    Attributes:
+        code: its type, a key of `SIZES`.
+        shape: of it.
+        offset: of its first byte in the file.
+    """
+
+    code: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def numel(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes its values take."""
+        return self.numel * SIZES[self.code]
+
+
+def read_entries(file: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+    """The tensors of one file by name, and its metadata.
 
     Raises:
-        RosterError: not a safetensors file, truncated in its header, or a name twice.
+        RosterError: not a safetensors file, truncated, a name twice, or a tensor whose bytes do not match its shape.
     """
     try:
         size = file.stat().st_size
@@ -32,10 +76,18 @@ def read_entries(file: Path) -> tuple[dict[str, Any], dict[str, str], int, int]:
     if len(text) != length:
         raise RosterError(f"{str(file)!r} cannot be read: it is no safetensors file, or is truncated in its header")
     try:
-        entries: dict[str, Any] = json.loads(text, object_pairs_hook=_no_name_twice)
+        told: dict[str, Any] = json.loads(text, object_pairs_hook=_no_name_twice)
     except (ValueError, UnicodeDecodeError) as error:
         raise RosterError(f"{str(file)!r} cannot be read: its header is damaged: {error}") from None
-    return entries, entries.pop("__metadata__", {}), 8 + length, size
+    metadata = told.pop("__metadata__", {})
+    entries = {name: _entry(file, name, each, 8 + length) for name, each in told.items()}
+    needed = max((entry.offset + entry.nbytes for entry in entries.values()), default=8 + length)
+    if needed != size:
+        kind = "truncated" if size < needed else "longer than its header says"
+        raise RosterError(
+            f"{str(file)!r} cannot be read: it is {kind}: {size:,} bytes, its header says {needed:,}; fetch it again"
+        )
+    return entries, metadata
 
 
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -44,3 +96,16 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} is there twice")
     return made
+
+
+def _entry(file: Path, name: str, told: Any, data: int) -> Entry:
+    try:
+        code, shape, (start, stop) = told["dtype"], tuple(told["shape"]), told["data_offsets"]
+        entry = Entry(code, shape, data + start)
+        fits = stop - start == entry.nbytes and start >= 0
+    except (KeyError, TypeError, ValueError):
+        raise RosterError(f"{str(file)!r}: tensor {name!r} has an entry that roster does not read: {told}") from None
+    if not fits:
+        what = f"tensor {name!r} is {code} {list(shape)}"
+        raise RosterError(f"{str(file)!r}: {what}, but its bytes are {start} to {stop}")
+    return entry

@@ -1,6 +1,6 @@
-"""The header of a safetensors file: names, types, shapes and places of its tensors, checked against the file's size.
+"""The header of a safetensors file in torch's types: names, types, shapes and places of its tensors.
 
-No tensor is read here, so a damaged or truncated file is known before any work starts.
+No tensor is read here; `roster.entries` reads and checks the header itself.
 """
 
 from __future__ import annotations
@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from roster.entries import read_entries
-from roster.errors import RosterError
 
 DTYPES = {
     "F64": torch.float64,
@@ -64,29 +62,7 @@ class Place:
 
 
 def read_header(file: Path) -> tuple[dict[str, Place], dict[str, str]]:
-    """The tensors of one file by name, and its metadata.
-
-    Raises:
-        RosterError: not a safetensors file, truncated, a name twice, or a tensor whose bytes do not match its shape.
-    """
-    entries, metadata, start, size = read_entries(file)
-    tensors = {name: _place(file, name, entry, start) for name, entry in entries.items()}
-    needed = max((place.offset + place.spec.nbytes for place in tensors.values()), default=start)
-    if needed != size:
-        kind = "truncated" if size < needed else "longer than its header says"
-        raise RosterError(
-            f"{str(file)!r} cannot be read: it is {kind}: {size:,} bytes, its header says {needed:,}; fetch it again"
-        )
-    return tensors, metadata
-
-
-def _place(file: Path, name: str, entry: Any, data: int) -> Place:
-    try:
-        dtype, shape, (start, stop) = DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
-        spec = Spec(dtype, shape)
-        fits = stop - start == spec.nbytes and start >= 0
-    except (KeyError, TypeError, ValueError):
-        raise RosterError(f"{str(file)!r}: tensor {name!r} has an entry that roster does not read: {entry}") from None
-    if not fits:
-        raise RosterError(f"{str(file)!r}: tensor {name!r} is {spec}, but its bytes are {start} to {stop}")
-    return Place(spec, file, data + start)
+    """The tensors of one file by name, and its metadata; raises as `roster.entries.read_entries` does."""
+    entries, metadata = read_entries(file)
+    places = {name: Place(Spec(DTYPES[entry.code], entry.shape), file, entry.offset) for name, entry in entries.items()}
+    return places, metadata

@@ -130,7 +130,7 @@ def writing(folder: str | Path, owned: tuple[str, ...] = (), through_link: bool 
     new, old = _beside(target, "new"), _beside(target, "old")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(target):
+        with locked(target):
             _settle(target, new, old)
             new.mkdir()
             try:
@@ -157,7 +157,7 @@ def recover(folder: str | Path) -> None:
     old = _beside(target, "old")
     if target.exists() or not old.exists():
         return
-    with _lock(target, wait=_WAIT):
+    with locked(target, wait=_WAIT):
         if not target.exists() and old.exists():
             old.rename(target)
 
@@ -200,8 +200,16 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 
 @contextmanager
-def _lock(target: Path, wait: float = 0.0) -> Iterator[None]:
-    """Held by whoever writes a folder; a process that dies lets go of it."""
+def locked(target: Path, wait: float = 0.0) -> Iterator[None]:
+    """Held by whoever writes a folder; a process that dies lets go of it.
+
+    Args:
+        target: the folder.
+        wait: seconds for another process to be done.
+
+    Raises:
+        RosterError: it was not.
+    """
     path = _beside(target, "lock")
     lock = FileLock(path, timeout=wait)
     try:

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from cli.conftest import refuse, run
 from roster import pocket
-from roster.library.card import CARD
 from roster.library.config import CONFIG
 from roster.library.reading import WEIGHTS
+from roster.shelf.card import CARD
 
 GOOD = json.dumps({"prompt": "reverse: abc =", "answer": "cba", "task": "reverse"})
 CONTEXT = 256
@@ -86,8 +86,9 @@ def empty(experts):
 def test_bad_experts(spoil, message, experts):
     spoil(experts)
     assert message in build(experts)
-    if spoil is not poison:  # the list is made of configs, cards and headers
-        assert message in refuse("experts", "list", experts)
+    listed = run("experts", "list", experts)  # by headers: what only the values tell is not seen
+    assert listed.exit_code == (0 if spoil is poison else 2)
+    assert spoil is poison or (message if spoil is not truncate else "it is truncated") in listed.stderr
     checked = run("experts", "check", experts)
     assert checked.exit_code == 2
     assert message in checked.output

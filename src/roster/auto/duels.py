@@ -9,21 +9,21 @@ few examples, and what counts is
 which is the information that the answer holds about the prompt, less what is left open. Adapters with the same weights
 need no duel. Nothing of it is published; what it finds is measured in docs/results/auto.md.
 
-Shape legend: N prompts, V vocabulary, T tokens, I in_features.
+Shape legend: N prompts, V vocabulary, T tokens.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from roster.library import Adapter, Library, LowRank
+from roster.library import Adapter, Library
+from roster.library.wearing import wearing
 from roster.prompts import Rendering
 
 PROMPTS = 8
@@ -65,7 +65,7 @@ def champion(model: Any, library: Library, rendering: Rendering, members: Sequen
 def _worth(model: Any, adapter: Adapter, rows: Sequence[Sequence[int]]) -> float:
     # Where a model can, it works out the last token's logits alone.
     only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-    with _wearing(model, adapter):
+    with wearing(model, adapter):
         logits = [
             model(input_ids=torch.tensor([row], device=model.device), use_cache=False, **only).logits[0, -1]
             for row in rows
@@ -79,30 +79,3 @@ def _worth(model: Any, adapter: Adapter, rows: Sequence[Sequence[int]]) -> float
 def _entropy(p_NV: Tensor) -> Tensor:
     entropy_N: Tensor = torch.special.entr(p_NV).sum(1)
     return entropy_N
-
-
-@contextmanager
-def _wearing(model: nn.Module, adapter: Adapter) -> Iterator[None]:
-    """The base with one adapter, for the duration of a with-block."""
-    hooks = [
-        model.get_submodule(name).register_forward_hook(_Update(update).after)
-        for name, update in adapter.modules.items()
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-class _Update:
-    """What an adapter adds to one linear layer."""
-
-    def __init__(self, update: LowRank):
-        self.update = update
-
-    def after(self, linear: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor:
-        """Forward hook of the layer."""
-        A_rI, B_Or = self.update.A_RD.to(y), self.update.B_OR.to(y)
-        adapted: Tensor = y + args[0].to(y) @ A_rI.T @ B_Or.T * self.update.scale
-        return adapted

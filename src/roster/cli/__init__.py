@@ -23,7 +23,7 @@ from roster.cli import (
     demo,
     deploy,
     evaluate,
-    experts,
+    experts_find,
     gateway,
     generate,
     lm,
@@ -70,7 +70,7 @@ app.command()(compare.compare)
 app.command("eval")(evaluate.evaluate)
 app.command()(generate.generate)
 app.command()(generate.inspect)
-app.add_typer(experts.app, name="experts")
+app.add_typer(experts_find.app, name="experts")
 app.command()(methods.methods)
 app.command()(demo.demo)
 app.add_typer(train.app, name="train")

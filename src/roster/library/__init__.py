@@ -1,7 +1,6 @@
 """Library: experts on disk. Read, write, describe, compare and search folders of PEFT adapters."""
 
 from roster.library.adapter import Adapter, LowRank
-from roster.library.card import Card
 from roster.library.cluster import cluster, similarity
 from roster.library.fingerprint import check_same_base, digest, fingerprint
 from roster.library.fits import check_fits
@@ -10,6 +9,7 @@ from roster.library.reading import read_adapter
 from roster.library.refresh import refresh_cards
 from roster.library.search import find
 from roster.library.writing import make_adapter, write_adapter
+from roster.shelf.card import Card
 
 __all__ = [
     "Adapter",

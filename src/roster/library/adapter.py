@@ -16,7 +16,7 @@ import peft
 import torch
 from torch import Tensor
 
-from roster.library.card import Card
+from roster.shelf.card import Card
 
 
 @dataclass(frozen=True)

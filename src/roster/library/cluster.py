@@ -16,7 +16,12 @@ Differences: the authors' code flattens the factors A and B, drops small entries
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from torch import Tensor
 
@@ -60,9 +65,20 @@ def cluster(library: Library, k: int, seed: int = 0) -> dict[int, list[str]]:
         raise RosterError(f"cannot make {k} clusters of {len(library)} experts: k must be from 1 to {len(library)}")
     size_N, vectors_NN = torch.linalg.eigh(similarity(library))
     points_NN = vectors_NN * size_N.clamp_min(0).sqrt()
-    labels = KMeans(n_clusters=k, n_init=10, random_state=seed).fit_predict(points_NN.contiguous().numpy())
+    return group(library.names, points_NN.contiguous().numpy(), k, seed)
+
+
+def group(names: Sequence[str], points_NF: NDArray[np.floating[Any]], k: int, seed: int = 0) -> dict[int, list[str]]:
+    """The same of any points [N, F]: k-means, names by cluster.
+
+    Raises:
+        RosterError: more clusters than points.
+    """
+    if not 1 <= k <= len(names):
+        raise RosterError(f"cannot make {k} clusters of {len(names)} experts: k must be from 1 to {len(names)}")
+    labels = KMeans(n_clusters=k, n_init=10, random_state=seed).fit_predict(points_NF)
     groups: dict[int, list[str]] = {}
-    for name, label in zip(library.names, labels.tolist(), strict=True):
+    for name, label in zip(names, labels.tolist(), strict=True):
         groups.setdefault(label, []).append(name)
     return dict(enumerate(groups.values()))
 

@@ -20,8 +20,7 @@ from peft.utils.other import get_pattern_key
 
 from roster.errors import RosterError
 from roster.library.refusals import check_config
-
-CONFIG = "adapter_config.json"
+from roster.shelf.folders import CONFIG as CONFIG
 
 
 def read_raw(folder: Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from roster.library.adapter import Adapter
 from roster.library.fingerprint import digest, fingerprint, is_whole
 from roster.library.fits import check_fits
 from roster.library.reading import read_adapter
-from roster.listing import DEFAULT
-from roster.listing import adapter_folders as adapter_folders
+from roster.shelf.folders import DEFAULT as DEFAULT
+from roster.shelf.folders import adapter_folders as adapter_folders
 
 
 class Library(Mapping[str, Adapter]):

@@ -11,10 +11,10 @@ from torch import nn
 
 from roster.errors import RosterError
 from roster.library.adapter import LowRank
-from roster.library.card import Card
 from roster.library.fits import linear_size
 from roster.library.folder import Library
 from roster.library.writing import make_adapter
+from roster.shelf.card import Card
 
 
 def fresh(

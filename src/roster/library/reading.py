@@ -19,10 +19,11 @@ from roster.errors import RosterError
 from roster.library.adalora import KIND as ADALORA
 from roster.library.adalora import as_lora
 from roster.library.adapter import Adapter, LowRank, hash_modules
-from roster.library.card import Card
-from roster.library.config import CONFIG, config_of, read_raw, resolve, targets
+from roster.library.config import config_of, read_raw, resolve, targets
+from roster.shelf.card import Card
+from roster.shelf.folders import CONFIG
+from roster.shelf.folders import WEIGHTS as WEIGHTS
 
-WEIGHTS = "adapter_model.safetensors"
 _KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.(?P<factor>lora_[AB])\.weight$")
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from torch import nn
 
 from roster.errors import RosterError
-from roster.library.card import Card
 from roster.library.fingerprint import digest, fingerprint, is_whole
 from roster.library.fits import check_fits
 from roster.library.folder import adapter_folders
 from roster.library.reading import read_adapter
+from roster.shelf.card import Card
 
 
 def refresh_cards(folder: str | Path, model: nn.Module | None = None) -> dict[str, Card]:

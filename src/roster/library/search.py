@@ -1,16 +1,15 @@
-"""Finding an expert by what its card says: task, description and example prompts, ranked by TF-IDF.
+"""Finding an expert by what its card says: task, description and example prompts, ranked by TF-IDF (`shelf.words`).
 
-Pieces of words (two to four characters), so that "summary" finds "summarise". No model: what a card does not say is
-not found.
+No model: what a card does not say is not found. The same answers come from a folder's index, without reading weights
+(`roster.shelf.index.Index.search`).
 """
 
 from __future__ import annotations
 
-from sklearn.feature_extraction.text import TfidfVectorizer
-
 from roster.errors import RosterError
 from roster.library.folder import Library
-from roster.prompts import words
+from roster.shelf.contents import said
+from roster.shelf.words import cosines, pieces
 
 
 def find(library: Library, text: str, count: int = 5) -> list[tuple[str, float]]:
@@ -29,13 +28,6 @@ def find(library: Library, text: str, count: int = 5) -> list[tuple[str, float]]
     """
     if count < 1:
         raise RosterError(f"the number of experts to find must be at least 1, not {count}")
-    cards = [library[name].card for name in library.names]
-    described = [" ".join([card.task, card.description, *map(words, card.examples)]) for card in cards]
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4))
-    try:
-        known = vectorizer.fit_transform(described)
-    except ValueError:  # not one character in all the cards
-        return []
-    scores = (known @ vectorizer.transform([text]).T).toarray().ravel()
-    ranked = sorted(zip(library.names, scores.tolist(), strict=True), key=lambda pair: -pair[1])
+    known = [pieces(said(library[name].card)) for name in library.names]
+    ranked = sorted(zip(library.names, cosines(known, pieces(text)).tolist(), strict=True), key=lambda pair: -pair[1])
     return [(name, score) for name, score in ranked[:count] if score > 0]

@@ -8,9 +8,9 @@ from __future__ import annotations
 import warnings
 
 from roster.errors import RosterError, RosterNote
-from roster.library.card import CARD
 from roster.library.folder import Library
 from roster.prompts import RAW, Rendering
+from roster.shelf.card import CARD
 
 
 def check_templates(library: Library, rendering: Rendering) -> None:

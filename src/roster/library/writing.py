@@ -18,11 +18,11 @@ from torch import Tensor
 
 from roster.errors import RosterError
 from roster.library.adapter import Adapter, LowRank, hash_modules
-from roster.library.card import CARD, Card
 from roster.library.config import CONFIG, config_json, resolve, targets
 from roster.library.gates import GATES
 from roster.library.reading import WEIGHTS, check_tensors
 from roster.saving import check_name, writing
+from roster.shelf.card import CARD, Card
 
 # What describes or belongs to the weights, and goes with them when an adapter is replaced.
 _OURS = (WEIGHTS, CONFIG, CARD, GATES, "adapter_model.bin")
@@ -91,6 +91,12 @@ def write_adapter(
         (new / CONFIG).write_text(config_json(adapter.config), encoding="utf-8")
         adapter.card.model_copy(update={"weights_hash": hash_modules(modules)}).write(new)
     return target
+
+
+def described(adapter: Adapter) -> Card:
+    """The adapter's card with the hash of its weights and the base that it names."""
+    base = adapter.card.base or adapter.config.base_model_name_or_path or None
+    return adapter.card.model_copy(update={"weights_hash": adapter.weights_hash, "base": base})
 
 
 def _check_updates(name: str, modules: Mapping[str, LowRank]) -> None:

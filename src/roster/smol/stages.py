@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from roster.library.card import Card
 from roster.pocket.record import Record
 from roster.prompts import Message, Rendering
 from roster.saving import writing
+from roster.shelf.card import Card
 from roster.smol import BASE_NAME
 from roster.smol.answers import accuracy
 from roster.smol.shapes import SHAPES, Shape, lora_config

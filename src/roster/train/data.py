@@ -70,8 +70,12 @@ def read_rows(path: str | Path) -> list[Row]:
     return list(numbered_rows(path).values())
 
 
-def numbered_rows(path: str | Path) -> dict[int, Row]:
+def numbered_rows(path: str | Path, answers: bool = True) -> dict[int, Row]:
     """The same by the number of each row's line, counted from 1, for errors that name it.
+
+    Args:
+        path: the file.
+        answers: False takes lines without an answer, too.
 
     Raises:
         RosterError: no such file, no rows, or a malformed line, with its number.
@@ -84,13 +88,20 @@ def numbered_rows(path: str | Path) -> dict[int, Row]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise RosterError(f"{str(path)!r} is not UTF-8 text: {error}") from None
-    rows = {number: _row(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()}
+    rows = {
+        number: _row(line, f"{path}, line {number}", answers) for number, line in enumerate(lines, 1) if line.strip()
+    }
     if not rows:
         raise RosterError(f"{str(path)!r} holds no rows")
     return rows
 
 
-def _row(line: str, where: str) -> Row:
+def read_prompts(path: str | Path) -> list[Prompt]:
+    """The prompts of a JSONL file whose lines may do without an answer. Raises as `numbered_rows` does."""
+    return [row.asked for row in numbered_rows(path, answers=False).values()]
+
+
+def _row(line: str, where: str, answers: bool = True) -> Row:
     try:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
@@ -102,7 +113,7 @@ def _row(line: str, where: str) -> Row:
     for name in fields.keys() - Row.model_fields.keys():
         raise RosterError(f"{where}: unknown field {name!r}: {nearest(name, Row.model_fields)}")
     try:
-        return Row(**fields)
+        return Row(**(fields if answers else {"answer": None, **fields}))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         what = [".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")]
