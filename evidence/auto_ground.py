@@ -23,8 +23,8 @@ from roster.auto.features import features_of
 from roster.auto.settings import Layer, Settings
 from roster.auto.turns import header_of
 from roster.files import write_whole
-from roster.shelf.card import Card
 from roster.prompts import Prompt, Rendering
+from roster.shelf.card import Card
 from roster.smol.base import load_base
 from roster.smol.groups import Item, group
 

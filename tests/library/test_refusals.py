@@ -13,7 +13,6 @@ from roster.library.refusals import REFUSALS
 
 # A value of each refused field that a real file may have.
 REFUSED = {
-    "use_dora": [True],
     "modules_to_save": [["classifier"]],
     "trainable_token_indices": [[1, 2], {"embed_tokens": [3]}],
     "target_parameters": [["mlp.experts.gate_up_proj"]],
@@ -32,6 +31,7 @@ REFUSED = {
     "ensure_weight_tying": [True],
 }
 READ = {"peft_type", "base_model_name_or_path", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora"}
+READ |= {"use_dora"}
 READ |= {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"}
 # Describe training, or do nothing unless a refused field is set; fan_in_fan_out is how the base stores its weight.
 HARMLESS = {"task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "lora_dropout", "fan_in_fan_out"}

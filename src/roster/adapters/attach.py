@@ -16,8 +16,10 @@ from roster.adapters.mixture import AdapterMixture
 from roster.adapters.siblings import find_siblings
 from roster.adapters.site import BlockRouter, RoutedLinear
 from roster.errors import RosterError
-from roster.experts import LowRankExperts
-from roster.library import Library
+from roster.experts import LowRankExperts, RescaledExperts
+from roster.library import Adapter, Library
+from roster.library.adapter import Magnitude, Rescaled
+from roster.library.dora import has_magnitudes, on_base
 from roster.library.fits import linear_size
 from roster.library.templates import check_templates
 from roster.prompts import Rendering
@@ -76,7 +78,9 @@ def attach(
     output_layer = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if tasks is None:
         tasks = mixing.tasks(library) if callable(mixing.tasks) else ()
-    sites = linear_sites(model, library, tuple(tasks))
+    _check_kinds(library, mixing, recipe)
+    placed = on_base(library, model)
+    sites = linear_sites(model, placed, tuple(tasks))
     for site in sites:
         if output_layer is not None and model.get_submodule(site.name) is output_layer:
             raise RosterError(
@@ -86,7 +90,7 @@ def attach(
     check_streams(model, mixing, recipe, mixing.at)
     try_layers(model, [site.name for site in sites], updated=True)
     mixture = AdapterMixture(mixing, library.names, tasks, recipe, options or {})
-    surroundings = _surroundings(model, library, rendering) if prepare else None
+    surroundings = _surroundings(model, placed, rendering) if prepare else None
     # Everything is made before anything is attached: recipes prepare on the plain base, and when one of them raises, a
     # plain base is what remains.
     _fill_whole(model, sites, mixing, mixture, surroundings)
@@ -111,12 +115,28 @@ def attach(
         mixture.tokenizer, mixture.template = rendering.tokenizer, rendering.template
     # Whoever holds the updates writes them; experts of another kind leave them to the library.
     keeps = not all(isinstance(each.experts, LowRankExperts) for each in linears.values())
-    mixture.adapters = {name: library[name] if keeps else replace(library[name], modules={}) for name in library.names}
+    mixture.adapters = {name: library[name] if keeps else _without_tensors(library[name]) for name in library.names}
     for name, parameter in model.named_parameters():
         # The base never trains; what does is the recipe's word.
         if f"{CHILD}." not in name:
             parameter.requires_grad_(False)
     return model.train(model.training)  # what was added is in the mode of the rest
+
+
+def _check_kinds(library: Library, mixing: Mixing, recipe: str) -> None:
+    """RosterError for a recipe that makes something else of updates than adding them up, where some are DoRAs."""
+    trained = "experts" in mixing.trains
+    if (trained or mixing.experts is not None or mixing.average == "factors") and has_magnitudes(library):
+        why = "trains the experts" if trained else "does not add updates up"
+        raise RosterError(
+            f"recipe {recipe!r} {why}, and a DoRA (use_dora) is more than a pair of factors: give it plain LoRAs"
+        )
+
+
+def _without_tensors(adapter: Adapter) -> Adapter:
+    """An adapter whose tensors the mixture holds; of a DoRA it holds what the base made of them, so they stay."""
+    kept = {name: update for name, update in adapter.modules.items() if isinstance(update, Magnitude)}
+    return replace(adapter, modules=kept)
 
 
 def _surroundings(model: nn.Module, library: Library, rendering: Rendering | None) -> Surroundings:
@@ -133,7 +153,10 @@ def linear_sites(model: nn.Module, library: Library, tasks: tuple[str, ...] = ()
     for index, name in enumerate(names):
         width, out_features = linear_size(model.get_submodule(name)) or (0, 0)
         updates = tuple(library[each].modules.get(name) for each in library.names)
-        sites.append(Site(name, index, width, out_features, tuple(library.names), updates, len(names), tasks))
+        bias_O = getattr(model.get_submodule(name), "bias", None)
+        sites.append(
+            Site(name, index, width, out_features, tuple(library.names), updates, len(names), tasks, bias_O=bias_O)
+        )
     return sites
 
 
@@ -210,4 +233,10 @@ def _router(site: Site, mixing: Mixing, surroundings: Surroundings | None) -> Ro
 
 def lora_experts(site: Site, mixing: Mixing) -> LowRankExperts:
     """The default experts of a site: the library's updates."""
+    gains = [each.gain_O if isinstance(each, Rescaled) else None for each in site.updates]
+    if any(gain_O is not None for gain_O in gains):
+        zero_O = torch.zeros(site.out_features)
+        return RescaledExperts(
+            site.factors, torch.stack([zero_O if each is None else each for each in gains]), site.bias_O
+        )
     return LowRankExperts(site.factors, mixing.average, trains="experts" in mixing.trains)

@@ -17,7 +17,7 @@ from torch import nn
 from roster.adapters.site import routed_linears
 from roster.context import Context
 from roster.errors import RosterError
-from roster.experts import LowRankExperts
+from roster.experts import LowRankExperts, RescaledExperts
 from roster.library import LowRank, make_adapter, write_adapter
 from roster.route import AnyRoute
 from roster.routed.becoming import detach
@@ -146,6 +146,11 @@ def _route(model: Any, child: Any, context: Context) -> AnyRoute:
 
 @torch.no_grad()
 def _merge_layer(name: str, experts: nn.Module, route: AnyRoute) -> LowRank | None:
+    if isinstance(experts, RescaledExperts):
+        raise RosterError(
+            f"some experts of {name!r} are DoRAs, which rescale the base's rows, and no low rank does the same; one "
+            "alone is the adapter itself, or `roster merge` puts it into the base"
+        )
     gate_E = route.dense()[0].cpu()
     if hasattr(experts, "merged"):  # experts that are no plain sum of stored updates
         A_rI, B_Or, scale = cast(Any, experts).merged(route)

@@ -34,6 +34,7 @@ class Site:
         num_sites: how many linear sites (or blocks) there are.
         tasks: names of the known tasks, in the order of the task ids.
         depth: how many blocks the base has; 0 where only a layer or a block is meant.
+        bias_O: of the linear layer; None where it has none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Site:
     num_sites: int
     tasks: tuple[str, ...] = ()
     depth: int = 0
+    bias_O: Tensor | None = None
 
     @property
     def num_experts(self) -> int:

@@ -15,7 +15,7 @@ from roster.adapters.manifest import BASE, EXPERTS, ROUTER, MixtureManifest
 from roster.adapters.site import routed_linears
 from roster.adapters.writing import router_state
 from roster.errors import RosterError, RosterNote
-from roster.experts import LowRankExperts
+from roster.experts import LowRankExperts, RescaledExperts
 from roster.library import Library, check_same_base, read_adapter
 from roster.prompts import RAW, Rendering
 from roster.recipes import find
@@ -110,7 +110,7 @@ def load_experts(model: nn.Module, folder: Path) -> None:
     """Fills the LoRA experts of a model from a folder of the same mixture (a training checkpoint)."""
     library = _read_experts(folder, read_manifest(folder, MixtureManifest))
     for name, child in routed_linears(model):
-        if isinstance(child.experts, LowRankExperts):
+        if isinstance(child.experts, LowRankExperts) and not isinstance(child.experts, RescaledExperts):
             updates = [library[expert].modules.get(name) for expert in library.names]
             present = [each for each in updates if each is not None]
             with torch.no_grad():

@@ -245,8 +245,8 @@ def remove(
     Examples:
       roster build pocket pocket --out routed
       roster experts remove routed reverse
-      roster experts add my-library routed/experts/sort
-      roster experts remove my-library sort
+      roster experts add small-library routed/experts/sort
+      roster experts remove small-library sort
     """
     if not _is_mixture(target):
         from roster.library.keeping import remove as discard

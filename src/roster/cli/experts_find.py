@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from roster.cli.common import ExpertsFolder, TemplateOption, console, experts_folder, table
-from roster.cli.experts import app, open_base, shelf
+from roster.cli.experts import app as app
+from roster.cli.experts import open_base, shelf
 from roster.cli.ticks import ticking
 from roster.errors import RosterError, nearest
 

@@ -12,6 +12,7 @@ from roster.experts.mpo import MPO, MPOExperts
 from roster.experts.null import WithNull
 from roster.experts.ragged import Ragged
 from roster.experts.ranks import RankExperts
+from roster.experts.rescaled import RescaledExperts
 from roster.experts.scaled import ScaledExperts
 from roster.experts.scaling import ScalingExperts
 from roster.experts.slots import SlotExperts
@@ -32,6 +33,7 @@ __all__ = [
     "MPOExperts",
     "Ragged",
     "RankExperts",
+    "RescaledExperts",
     "ScaledExperts",
     "ScalingExperts",
     "SlotExperts",

@@ -35,6 +35,28 @@ class LowRank:
 
 
 @dataclass(frozen=True)
+class Magnitude(LowRank):
+    """DoRA's update as a file holds it; what it does depends on the base's weights (see `dora.py`).
+
+    Attributes:
+        magnitude_O: the norms [O] that the rows of W + scale * B A are brought to.
+    """
+
+    magnitude_O: Tensor
+
+
+@dataclass(frozen=True)
+class Rescaled(LowRank):
+    """The same on its base: the layer's output, less its bias, is rescaled row by row, and `scale * B A` is added.
+
+    Attributes:
+        gain_O: the row scale less one, [O].
+    """
+
+    gain_O: Tensor
+
+
+@dataclass(frozen=True)
 class Adapter:
     """One expert.
 
@@ -61,7 +83,8 @@ def hash_modules(modules: Mapping[str, LowRank]) -> str:
     for name in sorted(modules):
         update = modules[name]
         digest.update(f"{name} {update.scale!r}".encode())
-        for tensor in (update.A_RD, update.B_OR):
+        magnitude = (update.magnitude_O,) if isinstance(update, Magnitude) else ()
+        for tensor in (update.A_RD, update.B_OR, *magnitude):
             digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

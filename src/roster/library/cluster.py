@@ -26,6 +26,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from roster.errors import RosterError
+from roster.library.dora import check_plain
 from roster.library.folder import Library
 
 
@@ -89,6 +90,7 @@ def _layer_gram(library: Library, module: str) -> Tensor:
     for index, adapter in enumerate(library.values()):
         update = adapter.modules.get(module)
         if update is not None:
+            check_plain(update, "comparing adapters by their weights")
             owners += [index] * update.A_RD.shape[0]
             rows.append(update.A_RD.detach().cpu().double() * update.scale)
             columns.append(update.B_OR.detach().cpu().double())

@@ -42,7 +42,7 @@ def read_raw(folder: Path) -> dict[str, Any]:
 
 
 def config_of(raw: dict[str, Any], file: Path) -> peft.LoraConfig:
-    """The config of a LoRA.
+    """The config of a LoRA or a DoRA.
 
     Args:
         raw: what the file says.

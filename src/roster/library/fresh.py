@@ -13,7 +13,7 @@ from roster.errors import RosterError
 from roster.library.adapter import LowRank
 from roster.library.fits import linear_size
 from roster.library.folder import Library
-from roster.library.writing import make_adapter
+from roster.library.making import make_adapter
 from roster.shelf.card import Card
 
 

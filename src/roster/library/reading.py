@@ -1,4 +1,4 @@
-"""Reading one adapter from PEFT's own format: LoRA, and AdaLoRA as the LoRA that it is. Never a pickle.
+"""Reading one adapter from PEFT's own format: LoRA, DoRA, and AdaLoRA as the LoRA that it is. Never a pickle.
 
 Shape legend: R rank, I in_features, O out_features.
 """
@@ -18,19 +18,20 @@ from torch import Tensor
 from roster.errors import RosterError
 from roster.library.adalora import KIND as ADALORA
 from roster.library.adalora import as_lora
-from roster.library.adapter import Adapter, LowRank, hash_modules
+from roster.library.adapter import Adapter, LowRank, Magnitude, hash_modules
 from roster.library.config import config_of, read_raw, resolve, targets
 from roster.shelf.card import Card
 from roster.shelf.folders import CONFIG
 from roster.shelf.folders import WEIGHTS as WEIGHTS
 
 _KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.(?P<factor>lora_[AB])\.weight$")
+_MAGNITUDE = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_magnitude_vector(?:\.weight)?$")
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 # Tensors that are not plain LoRA: the first pattern found in the name says what the tensor is.
 _STRANGERS = {
     r"lora_embedding_[AB]": "an update of an embedding; train without embeddings in target_modules",
-    r"lora_magnitude_vector": "a magnitude of DoRA; train with use_dora=False",
+    r"lora_magnitude_vector": "a magnitude of DoRA, but use_dora is not set in the config",
     r"lora_[AB]\.bias$": "a bias of LoRA; train with lora_bias=False",
     r"lora_[AB]\.[^.]+\.weight$": "a raw state dict's, with the adapter's name in it; write it with save_pretrained",
     r"base_layer|embed_tokens|lm_head|wte": "a layer of the base. If the base was resized for new tokens before this "
@@ -64,8 +65,7 @@ def read_adapter(path: str | Path, *, stale_card: bool = False) -> Adapter:
     else:
         config = config_of(raw, path / CONFIG)
         tensors = _read_tensors(path)
-    pairs = _pairs(tensors, file)
-    modules = {module: _update(module, A_RI, B_OR, config, file) for module, (A_RI, B_OR) in pairs.items()}
+    modules = _modules(tensors, config, file)
     card = Card.read(path)
     weights_hash = hash_modules(modules)
     if not stale_card and card.weights_hash not in (None, weights_hash):
@@ -74,6 +74,22 @@ def read_adapter(path: str | Path, *, stale_card: bool = False) -> Adapter:
             f"{weights_hash[:12]}; look it over, then run `roster experts check FOLDER --refresh`"
         )
     return Adapter(name, path, modules, card, config, weights_hash)
+
+
+def _modules(tensors: dict[str, Tensor], config: peft.LoraConfig, where: str) -> dict[str, LowRank]:
+    """The updates of a LoRA, or of a DoRA with their magnitudes."""
+    magnitudes = _magnitudes(tensors, where) if config.use_dora else {}
+    pairs = _pairs({key: tensor for key, tensor in tensors.items() if key not in magnitudes}, where)
+    modules: dict[str, LowRank] = {
+        module: _update(module, A_RI, B_OR, config, where) for module, (A_RI, B_OR) in pairs.items()
+    }
+    if not config.use_dora:
+        return modules
+    check_tensors(tensors, where)
+    by_module = {module: tensors[key] for key, module in magnitudes.items()}
+    for module in by_module.keys() - modules.keys():
+        raise RosterError(f"{where}: module {module!r} has a magnitude, and no lora_A and lora_B")
+    return {module: _with_magnitude(update, module, by_module, where) for module, update in modules.items()}
 
 
 def check_tensors(tensors: Mapping[str, Tensor], where: str) -> None:
@@ -147,6 +163,24 @@ def _update(module: str, A_RI: Tensor, B_OR: Tensor, config: peft.LoraConfig, wh
             "belong together"
         )
     return LowRank(A_RI, B_OR, scale)
+
+
+def _magnitudes(tensors: Mapping[str, Tensor], where: str) -> dict[str, str]:
+    """Keys of magnitudes, with the module of each."""
+    found = {key: told["module"] for key in tensors if (told := _MAGNITUDE.match(key))}
+    twice = [module for module in found.values() if list(found.values()).count(module) > 1]
+    if twice:
+        raise RosterError(f"{where}: module {twice[0]!r} has two magnitudes")
+    return found
+
+
+def _with_magnitude(update: LowRank, module: str, magnitudes: dict[str, Tensor], where: str) -> Magnitude:
+    magnitude_O = magnitudes.get(module)
+    if magnitude_O is None or list(magnitude_O.shape) != [update.B_OR.shape[0]]:
+        found = "none" if magnitude_O is None else f"{list(magnitude_O.shape)}"
+        wanted = f"a magnitude [{update.B_OR.shape[0]}]"
+        raise RosterError(f"{where}: use_dora is set, so module {module!r} needs {wanted}, not {found}")
+    return Magnitude(update.A_RD, update.B_OR, update.scale, magnitude_O)
 
 
 def _short(target: object) -> str:

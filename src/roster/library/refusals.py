@@ -36,7 +36,6 @@ def _changes_the_base(init: Any) -> bool:
 
 
 REFUSALS = (
-    Refusal("use_dora", bool, "DoRA rescales the base's weights; merge it into a model, or train plain LoRA"),
     Refusal("modules_to_save", bool, "it carries whole modules of its own (a head, say), of which a mixture can have "
             "only one; save them into the base, or train with modules_to_save=None"),
     Refusal("trainable_token_indices", bool, "it changes embeddings; train without it"),
@@ -61,8 +60,15 @@ REFUSALS = (
 )  # fmt: skip
 
 
+_OTHERS = {
+    "IA3": "(IA)3 also rescales what the layers of a feed-forward block read, for which each expert would need a pass "
+    "of its own through them; merge it into a model, or train a LoRA",
+}
+"""Why other kinds that people have are not read."""
+
+
 def check_config(config: dict[str, Any], where: str) -> None:
-    """Refuses an adapter that plain LoRA cannot express.
+    """Refuses an adapter that neither LoRA nor DoRA can express.
 
     A field that the installed PEFT does not know is ignored while it is empty (null, false, 0, "", [] or {}), as a
     newer PEFT writes the fields of features that are switched off. When it says something it is refused: nobody can
@@ -77,9 +83,8 @@ def check_config(config: dict[str, Any], where: str) -> None:
     """
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise RosterError(
-            f"{where}: peft_type is {kind!r}; roster reads LORA and ADALORA adapters only: train or export a LoRA"
-        )
+        why = _OTHERS.get(str(kind), "train or export a LoRA")
+        raise RosterError(f"{where}: peft_type is {kind!r}; roster reads LORA and ADALORA adapters only: {why}")
     for refusal in REFUSALS:
         value = config.get(refusal.field)
         if refusal.refused(value):

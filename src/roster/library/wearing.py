@@ -8,14 +8,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from roster.library.adapter import Adapter, LowRank
+from roster.library.adapter import Adapter, LowRank, Rescaled
+from roster.library.dora import on_layer
 
 
 @contextmanager
 def wearing(model: nn.Module, adapter: Adapter | None) -> Iterator[None]:
     """The base with one adapter, for the duration of a with-block; with None the base as it is."""
-    updates = {} if adapter is None else adapter.modules
-    hooks = [model.get_submodule(name).register_forward_hook(_Update(update).after) for name, update in updates.items()]
+    layers = {} if adapter is None else {name: model.get_submodule(name) for name in adapter.modules}
+    updates = {} if adapter is None else {name: on_layer(adapter.modules[name], layers[name], name) for name in layers}
+    hooks = [layers[name].register_forward_hook(_Update(update).after) for name, update in updates.items()]
     try:
         yield
     finally:
@@ -33,4 +35,8 @@ class _Update:
         """Forward hook of the layer."""
         A_rI, B_Or = self.update.A_RD.to(y), self.update.B_OR.to(y)
         adapted: Tensor = y + args[0].to(y) @ A_rI.T @ B_Or.T * self.update.scale
+        if isinstance(self.update, Rescaled):
+            bias_O: Tensor | None = getattr(linear, "bias", None)
+            own = y if bias_O is None else y - bias_O
+            adapted = adapted + self.update.gain_O.to(y) * own
         return adapted

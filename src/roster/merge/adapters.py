@@ -22,6 +22,7 @@ from torch import Tensor
 
 from roster.errors import RosterError
 from roster.library import LowRank
+from roster.library.dora import check_plain
 
 
 def concatenate(updates: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
@@ -94,6 +95,8 @@ def _sum(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _check(updates: Sequence[LowRank], weights: Sequence[float]) -> None:
+    for each in updates:
+        check_plain(each, "merging adapters into one")
     if not updates or len(updates) != len(weights):
         raise RosterError(f"{len(updates)} adapters and {len(weights)} weights: give one weight for each adapter")
     shapes = {(each.B_OR.shape[0], each.A_RD.shape[1]) for each in updates}

@@ -17,6 +17,7 @@ from torch import Tensor
 from roster.errors import RosterError, nearest
 from roster.header import Spec
 from roster.library import LowRank, read_adapter
+from roster.library.adapter import Magnitude
 from roster.weights.source import Checkpoint
 
 ROWS = 64
@@ -63,12 +64,25 @@ class Adapted:
         if update is None or stop == start:
             return values
         width = self.specs[name].shape[1]
-        delta, first = _rows(update, start // width, -(-stop // width))
+        first, last = start // width, -(-stop // width)
+        if isinstance(update, Magnitude):
+            whole_OI = self._base.read(name, first * width, last * width).float().view(-1, width)
+            return _normed(update, whole_OI, first).flatten()[start - first * width : stop - first * width]
+        delta, first = _rows(update, first, last)
         return values.float().add_(delta.flatten()[start - first * width : stop - first * width])
 
     def fingerprint(self) -> str:
         """Of the base and of the adapter's content."""
         return self._base.fingerprint() + self._hash
+
+
+def _normed(update: Magnitude, W_OI: Tensor, first: int) -> Tensor:
+    """Rows of a DoRA's weights, from those of the base from `first` on: `m (W + s B A) / |W + s B A|`, row by row."""
+    delta_OI, start = _rows(update, first, first + len(W_OI))
+    V_OI = W_OI + delta_OI[first - start : first - start + len(W_OI)]
+    magnitude_O = update.magnitude_O[first : first + len(W_OI)].float()
+    normed_OI: Tensor = V_OI * (magnitude_O / torch.linalg.vector_norm(V_OI, dim=1))[:, None]
+    return normed_OI
 
 
 def _rows(update: LowRank, first: int, last: int) -> tuple[Tensor, int]:
