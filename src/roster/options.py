@@ -7,11 +7,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, get_type_hints
 
-import pydantic
-
 from roster.errors import RosterError, nearest
-
-_STRICT = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
 
 
 def check_options(name: str, made: Callable[..., Any], options: Mapping[str, Any], given: Collection[str] = ()) -> None:
@@ -26,13 +22,16 @@ def check_options(name: str, made: Callable[..., Any], options: Mapping[str, Any
     Raises:
         RosterError: an option that it does not have, with the nearest that it has, or a value of the wrong kind.
     """
+    import pydantic  # a fifth of a second, which `roster --help` need not take
+
+    strict = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
     known = [each for each in inspect.signature(made).parameters if each not in given]
     kinds = get_type_hints(vars(made).get("__init__", made) if inspect.isclass(made) else made)
     for option, value in options.items():
         if option not in known:
             raise RosterError(f"{name} has no option {option!r}: {nearest(option, known)}")
         try:
-            pydantic.TypeAdapter(kinds[option], config=_STRICT).validate_python(value)
+            pydantic.TypeAdapter(kinds[option], config=strict).validate_python(value)
         except pydantic.ValidationError as error:
             raise RosterError(f"{name}: option {option}={value!r}: {error.errors()[0]['msg'].lower()}") from None
 
