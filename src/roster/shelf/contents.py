@@ -66,7 +66,9 @@ def read_contents(path: Path, name: str) -> Contents:
         card = Card.read(path)
         config = _config(path)
         entries, _ = read_entries(path / WEIGHTS)
-        ranks = {m["module"]: each.shape[0] for key, each in entries.items() if each.shape and (m := _FACTOR.match(key))}
+        ranks = {
+            m["module"]: each.shape[0] for key, each in entries.items() if each.shape and (m := _FACTOR.match(key))
+        }
         kind = str(config.get("peft_type", ""))
         scales = {_scale(config, module, rank, path) for module, rank in ranks.items()} if kind == "LORA" else set()
     except RosterError as error:
