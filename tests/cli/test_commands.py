@@ -12,10 +12,10 @@ from cli.conftest import refuse, run, succeed
 from roster import pocket
 from roster.arena.evaluate import wilson
 from roster.library import Library
+from roster.library.card import CARD
 from roster.library.gates import GATES, write_gates
 from roster.pocket.skills import COMPOSED, HELD_IN, examples
 from roster.recipes import RECIPES
-from roster.shelf.card import CARD
 
 
 def python(code):

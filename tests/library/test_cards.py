@@ -8,7 +8,7 @@ import tiny
 from library import saved
 from roster import RosterError
 from roster.library import Card, Library, read_adapter, refresh_cards, write_adapter
-from roster.shelf.card import CARD
+from roster.library.card import CARD
 
 WRITTEN = {"task": "poems", "description": "Writes poems – short ones.", "examples": ["Write a poem on mud."]}
 

@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("wordfreq", reason="the extra smol is not installed")
 
 from roster.errors import RosterError
-from roster.shelf.card import Card
+from roster.library.card import Card
 from roster.smol import stages
 from roster.smol.make import make
 from roster.smol.packing import pack, rows
