@@ -41,6 +41,7 @@ FLOORS = [
         "merge",
         "train",
         "suiting",
+        "curation",
         "gateway",
         "api",
         "weights",

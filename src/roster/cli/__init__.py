@@ -20,6 +20,7 @@ from roster.cli import (
     compare,
     compress,
     convert,
+    data,
     demo,
     deploy,
     evaluate,
@@ -74,6 +75,7 @@ app.add_typer(experts_find.app, name="experts")
 app.command()(methods.methods)
 app.command()(demo.demo)
 app.add_typer(train.app, name="train")
+app.add_typer(data.app, name="data")
 app.add_typer(lm.app, name="lm")
 app.add_typer(moe.app, name="moe")
 app.add_typer(pocket.app, name="pocket")
