@@ -17,6 +17,7 @@ from roster.folders import load_folder
 from roster.library import Library
 from roster.library.examples import read_examples, with_examples
 from roster.library.written import written
+from roster.offload.loading import load as offload
 from roster.prompts import Prompt, Rendering
 from roster.recipes import DEFAULT, check_needs, find
 from roster.routed.base import finding, load_base, load_tokenizer
@@ -32,13 +33,15 @@ def load(
     examples: str | Path | Mapping[str, Sequence[Prompt]] | None = None,
     tokenizer: Any = None,
     template: bool | None = None,
+    max_memory: str | int | Mapping[Any, Any] | None = None,
     **kwargs: Any,
 ) -> Any:
     """A model that routes among experts.
 
-    Three ways to call it: `load(BASE, experts=FOLDER, router=NAME)` builds one from a base and a folder of PEFT
+    Four ways to call it: `load(BASE, experts=FOLDER, router=NAME)` builds one from a base and a folder of PEFT
     adapters; `load(SAVED)` reads back what `save_pretrained` or `roster build` wrote; `load(BASE, experts=SAVED)`
-    does so with the base from elsewhere.
+    does so with the base from elsewhere; `load(MIXTURE, max_memory="8GiB")` opens a mixture of transformers that is
+    larger than the memory, see `roster.offload.load`.
 
     Args:
         base: the base (a folder, a name on the Hugging Face hub, "pocket", or a loaded transformers model), or the
@@ -50,7 +53,10 @@ def load(
         tokenizer: the base's tokenizer; found beside the base by default.
         template: whether prompts go through the tokenizer's chat template, where it has one (the default for a mixture
             that is built; a saved one does as it was built); False reads texts as they stand.
-        kwargs: for transformers' `from_pretrained` (dtype, device_map, quantization_config, ...).
+        max_memory: of a mixture of transformers whose experts are read from disk when they are needed; as a mapping, it
+            is `from_pretrained`'s, beside its device_map.
+        kwargs: for transformers' `from_pretrained` (dtype, device_map, quantization_config, ...); with `max_memory`,
+            for `roster.offload.load`.
 
     Returns:
         A transformers model: everything that its class can do, and `save_pretrained`, `merge`, `task_ids`.
@@ -58,6 +64,10 @@ def load(
     Raises:
         RosterError: anything that does not fit, before any work starts.
     """
+    if isinstance(max_memory, (str, int)):
+        return _offloaded(base, max_memory, experts=experts, router=router, **kwargs)
+    if max_memory is not None:
+        kwargs["max_memory"] = max_memory
     if experts is None:
         if router is not None or not isinstance(base, (str, Path)) or not (Path(base) / MANIFEST).is_file():
             raise RosterError(
@@ -88,6 +98,16 @@ def load(
     routed = attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=rendering)
     routed.roster.base_name = name
     return routed
+
+
+def _offloaded(base: Any, max_memory: str | int, *, experts: Any, router: str | None, **kwargs: Any) -> Any:
+    if experts is not None or router is not None or not isinstance(base, (str, Path)):
+        raise RosterError("max_memory= opens a mixture of transformers from its folder: leave experts= and router= out")
+    if (Path(base) / MANIFEST).is_file():
+        raise RosterError(
+            f"{str(base)!r} is roster's own folder: `roster moe export` makes a mixture that max_memory= opens"
+        )
+    return offload(base, max_memory, **kwargs)
 
 
 def _rendering_as(model: Any, template: bool | None) -> Any:

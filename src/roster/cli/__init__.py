@@ -31,6 +31,8 @@ from roster.cli import (
     merge,
     methods,
     moe,
+    offload,
+    place,
     pocket,
     serve,
     smol,
@@ -78,6 +80,9 @@ app.add_typer(train.app, name="train")
 app.add_typer(data.app, name="data")
 app.add_typer(lm.app, name="lm")
 app.add_typer(moe.app, name="moe")
+app.add_typer(offload.app, name="offload")
+app.command()(offload.trace)
+app.command()(place.place)
 app.add_typer(pocket.app, name="pocket")
 app.add_typer(smol.app, name="smol")
 app.add_typer(arena.app, name="arena")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from roster.recipes import Recipe
 
 _KEYS = ("kind", "source", "trains", "batch_invariant", "claim", "claim_shown", "claim_verdict", "evidence")
-_KINDS = ("mixture", "moe", "lm", "study")
+_KINDS = ("mixture", "moe", "lm", "offload", "place", "study")
 _VERDICTS = ("shown", "refuted", "undecided", "none")
 
 
@@ -23,7 +23,7 @@ def methods(
         list[str] | None,
         typer.Argument(metavar="[WORD]...", help="A method's name, for it whole; or words that all have to occur."),
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="Only of this kind: mixture, moe, lm or study.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind: mixture, moe, lm, offload, place, study.")] = None,
     verdict: Annotated[
         str | None, typer.Option(help="Only these claims: shown, refuted, undecided, or none for yardsticks.")
     ] = None,
@@ -31,8 +31,9 @@ def methods(
 ) -> None:
     """List the methods, one line each, with the verdict on each method's claim; or show one whole.
 
-    Of the kind "mixture" are routers among adapters, of "moe" among feed-forward blocks, of "lm" among whole models; a
-    "study" is something to run. A claim is shown, refuted or undecided by roster's own checks, see docs/evidence.md.
+    Of the kind "mixture" are routers among adapters, of "moe" among feed-forward blocks, of "lm" among whole models;
+    "offload" strategies run mixtures larger than memory, "place" lays experts onto devices; a "study" is something to
+    run. A claim is shown, refuted or undecided by roster's own checks, see docs/evidence.md.
 
     \b
     Examples:

@@ -1,7 +1,8 @@
 """Recipes: published methods as compositions of parts. One method a file; this list is the catalogue.
 
 The files beside this one route among adapters, those under `moe/` among feed-forward blocks,
-those under `lm/` among whole language models; those under `studies/` are no compositions but things to run.
+those under `lm/` among whole language models; `offload.py` and `place.py` list strategies for mixtures
+larger than memory and placements; those under `studies/` are no compositions but things to run.
 
 To add one: write `recipes/<method>.py` with a function that returns a composition and a `RECIPE` record, name it
 here, and write its check. The property test of the invariants (tests/test_invariants.py) finds it by itself.
@@ -33,8 +34,10 @@ from roster.recipes import (
     molora,
     named,
     omni_smola,
+    offload,
     oracle,
     phatgoose,
+    place,
     polytropon,
     psec,
     rocket,
@@ -100,6 +103,8 @@ RECIPES = _catalogue(
     sa_mdkif.RECIPE,
     *moe.RECIPES,
     *lm.RECIPES,
+    *offload.RECIPES,
+    *place.RECIPES,
     *studies.RECIPES,
 )
 

@@ -32,7 +32,8 @@ class Recipe:
         evidence: the test or result file, relative to the repository; the verdict is read from `verdicts.json`.
         needs: what a caller must bring: "tasks" (task of each row), "examples" (prompts on the experts' cards),
             "gates" (trained beside each adapter), "training" (a router trained on data).
-        kind: the arena it competes in; "study" is no composition for a model but something to run (an analysis, a way
+        kind: the arena it competes in; "offload" is a strategy for experts that do not fit into memory, "place" a way
+            to lay experts onto devices; "study" is no composition for a model but something to run (an analysis, a way
             of decoding, an experiment), which `compose` returns.
         causal: whether a token's output is independent of the tokens after it, so that step-by-step generation equals
             the full forward pass.
@@ -47,7 +48,7 @@ class Recipe:
     claim: str | None
     evidence: str
     needs: tuple[str, ...] = ()
-    kind: Literal["mixture", "moe", "lm", "study"] = "mixture"
+    kind: Literal["mixture", "moe", "lm", "offload", "place", "study"] = "mixture"
     causal: bool = True
 
     @property

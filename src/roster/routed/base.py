@@ -39,7 +39,7 @@ def load_base(base: str | Path, **kwargs: Any) -> tuple[PreTrainedModel, str | N
             pickled or damaged.
     """
     path, name = locate(base)
-    cls = _class_of(base, path, finding(kwargs))
+    cls = class_of(base, path, finding(kwargs))
     if name == POCKET:
         # Shipped in half the bits; read back without loss into the type that CPUs are fast in.
         kwargs.setdefault("dtype", "float32")
@@ -68,7 +68,17 @@ def finding(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name in _FINDING}
 
 
-def _class_of(base: str | Path, path: str, where: Mapping[str, Any]) -> Any:
+def class_of(base: str | Path, path: str, where: Mapping[str, Any]) -> Any:
+    """The class that a base's own config names.
+
+    Args:
+        base: what the user called it, for messages.
+        path: what transformers can load; see `locate`.
+        where: as `finding` gives it.
+
+    Raises:
+        RosterError: no config, one with wrong values, or one that names no class of transformers.
+    """
     try:
         config = transformers.AutoConfig.from_pretrained(path, **where)
     except (OSError, ValueError, TypeError, StrictDataclassError) as error:

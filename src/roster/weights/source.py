@@ -60,6 +60,11 @@ class Checkpoint:
         """By name, in the order of the files."""
         return self._specs
 
+    @property
+    def places(self) -> Mapping[str, Place]:
+        """Where each tensor's bytes lie, for whoever reads them by offset."""
+        return self._places
+
     def read(self, name: str, start: int, stop: int) -> Tensor:
         """See `Source.read`.
 
