@@ -12,8 +12,8 @@ from roster.score import Linear
 from roster.select import TopK
 
 MIXTURES = {slug for slug, recipe in RECIPES.items() if recipe.kind == "moe"}
-# Dense blocks, and scores without parameters: word and token ids, random draws, fixed directions.
-FIXED = {"dense-active", "dense-total", "hash-routing", "locmoe", "mowe", "random-routing", "thor"}
+# Dense blocks, and scores without parameters: word and token ids, random draws, fixed directions, named skills.
+FIXED = {"dense-active", "dense-total", "hash-routing", "locmoe", "mowe", "random-routing", "skillnet-nlg", "thor"}
 
 
 def score_weights(model):
