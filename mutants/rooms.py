@@ -42,18 +42,18 @@ TESTS = {
 
 # What is slow: only what the tests above did not notice is held against these, by `--slow`.
 SLOW = {
-    "route select score balance dispatch": "test_router test_invariants recipes/test_* auto/test_*",
-    "routed adapters": "auto/test_* adapters/test_generation adapters/test_placement adapters/test_precision "
+    "route select score balance dispatch": "test_router recipes/test_* auto/test_*",
+    "routed adapters library": "recipes/test_skills recipes/test_prompts_decide recipes/test_transfer auto/test_* "
     "test_saving",
-    "library": "adapters/test_placement cli/test_experts test_saving",
-    "moe": "test_saving test_invariants recipes/test_*",
-    "lm.curve lm.evaluate": "lm/test_curve lm/test_report* lm/test_tune* lm/test_mix*",
-    "gateway.session gateway.relay gateway.breaker gateway.store": "gateway/test_counting gateway/test_keys "
-    "gateway/test_tracing gateway/test_store_away gateway/test_page",
+    "moe": "recipes/test_* test_saving",
+    "lm.curve lm.evaluate": "lm/test_report_honest lm/test_mix",
+    "gateway.session gateway.relay gateway.breaker gateway.store": "gateway/test_counting gateway/test_store_away "
+    "gateway/test_keys gateway/test_tracing",
 }
 # Left out: what is slower still, or sees other code. A change that only these would notice counts as a survivor.
 LEFT_OUT = {
-    "tests/adapters: devices, quantized, two_processes": "many models, or processes",
+    "tests/test_invariants.py": "builds every recipe's model, several times",
+    "tests/adapters: devices, generation, placement, precision, quantized, two_processes": "many models, or processes",
     "tests/gateway: clients": "other packages' clients, in processes of their own",
     "tests/lm: the others": "estimators, encoders, recorded data",
     "tests/cli, tests/arena, tests/train, tests/pocket and the others": "whole commands and trainings",
