@@ -192,7 +192,8 @@ class Engine:
             self._closed = True
             self._wake.notify_all()
         for thread in self._threads:
-            thread.join()
+            if thread is not threading.current_thread():  # the collector may call this from any thread
+                thread.join()
         self.source.close()
 
     # ---- inside, under the lock ----------------------------------------------------------------------------
