@@ -43,7 +43,8 @@ TESTS = {
 # What is slow: only what the tests above did not notice is held against these, by `--slow`.
 SLOW = {
     "route select score balance dispatch": "test_router recipes/test_* auto/test_*",
-    "routed adapters library": "recipes/test_skills recipes/test_prompts_decide recipes/test_transfer auto/test_* "
+    "routed adapters library": "recipes/test_skills_in_heads recipes/test_prompts_decide recipes/test_transfer "
+    "auto/test_* "
     "test_saving",
     "moe": "recipes/test_* test_saving",
     "lm.curve lm.evaluate": "lm/test_report_honest lm/test_mix",

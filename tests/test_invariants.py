@@ -20,7 +20,7 @@ from roster.library import Library
 from roster.moe.replacing import replace, routed_blocks
 from roster.recipes import RECIPES
 from roster.routed.model import routers
-from variants import VARIANTS
+from variants import SATURATED, VARIANTS
 
 CASES = [
     (slug, options)
@@ -82,7 +82,7 @@ def build_moe(slug, options, library):
 def build(slug, options, library):
     model = {"mixture": build_mixture, "moe": build_moe}[RECIPES[slug].kind](slug, options, library).eval()
     generator = torch.Generator().manual_seed(5)
-    spread = 0.5 if RECIPES[slug].kind == "mixture" else 0.1
+    spread = 0.5 if RECIPES[slug].kind == "mixture" and slug not in SATURATED else 0.1
     for _, parameter in trained(model):
         parameter.data.add_(torch.randn(parameter.shape, generator=generator) * spread)
     return model

@@ -103,7 +103,9 @@ def test_storage_is_not_what_is_computed_in(slug, kind):
 def test_autocast(slug, training):
     """Inference and training under autocast; the answer is that of float32 up to bfloat16's rounding."""
     model = routed(tiny.base(), slug).train(training and slug != "polytropon")
+    torch.manual_seed(0)  # for recipes that drop experts
     wanted = answer(model)
+    torch.manual_seed(0)
     with torch.autocast("cpu", torch.bfloat16):
         found = answer(model)
     assert (found - wanted).abs().median() < 0.05 * wanted.abs().max()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from evidence.studies import granularity, vision_routers
-from evidence.studies.patches import PATCHES, TAKEN, PatchRouting, draw
+from evidence.studies.patches import PATCHES, TAKEN, PatchRouting, draw_images
 from roster.context import Context
 
 
@@ -49,7 +49,7 @@ def test_every_vision_router_trains(name):
 
 def test_patches_are_chosen_by_their_score():
     model = PatchRouting()
-    patches_NPD, label_N = draw(6, torch.eye(32), torch.Generator().manual_seed(0))
+    patches_NPD, label_N = draw_images(6, torch.eye(32), torch.Generator().manual_seed(0))
     assert patches_NPD.shape[:2] == (6, PATCHES)
     assert set(label_N.tolist()) <= {-1.0, 1.0}
     weight_NLE, patch_NLE = model.chosen(patches_NPD)

@@ -55,7 +55,7 @@ def test_methods_one_line_each():
         assert list(fields) == [
             "kind", "source", "trains", "batch_invariant", "claim", "claim_shown", "claim_verdict", "evidence"
         ]  # fmt: skip
-        assert fields["trains"] in ("nothing", "router", "router and experts", "everything")
+        assert fields["trains"] in ("nothing", "router", "experts", "router and experts", "everything")
         assert fields == {key: getattr(RECIPES[slug], key) for key in fields}
         # True is said of a shown claim alone, and what is undecided is neither true nor false.
         assert fields["claim_shown"] == {"shown": True, "refuted": False}.get(fields["claim_verdict"])

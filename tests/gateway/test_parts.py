@@ -153,7 +153,7 @@ def test_every_policy_keeps_the_protocol(kind):
 
 
 def test_every_kind_is_tested():
-    assert OPTIONS.keys() | {"folder"} == KINDS.keys()
+    assert OPTIONS.keys() | {"folder", "probe"} == KINDS.keys(), "these two read folders, and have tests of their own"
 
 
 def test_mix_draws_by_weight():

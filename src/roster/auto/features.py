@@ -51,7 +51,9 @@ POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"last": last, "mean":
 
 def turn_of(ids_BS: Tensor | None, prompt_BS: Tensor, header_H: Tensor) -> Tensor:
     """The tokens that are pooled, [B, S]: the last turn without the row's first token, if others remain."""
-    turn_BS = prompt_BS if ids_BS is None else last_turn(ids_BS, prompt_BS, header_H)
+    # The states may come from a block on another device than the ids, and the head be on a third.
+    here = prompt_BS.device
+    turn_BS = prompt_BS if ids_BS is None else last_turn(ids_BS.to(here), prompt_BS, header_H.to(here))
     rest_BS = turn_BS & (prompt_BS.cumsum(1) > 1)
     return torch.where(rest_BS.any(1, keepdim=True), rest_BS, turn_BS)
 

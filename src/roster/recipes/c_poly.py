@@ -88,6 +88,6 @@ RECIPE = Recipe(
     trains="router and experts",
     batch_invariant=True,
     claim="Shared skills with private ones beside them beat shared skills alone, and private ones alone.",
-    evidence="tests/recipes/test_skills.py",
+    evidence="tests/recipes/test_skills_in_heads.py",
     needs=("tasks", "training"),
 )

@@ -74,6 +74,6 @@ RECIPE = Recipe(
     trains="router and experts",
     batch_invariant=True,
     claim="More heads adapt better to new tasks from few examples than one, at the same skills.",
-    evidence="tests/recipes/test_skills.py",
+    evidence="tests/recipes/test_skills_in_heads.py",
     needs=("tasks", "training"),
 )

@@ -54,6 +54,6 @@ RECIPE = Recipe(
     trains="router and experts",
     batch_invariant=True,
     claim="Sparse experts with a capacity and expert dropout beat one LoRA, and overfit less.",
-    evidence="tests/recipes/test_skills.py",
+    evidence="tests/recipes/test_skills_in_heads.py",
     needs=("training",),
 )

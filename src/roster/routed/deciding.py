@@ -92,7 +92,7 @@ def on_duty(decision_B2K: Tensor, wait: bool = False) -> tuple[int, ...] | None:
     if torch.compiler.is_compiling() or not (wait or decision_B2K.device.type == "cpu"):
         return None
     expert_BK, weight_BK = decision_B2K.unbind(1)
-    return tuple(expert_BK[weight_BK > 0].unique().long().tolist())
+    return tuple(expert_BK[weight_BK != 0].unique().long().tolist())
 
 
 def _settle(cache: Any, history: CacheHistory, decision_B2K: Tensor) -> None:

@@ -31,4 +31,4 @@ class Decided(nn.Module):
         expert_BK, weight_BK = context.memory[DECISION].unbind(1)
         scores_BE = weight_BK.new_zeros(len(weight_BK), self.num_experts)
         scores_BE = scores_BE.scatter_add(1, expert_BK.long(), weight_BK)
-        return context.per_token(scores_BE)
+        return context.per_token(scores_BE.to(x_TD.device))
