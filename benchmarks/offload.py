@@ -30,6 +30,7 @@ import multiprocessing
 import os
 import platform
 import statistics
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -459,7 +460,7 @@ def keep(part, figures):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--work", type=Path, default=Path("/tmp/roster-offload"))
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "roster-offload")
     parser.add_argument("--layers", type=int, default=24, help="of the large model; 176 MB each")
     parser.add_argument("--tokens", type=int, default=24, help="decoded by each contender")
     parser.add_argument("--steps", type=int, default=300, help="of the small model's training")

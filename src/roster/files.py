@@ -1,9 +1,13 @@
-"""Write a file so that a reader sees the old one or the new one, never half of one."""
+"""Small files: written so that a reader sees the old one or the new one, never half; read with clear errors."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+from roster.errors import RosterError
 
 
 def write_whole(path: Path | str, data: bytes) -> Path:
@@ -30,3 +34,40 @@ def write_whole(path: Path | str, data: bytes) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        RosterError: no such file, no JSON, or something else than an object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RosterError(f"{str(path)!r} cannot be read: {error}") from None
+    except ValueError as error:
+        raise RosterError(f"{str(path)!r} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise RosterError(f"{str(path)!r} must hold an object, not a {type(found).__name__}")
+    return found
+
+
+def numbered_lines(path: Path, what: str = "data file") -> dict[int, str]:
+    """The lines of a JSONL file that are not blank, by their number, counted from 1.
+
+    Args:
+        path: the file.
+        what: it is called in errors.
+
+    Raises:
+        RosterError: no such file, or no UTF-8.
+    """
+    if not path.is_file():
+        raise RosterError(f"there is no {what} {str(path)!r}")
+    try:
+        # Not `splitlines`, which also splits at separators that JSON allows inside a string (U+2028, U+0085).
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise RosterError(f"{str(path)!r} is not UTF-8 text: {error}") from None
+    return {number: line for number, line in enumerate(lines, 1) if line.strip()}

@@ -42,9 +42,8 @@ def bincount(x, minlength):
 torch.bincount = bincount
 TaskTable.check = lambda self, task_ids_B: None
 
-def on(mode, tensor, where, settled=None):
-    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-    return FakeTensor(mode, empty, torch.device(where), constant=settled)
+def on(mode, tensor, where):
+    return FakeTensor(mode, torch.empty(tensor.shape, dtype=tensor.dtype, device="meta"), torch.device(where))
 
 def answer(model):
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -53,9 +52,7 @@ def answer(model):
             for table in (module._parameters, module._buffers):
                 for key, tensor in table.items():
                     if tensor is not None:
-                        # A recipe may have settled a number for good, which it then asks for: the block that it reads.
-                        settled = tensor if key == "block_1" else None
-                        moved = on(mode, tensor, device(name), settled)
+                        moved = on(mode, tensor, device(name))
                         parameter = table is module._parameters
                         table[key] = torch.nn.Parameter(moved, requires_grad=False) if parameter else moved
     for name in PARTS:

@@ -12,6 +12,7 @@ from library import saved
 from roster import RosterError
 from roster.library import read_adapter
 from roster.library.config import CONFIG
+from roster.library.examples import read_examples
 from roster.library.reading import WEIGHTS
 
 A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -168,3 +169,12 @@ def test_an_adapter_of_the_head_says_how_to_save_it(tmp_path):
     refuses(tmp_path / "auto", "save_embedding_layers=False")
     model.save_pretrained(tmp_path / "plain", save_embedding_layers=False)
     assert "lm_head" in read_adapter(tmp_path / "plain").modules
+
+
+def test_examples_that_are_no_text(tmp_path):
+    path = tmp_path / "examples.jsonl"
+    path.write_bytes(b'{"expert": "a", "prompt": "\xff"}\n')
+    with pytest.raises(RosterError, match="is not UTF-8 text"):
+        read_examples(path)
+    with pytest.raises(RosterError, match="there is no file of examples"):
+        read_examples(tmp_path / "missing.jsonl")

@@ -4,6 +4,7 @@ import torch
 
 import tiny
 from roster.adapters.attach import attach
+from roster.adapters.nearness import Nearness
 from roster.recipes import RECIPES
 from roster.recipes.logo import Signals
 
@@ -18,3 +19,13 @@ def test_logo_knows_its_block_from_a_folder_or_a_state(tmp_path):
     other.load_state_dict(model.roster.head.state_dict())
     assert other.blocks == (1,)
     assert all(isinstance(block, int) for block in other.blocks)
+
+
+def test_a_prompt_is_read_behind_the_block_that_a_state_names():
+    """With values that a device would have to be waited for: `blocks` are numbers of Python's beside the tensor."""
+    read = Nearness(8, "experts", "cosine")
+    assert read.blocks == (1,)
+    read.load_state_dict(read.state_dict() | {"block_1": torch.tensor([5])})
+    assert read.blocks == (5,)
+    read.to("meta")
+    assert read.blocks == (5,)

@@ -111,6 +111,12 @@ class Mixing(Plan):
     search: Callable[[Callable[[Tensor], float], Tensor, int, int], Tensor] | None = None
     causal: bool = True
 
+    def __post_init__(self) -> None:
+        """Where a prompt is decided on, every row must have one, and its decision lasts for the answer."""
+        if self.decides:
+            object.__setattr__(self, "reads_prompt", True)
+            object.__setattr__(self, "remembers", True)
+
     @property
     def two_passes(self) -> bool:
         """Whether the base runs once more, alone, before the answer is computed."""

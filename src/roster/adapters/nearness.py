@@ -22,8 +22,8 @@ from roster.auto.turns import NO_TOKEN, header_of
 from roster.context import Context
 from roster.errors import RosterError
 from roster.prompts import Prompt
+from roster.routed.one_block import OneBlock
 from roster.routed.taps import blocks_of
-from roster.router import InFloat32
 
 Of = Literal["experts", "clusters"]
 _WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -33,7 +33,7 @@ _WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class Nearness(InFloat32):
+class Nearness(OneBlock):
     """Decides [B, 2, N]: every vector, and its weight.
 
     Args:
@@ -47,7 +47,6 @@ class Nearness(InFloat32):
 
     center_D: Tensor
     header_H: Tensor
-    block_1: Tensor
 
     def __init__(self, width: int, of: Of, weigh: str, scale: float = 1.0, layer: int | None = None):
         super().__init__()
@@ -57,17 +56,11 @@ class Nearness(InFloat32):
         self.register_buffer(self.name, torch.zeros(0, width))
         self.register_buffer("center_D", torch.zeros(width))
         self.register_buffer("header_H", torch.full((1,), NO_TOKEN, dtype=torch.long))
-        self.register_buffer("block_1", torch.ones(1, dtype=torch.long))
 
     @property
     def vectors_ND(self) -> Tensor:
         """What prompts are compared with, less the centre."""
         return self.get_buffer(self.name)
-
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """Behind which blocks hidden states are read, counted from 1."""
-        return (int(self.block_1),)
 
     def features(self, hidden: Mapping[int, Tensor], context: Context) -> Tensor:
         """[B, D] from the hidden states [B, S, D] of a call whose prompts are to be decided on."""
@@ -104,9 +97,9 @@ class Nearness(InFloat32):
         count = len(blocks_of(surroundings.model))
         if self.layer is not None and not 1 <= self.layer <= count:
             raise RosterError(f"{needed_by}: layer={self.layer}, but the base has blocks 1 to {count}")
-        self.block_1.fill_(count if self.layer is None else self.layer)
+        self.read_behind(count if self.layer is None else self.layer)
         self.register_buffer("header_H", torch.tensor(header_of(rendering) or [NO_TOKEN], dtype=torch.long))
-        place = (int(self.block_1), "mean")
+        place = (*self.blocks, "mean")
         features_NPD = features_of(surroundings.model, rendering, self.header_H, prompts, [place])
         return features_NPD[:, 0].float()
 

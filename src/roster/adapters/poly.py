@@ -8,7 +8,6 @@ Shape legend: N tasks, E skills, H heads (`n_splits`), r rank, I in_features, O 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from roster.adapters.attach import attach
 from roster.adapters.site import routed_linears
 from roster.errors import RosterError
 from roster.experts import LowRankExperts
+from roster.files import read_object
 from roster.library import Library, LowRank, make_adapter
 from roster.library.config import CONFIG
 from roster.library.reading import WEIGHTS, check_tensors
@@ -169,15 +169,12 @@ def _task_type(model: Any) -> str | None:
 
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RosterError(f"{str(file)!r} cannot be read: {error}") from None
-    kind = config.get("peft_type") if isinstance(config, dict) else None
+    config = read_object(file)
+    kind = config.get("peft_type")
     if kind != "POLY" or config.get("poly_type", "poly") != "poly":
         raise RosterError(f"{str(file)!r} is not the config of a Poly adapter (peft_type={kind!r})")
     for name in _COUNTS:
         value = config.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise RosterError(f"{str(file)!r}: {name}={value!r} must be a whole number above 0")
-    return cast(dict[str, Any], config)
+    return config

@@ -9,7 +9,6 @@ Shape legend: B batch rows, N example prompts, D width, C tasks, E experts, K on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,14 +19,14 @@ from roster.auto.features import features_of, mean, turn_of
 from roster.auto.turns import NO_TOKEN, header_of
 from roster.context import Context
 from roster.errors import RosterError
+from roster.routed.one_block import OneBlock
 from roster.routed.taps import blocks_of
-from roster.router import InFloat32
 
 DEPTH = 1 / 3
 """Of the base's blocks, behind which prompts are read where nobody names a block."""
 
 
-class Retriever(InFloat32):
+class Retriever(OneBlock):
     """Decides by the nearest means of examples.
 
     Args:
@@ -41,8 +40,6 @@ class Retriever(InFloat32):
     center_D: Tensor
     expert_C: Tensor
     header_H: Tensor
-    block_1: Tensor
-    blocks: tuple[int, ...]
 
     def __init__(self, num_experts: int, top_k: int, temperature: float | None):
         super().__init__()
@@ -51,13 +48,6 @@ class Retriever(InFloat32):
         self.register_buffer("center_D", torch.zeros(0))
         self.register_buffer("expert_C", torch.zeros(0, dtype=torch.long))
         self.register_buffer("header_H", torch.zeros(1, dtype=torch.long))
-        self.register_buffer("block_1", torch.ones(1, dtype=torch.long))
-        self.register_load_state_dict_post_hook(_settle)  # type: ignore[no-untyped-call]  # of torch
-        self.settle()
-
-    def settle(self) -> None:
-        """Looks up once which block it is: reading a number off a device would mean waiting for it."""
-        self.blocks = (int(self.block_1),)
 
     def learn(
         self, features_ND: Tensor, task_N: Sequence[int], expert_C: Sequence[int], place: tuple[int, Tensor]
@@ -78,8 +68,7 @@ class Retriever(InFloat32):
         self.register_buffer("center_D", center_D)
         self.register_buffer("expert_C", torch.tensor(expert_C))
         self.register_buffer("header_H", place[1])
-        self.block_1.fill_(place[0])
-        self.settle()
+        self.read_behind(place[0])
 
     def features(self, hidden: Mapping[int, Tensor], context: Context) -> Tensor:
         """The mean over the prompt's last turn, [B, D]."""
@@ -131,8 +120,3 @@ def learn_from(
     prompts = [prompt for _, prompt in owned]
     features_NPD = features_of(surroundings.model, surroundings.rendering, header_H, prompts, [(block, "mean")])
     part.learn(features_NPD[:, 0], [task for task, _ in owned], list(tasks), (block, header_H))
-
-
-def _settle(retriever: Retriever, _: Any) -> None:
-    """Hook of `load_state_dict`."""
-    retriever.settle()

@@ -9,7 +9,7 @@ import typer
 
 from roster.cli.common import console, quiet
 from roster.cli.writing import Progress, place
-from roster.errors import RosterError, nearest
+from roster.errors import RosterError
 from roster.options import parse_options
 
 
@@ -95,10 +95,10 @@ _TRAINED = ("uoe-unlearning", "moe-kd-ka-sar")
 
 def _check(method: str, to: str | None, retain: Path | None, student: str | None) -> None:
     """Raises RosterError: what a method needs and has not got, or has got and would not read."""
-    from roster.compress import METHODS
+    from roster.compress import find_method
 
-    if method not in (*METHODS, *_TRAINED):
-        raise RosterError(f"unknown method {method!r}: {nearest(method, (*METHODS, *_TRAINED))}")
+    if method not in _TRAINED:
+        find_method(method, _TRAINED)
     for given, name, wanted in (
         (to, "--to", method not in _TRAINED),
         (retain, "--retain", method == "uoe-unlearning"),

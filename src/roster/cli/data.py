@@ -66,7 +66,7 @@ def select(
     from roster.curation.select import LESSON, WAYS, best, passes
     from roster.curation.select import scores as score
     from roster.errors import nearest
-    from roster.files import write_whole
+    from roster.files import numbered_lines, write_whole
     from roster.prompts import Rendering
     from roster.routed.base import load_base
     from roster.train.data import numbered_rows
@@ -100,9 +100,9 @@ def select(
             )
     except KeyboardInterrupt:
         complain(f"{out} was not written; run the same command again to go on", code=130)
-    numbers, lines = list(rows), pool.read_text(encoding="utf-8").split("\n")
+    numbers, lines = list(rows), numbered_lines(pool)
     chosen = best(found_N, wanted)
-    write_whole(out, "".join(lines[numbers[at] - 1] + "\n" for at in chosen).encode())
+    write_whole(out, "".join(lines[numbers[at]] + "\n" for at in chosen).encode())
     if scores is not None:
         told = [
             {"line": number, "score": None if found_N[at] == -float("inf") else round(float(found_N[at]), 6)}

@@ -16,7 +16,7 @@ with models in memory as a whole. Covers Mixtral, Qwen2-MoE, Qwen3-MoE and OLMoE
 or one by one; other families are refused by name.
 """
 
-from roster.compress.methods import METHODS, compress, decide, make_method, plan_compress
+from roster.compress.methods import METHODS, compress, decide, find_method, make_method, plan_compress
 from roster.compress.mixture import Mixture, open_mixture
 from roster.compress.trained import distil, forget
 from roster.weights.texts import Texts, as_texts, read_texts
@@ -29,6 +29,7 @@ __all__ = [
     "compress",
     "decide",
     "distil",
+    "find_method",
     "forget",
     "make_method",
     "open_mixture",

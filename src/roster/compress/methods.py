@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from roster.compress.layers import calibrate
 from roster.compress.merging import McSmoe, Uncurl
 from roster.compress.method import Method
 from roster.compress.mixture import Mixture, open_mixture
-from roster.compress.novices import Mone
 from roster.compress.pruner import MoePruner
 from roster.compress.ream import Ream
 from roster.compress.seen import Seen
@@ -23,14 +22,22 @@ from roster.weights import MAX_SHARD, Plan, run
 from roster.weights.texts import LENGTH, ROWS, Texts, digest, read_texts
 
 METHODS: dict[str, Callable[..., Method]] = {
-    each.slug: each for each in (Reap, ExpertUse, Ream, McSmoe, Uncurl, MoePruner, Mone)
+    each.slug: each for each in (Reap, ExpertUse, Ream, McSmoe, Uncurl, MoePruner)
+}
+# MoNE (Zhang et al. 2025, arXiv 2507.00390): experts become constant vectors, which take part in routing. Where experts
+# have biases (GPT-OSS) all lie in one tensor, in which a constant takes as many bytes as an expert.
+REFUSED = {
+    "mone": "no container that stock loaders read has a smaller place for constant experts; nearest: reap (drops the "
+    "same kind of experts), ream (merges them into others)"
 }
 
 
-def find_method(name: str) -> Callable[..., Method]:
-    """A method by name; RosterError with the nearest names."""
+def find_method(name: str, others: Sequence[str] = ()) -> Callable[..., Method]:
+    """A method by name; RosterError with the nearest names, `others` among them, or with why there is none."""
+    if name in REFUSED:
+        raise RosterError(f"{name}: {REFUSED[name]}")
     if name not in METHODS:
-        raise RosterError(f"unknown method {name!r}: {nearest(name, METHODS)}")
+        raise RosterError(f"unknown method {name!r}: {nearest(name, (*METHODS, *others))}")
     return METHODS[name]
 
 

@@ -19,6 +19,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 
 from roster.errors import RosterError
+from roster.files import read_object
 from roster.library.refusals import check_config
 from roster.shelf.folders import CONFIG as CONFIG
 
@@ -32,13 +33,7 @@ def read_raw(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     if not file.is_file():
         raise RosterError(f"{str(folder)!r} is not an adapter: it has no {CONFIG}")
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RosterError(f"{str(file)!r} is not JSON: {error}") from None
-    if not isinstance(raw, dict):
-        raise RosterError(f"{str(file)!r} must hold an object, not a {type(raw).__name__}")
-    return raw
+    return read_object(file)
 
 
 def config_of(raw: dict[str, Any], file: Path) -> peft.LoraConfig:

@@ -15,6 +15,7 @@ from typing import Any
 import pydantic
 
 from roster.errors import RosterError, nearest
+from roster.files import numbered_lines
 from roster.library.folder import Library
 from roster.prompts import Message, Prompt
 
@@ -34,13 +35,10 @@ def read_examples(path: str | Path) -> dict[str, list[Prompt]]:
         RosterError: no such file, nothing in it, or a malformed line, with its number.
     """
     path = Path(path)
-    if not path.is_file():
-        raise RosterError(f"there is no file of examples {str(path)!r}")
     found: dict[str, list[Prompt]] = {}
-    for number, text in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if text.strip():
-            line = _line(text, f"{path}, line {number}")
-            found.setdefault(line.expert, []).append(line.messages or [] if line.prompt is None else line.prompt)
+    for number, text in numbered_lines(path, "file of examples").items():
+        line = _line(text, f"{path}, line {number}")
+        found.setdefault(line.expert, []).append(line.messages or [] if line.prompt is None else line.prompt)
     if not found:
         raise RosterError(f"{str(path)!r} holds no examples")
     return found

@@ -44,8 +44,6 @@ def adapter_soup(top_k: int = 3, layer: int | None = None) -> Mixing:
         head=lambda whole: Nearness(whole.width, "experts", "cosine", layer=layer),
         head_reads="prompt",
         prepare=prepare,
-        remembers=True,
-        reads_prompt=True,
     )
 
 

@@ -66,8 +66,6 @@ def auto(
         head=lambda whole: Judge(whole.num_experts),
         head_reads="prompt",
         prepare=prepare,
-        remembers=True,
-        reads_prompt=True,
         keeps_cache=chat == "keep",
     )
 

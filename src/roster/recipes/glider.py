@@ -61,8 +61,6 @@ def glider(top_k: int = 2, scale: float = 10.0, layer: int | None = None) -> Mix
         head=lambda whole: Nearness(whole.width, "experts", "cosine", layer=layer),
         head_reads="prompt",
         prepare=prepare,
-        remembers=True,
-        reads_prompt=True,
     )
 
 

@@ -67,8 +67,6 @@ def intuition_mor1e(
         head_reads="prompt",
         prepare=prepare,
         trains=frozenset({"router", "experts"} if train_experts else {"router"}),
-        remembers=True,
-        reads_prompt=True,
     )
 
 

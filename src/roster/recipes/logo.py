@@ -27,15 +27,16 @@ from roster.adapters.mixing import Mixing, Site, Surroundings
 from roster.context import Context
 from roster.errors import RosterError
 from roster.recipes.recipe import Recipe
+from roster.routed.one_block import OneBlock
 from roster.routed.taps import blocks_of
-from roster.router import InFloat32, Router
+from roster.router import Router
 from roster.score import Decided
 from roster.select import Given
 
 _ABSENT = -1.0
 
 
-class Signals(InFloat32):
+class Signals(OneBlock):
     """Decides by what each adapter makes of one vector.
 
     Shape legend: B batch rows, S tokens, E experts, R largest rank, I and O widths of the projection, K on duty.
@@ -44,27 +45,18 @@ class Signals(InFloat32):
         top_k: experts per row.
         signal: "norm" or "entropy".
 
-    Attributes:
-        blocks: behind which block hidden states are read: the one before the last.
+    The block that it reads is the one before the last.
     """
 
     sized_by_file = frozenset({"A_ERI", "B_EOR"})
     A_ERI: Tensor
     B_EOR: Tensor
-    block_1: Tensor
 
     def __init__(self, num_experts: int, top_k: int, signal: str):
         super().__init__()
         self.top_k, self.signal = min(top_k, num_experts), signal
         self.register_buffer("A_ERI", torch.zeros(num_experts, 0, 0))
         self.register_buffer("B_EOR", torch.zeros(num_experts, 0, 0))
-        self.register_buffer("block_1", torch.zeros(1, dtype=torch.long))
-        self.register_load_state_dict_post_hook(_settle)  # type: ignore[no-untyped-call]  # of torch
-        self.settle()
-
-    def settle(self) -> None:
-        """Looks up once which block it is: reading a number off a device would mean waiting for it."""
-        self.blocks = (int(self.block_1),)
 
     def features(self, hidden: Mapping[int, Tensor], context: Context) -> Tensor:
         """The prompt's last token, [B, I]."""
@@ -85,11 +77,6 @@ class Signals(InFloat32):
         top_BK = top_BK.clamp_min(0.0)
         weight_BK = top_BK / top_BK.sum(1, keepdim=True).clamp_min(1e-12)
         return torch.stack([expert_BK.float(), weight_BK], dim=1)
-
-
-def _settle(signals: Signals, _: object) -> None:
-    """Hook of `load_state_dict`."""
-    signals.settle()
 
 
 def logo(top_k: int = 20, signal: Literal["norm", "entropy"] = "norm", projection: str = "q_proj") -> Mixing:
@@ -131,8 +118,7 @@ def logo(top_k: int = 20, signal: Literal["norm", "entropy"] = "norm", projectio
         ]
         part.register_buffer("A_ERI", torch.stack([A for A, _ in factors]))
         part.register_buffer("B_EOR", torch.stack([B for _, B in factors]))
-        part.block_1.fill_(len(blocks) - 1)
-        part.settle()
+        part.read_behind(len(blocks) - 1)
 
     def head(whole: Site) -> nn.Module:
         return Signals(whole.num_experts, top_k, signal)
@@ -143,8 +129,6 @@ def logo(top_k: int = 20, signal: Literal["norm", "entropy"] = "norm", projectio
         head=head,
         head_reads="prompt",
         prepare=prepare,
-        remembers=True,
-        reads_prompt=True,
     )
 
 

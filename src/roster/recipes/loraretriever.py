@@ -57,8 +57,6 @@ def loraretriever(
         head_reads="prompt",
         prepare=prepare,
         average="updates" if composition == "mixture" else "factors",
-        remembers=True,
-        reads_prompt=True,
     )
 
 

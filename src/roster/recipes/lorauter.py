@@ -50,8 +50,6 @@ def lorauter(top_k: int = 3, temperature: float = 0.1, layer: int | None = None)
         head=lambda whole: Retriever(whole.num_experts, top_k, temperature),
         head_reads="prompt",
         prepare=prepare,
-        remembers=True,
-        reads_prompt=True,
     )
 
 

@@ -69,8 +69,6 @@ def mocle(
         head_reads="prompt",
         prepare=prepare,
         trains=frozenset({"router", "experts"} if train_experts else {"router"}),
-        remembers=True,
-        reads_prompt=True,
     )
 
 

@@ -52,8 +52,6 @@ def psec(
         ),
         head_reads="prompt",
         trains=frozenset({"router"}),
-        remembers=True,
-        reads_prompt=True,
     )
 
 

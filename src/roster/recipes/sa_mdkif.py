@@ -34,8 +34,6 @@ def sa_mdkif(layer: int | None = None) -> Mixing:
         head=lambda whole: PromptGate(whole.width, whole.num_experts, whole.depth, layer, needed_by="sa-mdkif"),
         head_reads="prompt",
         trains=frozenset({"router"}),
-        remembers=True,
-        reads_prompt=True,
     )
 
 

@@ -40,7 +40,7 @@ class Universal(nn.Module):
             scores_TE = scores_TE + context.per_token(noise_BE)
         one_E = torch.full((E,), 1 / E, device=scores_TE.device)
         if self.index is not None:
-            one_E = F.one_hot(torch.tensor(self.index), E).to(scores_TE)
+            one_E = (torch.arange(E, device=scores_TE.device) == self.index).to(scores_TE)
             scores_TE = scores_TE.masked_fill(one_E.bool(), -torch.inf)
         best_T1, expert_T1 = (scores_TE / self.temperature).softmax(1).max(1, keepdim=True)
         gate_TE = torch.zeros_like(scores_TE).scatter(1, expert_T1, best_T1)

@@ -5,7 +5,6 @@ Whether its values are sound, and whether they fit a base, only reading it can t
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -15,6 +14,7 @@ from typing import Any
 
 from roster.entries import read_entries
 from roster.errors import RosterError
+from roster.files import read_object
 from roster.prompts import words
 from roster.shelf.card import CARD, Card
 from roster.shelf.folders import CONFIG, WEIGHTS
@@ -64,7 +64,7 @@ def read_contents(path: Path, name: str) -> Contents:
     """Looks at one adapter; what is wrong with it is told in `problem`, so that the others of its folder are seen."""
     try:
         card = Card.read(path)
-        config = _config(path)
+        config = read_object(path / CONFIG)
         entries, _ = read_entries(path / WEIGHTS)
         ranks = {
             m["module"]: each.shape[0] for key, each in entries.items() if each.shape and (m := _FACTOR.match(key))
@@ -135,14 +135,3 @@ def _scale(config: dict[str, Any], module: str, rank: int, path: Path) -> float:
         return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError, re.error):
         raise RosterError(f"{str(path / CONFIG)!r} gives {module!r} no scale: run `roster experts check`") from None
-
-
-def _config(path: Path) -> dict[str, Any]:
-    file = path / CONFIG
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RosterError(f"{str(file)!r} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise RosterError(f"{str(file)!r} must hold an object, not a {type(found).__name__}")
-    return found

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from roster.errors import RosterError, nearest
+from roster.files import numbered_lines
 from roster.prompts import Message, Prompt, Rendering, padded
 
 IGNORED = -100
@@ -81,16 +82,7 @@ def numbered_rows(path: str | Path, answers: bool = True) -> dict[int, Row]:
         RosterError: no such file, no rows, or a malformed line, with its number.
     """
     path = Path(path)
-    if not path.is_file():
-        raise RosterError(f"there is no data file {str(path)!r}")
-    try:
-        # Not `splitlines`, which also splits at separators that JSON allows inside a string (U+2028, U+0085).
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise RosterError(f"{str(path)!r} is not UTF-8 text: {error}") from None
-    rows = {
-        number: _row(line, f"{path}, line {number}", answers) for number, line in enumerate(lines, 1) if line.strip()
-    }
+    rows = {number: _row(line, f"{path}, line {number}", answers) for number, line in numbered_lines(path).items()}
     if not rows:
         raise RosterError(f"{str(path)!r} holds no rows")
     return rows

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from roster.errors import RosterError, nearest
+from roster.files import numbered_lines
 from roster.prompts import Rendering, padded
 
 FIELDS = ("messages", "text", "prompt", "answer")
@@ -98,16 +99,8 @@ def _documentation(tokenizer: Any, length: int) -> Iterator[list[int]]:
 
 
 def _lines(path: Path, rendering: Rendering) -> Iterator[list[int]]:
-    if not path.is_file():
-        raise RosterError(f"there is no data file {str(path)!r}")
-    try:
-        # Not `splitlines`, which also splits at separators that JSON allows inside a string.
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise RosterError(f"{str(path)!r} is not UTF-8 text: {error}") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield _ids(_fields(line, f"{path}, line {number}"), rendering, f"{path}, line {number}")
+    for number, line in numbered_lines(path).items():
+        yield _ids(_fields(line, f"{path}, line {number}"), rendering, f"{path}, line {number}")
 
 
 def _fields(line: str, where: str) -> Mapping[str, Any]:

@@ -1,0 +1,35 @@
+"""Heads that read prompts behind one block of the base, and know which without asking a device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from roster.router import InFloat32
+
+
+class OneBlock(InFloat32):
+    """Keeps the block's number in files with its other tensors, and beside them as a number of Python's.
+
+    Attributes:
+        blocks: behind which block hidden states are read, counted from 1.
+    """
+
+    block_1: Tensor
+    blocks: tuple[int]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("block_1", torch.ones(1, dtype=torch.long))
+        self.register_load_state_dict_post_hook(_settle)  # type: ignore[no-untyped-call]  # of torch
+        self.read_behind(1)
+
+    def read_behind(self, block: int) -> None:
+        """Takes over which block it is."""
+        self.block_1.fill_(block)
+        self.blocks = (block,)
+
+
+def _settle(head: OneBlock, _: object) -> None:
+    """Hook of `load_state_dict`: later, reading the number off a device would mean waiting for it."""
+    head.blocks = (int(head.block_1),)
