@@ -9,9 +9,10 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from roster import RosterError, Route, Router
 from roster.balance import LoadBalancing, LossFreeBias, ZLoss
 from roster.context import DECISION, Context
+from roster.routed.deciding import on_duty
 from roster.score import ActivationNorm, Cosine, Decided, Linear, PromptPooled, Prototype, Random, TaskTable
 from roster.score.prototype import top_input_direction
-from roster.select import All, Present, RelaxedBernoulli, ReLU, TopK, TopP
+from roster.select import All, Given, Present, RelaxedBernoulli, ReLU, TopK, TopP
 
 HERE = Context(1, 3)
 
@@ -65,6 +66,14 @@ def test_what_was_decided_for_a_row_scores_its_tokens():
     context = Context(2, 2, memory={DECISION: decided})
     scores_TE = Decided(3)(torch.zeros(4, 0), context)
     torch.testing.assert_close(scores_TE, torch.tensor([[0.3, 0.0, 0.7]] * 2 + [[0.0, 1.0, 0.0]] * 2))
+
+
+def test_who_weighs_less_than_nothing_is_on_duty_too():
+    """Or a row would be answered otherwise beside one for which the same expert has a positive weight."""
+    assert on_duty(torch.tensor([[[2.0, 0.0], [-0.5, 0.0]]])) == (2,)
+    route = Given(2)(torch.tensor([[0.0, -0.5]]), Context(1, 1))
+    assert route.duty == (1,)
+    assert route.dense().tolist() == [[0.0, -0.5]]
 
 
 def test_task_table_reads_the_row_of_each_task():

@@ -35,7 +35,7 @@ class Given(nn.Module):
         route.duty = context.memory.get(DUTY)
         if weight_TK.device.type == "cpu" and not torch.compiler.is_compiling():
             if route.duty is None:
-                route.duty = tuple(expert_TK[weight_TK > 0].unique().tolist())
+                route.duty = tuple(expert_TK[weight_TK != 0].unique().tolist())
             route.sole = len(route.duty) == 1 and bool((weight_TK[:, 0] == 1).all())
         context.memory[DUTY], route.kept = route.duty, context.memory.get(KEPT)
         return route
