@@ -1,10 +1,15 @@
 """Recipes that decide by the prompt read no number off a device to know where they read."""
 
+import pytest
 import torch
+from safetensors.torch import save_file
+from torch import nn
 
 import tiny
 from roster.adapters.attach import attach
 from roster.adapters.nearness import Nearness
+from roster.adapters.reading import load_router
+from roster.auto.retrieving import Retriever
 from roster.recipes import RECIPES
 from roster.recipes.logo import Signals
 
@@ -29,3 +34,14 @@ def test_a_prompt_is_read_behind_the_block_that_a_state_names():
     assert read.blocks == (5,)
     read.to("meta")
     assert read.blocks == (5,)
+
+
+@pytest.mark.parametrize("part", [Nearness(8, "experts", "cosine"), Retriever(2, 1, None), Signals(2, 1, "norm")])
+def test_a_saved_folder_keeps_which_block_is_read(part, tmp_path):
+    """Its tensors are filled one by one, not by `load_state_dict`."""
+    part.read_behind(5)
+    model = nn.ModuleDict({"roster": nn.ModuleDict({"head": part})})
+    save_file({name: tensor.clone() for name, tensor in model.state_dict().items()}, tmp_path / "router.safetensors")
+    part.read_behind(1)
+    load_router(model, tmp_path)
+    assert part.blocks == (5,)

@@ -20,6 +20,7 @@ from roster.library import Library, check_same_base, read_adapter
 from roster.prompts import RAW, Rendering
 from roster.recipes import find
 from roster.routed.base import load_base, load_tokenizer
+from roster.routed.one_block import OneBlock
 from roster.saving import MANIFEST, inside, read_manifest
 from roster.tensors import StoredTensors
 
@@ -71,10 +72,7 @@ def _rendering(tokenizer: Any, template: str | None, folder: Path) -> Rendering:
 
 
 def load_router(model: nn.Module, folder: Path) -> None:
-    """Fills the routers from a folder; every tensor must be there and fit, none may be left over.
-
-    A part with a method `settle` is told when its tensors are in place.
-    """
+    """Fills the routers from a folder; every tensor must be there and fit, none may be left over."""
     stored = StoredTensors(folder, ROUTER)
     path = stored.where
     _fit_to(model, stored)
@@ -93,9 +91,8 @@ def load_router(model: nn.Module, folder: Path) -> None:
         with torch.no_grad():
             tensor.copy_(value)
     for module in model.modules():
-        settle = getattr(module, "settle", None)
-        if callable(settle):
-            settle()
+        if isinstance(module, OneBlock):
+            module.settle()
 
 
 def _fit_to(model: nn.Module, stored: StoredTensors) -> None:

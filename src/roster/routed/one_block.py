@@ -27,9 +27,13 @@ class OneBlock(InFloat32):
     def read_behind(self, block: int) -> None:
         """Takes over which block it is."""
         self.block_1.fill_(block)
-        self.blocks = (block,)
+        self.settle()
+
+    def settle(self) -> None:
+        """Looks the number up in the tensor, once: later, reading it off a device would mean waiting for it."""
+        self.blocks = (int(self.block_1),)
 
 
 def _settle(head: OneBlock, _: object) -> None:
-    """Hook of `load_state_dict`: later, reading the number off a device would mean waiting for it."""
-    head.blocks = (int(head.block_1),)
+    """Hook of `load_state_dict`."""
+    head.settle()
