@@ -1,5 +1,7 @@
 """Recipes that decide by the prompt read no number off a device to know where they read."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,6 +11,7 @@ import tiny
 from roster.adapters.attach import attach
 from roster.adapters.nearness import Nearness
 from roster.adapters.reading import load_router
+from roster.auto.judge import Judge
 from roster.auto.retrieving import Retriever
 from roster.recipes import RECIPES
 from roster.recipes.logo import Signals
@@ -45,3 +48,12 @@ def test_a_saved_folder_keeps_which_block_is_read(part, tmp_path):
     part.read_behind(1)
     load_router(model, tmp_path)
     assert part.blocks == (5,)
+
+
+def test_a_saved_judge_reads_where_it_was_fitted(tmp_path):
+    saved, loaded = Judge(2), Judge(2)
+    saved.learn(replace(saved.knowledge, place_2=torch.tensor([5, 2]), limits_4=torch.tensor([1.0, 0.0, 0.0, 0.3])))
+    state = nn.ModuleDict({"roster": nn.ModuleDict({"head": saved})}).state_dict()
+    save_file({name: tensor.clone() for name, tensor in state.items()}, tmp_path / "router.safetensors")
+    load_router(nn.ModuleDict({"roster": nn.ModuleDict({"head": loaded})}), tmp_path)
+    assert (loaded.blocks, loaded.pooling, loaded.mixes) == ((5,), "tail", True)

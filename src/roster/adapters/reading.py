@@ -20,7 +20,7 @@ from roster.library import Library, check_same_base, read_adapter
 from roster.prompts import RAW, Rendering
 from roster.recipes import find
 from roster.routed.base import load_base, load_tokenizer
-from roster.routed.one_block import OneBlock
+from roster.routed.settling import Settling
 from roster.saving import MANIFEST, inside, read_manifest
 from roster.tensors import StoredTensors
 
@@ -72,7 +72,10 @@ def _rendering(tokenizer: Any, template: str | None, folder: Path) -> Rendering:
 
 
 def load_router(model: nn.Module, folder: Path) -> None:
-    """Fills the routers from a folder; every tensor must be there and fit, none may be left over."""
+    """Fills the routers from a folder; every tensor must be there and fit, none may be left over.
+
+    Parts that keep numbers beside their tensors are told when these are in place.
+    """
     stored = StoredTensors(folder, ROUTER)
     path = stored.where
     _fit_to(model, stored)
@@ -91,7 +94,7 @@ def load_router(model: nn.Module, folder: Path) -> None:
         with torch.no_grad():
             tensor.copy_(value)
     for module in model.modules():
-        if isinstance(module, OneBlock):
+        if isinstance(module, Settling):
             module.settle()
 
 

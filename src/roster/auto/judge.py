@@ -22,7 +22,7 @@ from roster.auto.classes import placed
 from roster.auto.features import POOLINGS, turn_of
 from roster.auto.nearest import FROM_CLASSES, Nearest
 from roster.context import Context
-from roster.router import InFloat32
+from roster.routed.settling import Settling
 
 ON_DUTY = 2
 _POOLINGS = tuple(POOLINGS)
@@ -69,7 +69,7 @@ class Knowledge:
         return self.class_E[self.expert_N]
 
 
-class Judge(InFloat32):
+class Judge(Settling):
     """Decides by the nearest class mean, or leaves a prompt to the base.
 
     Args:
@@ -100,7 +100,6 @@ class Judge(InFloat32):
         super().__init__()
         self.tried: list[Tried] = []
         self.num_experts = num_experts
-        self.register_load_state_dict_post_hook(_settle)  # type: ignore[no-untyped-call]  # of torch
         none, index = torch.zeros(0), torch.zeros(0, dtype=torch.long)
         states = none.view(0, 0).half()
         self.learn(
@@ -178,8 +177,3 @@ class Judge(InFloat32):
         if self._nearest is None or self._nearest[0] != where:
             self._nearest = where, Nearest.of(self.means_FM)
         return self._nearest[1]
-
-
-def _settle(judge: Judge, _: object) -> None:
-    """Hook of `load_state_dict`."""
-    judge.settle()

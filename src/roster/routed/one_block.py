@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from roster.router import InFloat32
+from roster.routed.settling import Settling
 
 
-class OneBlock(InFloat32):
+class OneBlock(Settling):
     """Keeps the block's number in files with its other tensors, and beside them as a number of Python's.
 
     Attributes:
@@ -21,7 +21,6 @@ class OneBlock(InFloat32):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("block_1", torch.ones(1, dtype=torch.long))
-        self.register_load_state_dict_post_hook(_settle)  # type: ignore[no-untyped-call]  # of torch
         self.read_behind(1)
 
     def read_behind(self, block: int) -> None:
@@ -32,8 +31,3 @@ class OneBlock(InFloat32):
     def settle(self) -> None:
         """Looks the number up in the tensor, once: later, reading it off a device would mean waiting for it."""
         self.blocks = (int(self.block_1),)
-
-
-def _settle(head: OneBlock, _: object) -> None:
-    """Hook of `load_state_dict`."""
-    head.settle()
