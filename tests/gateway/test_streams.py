@@ -182,6 +182,20 @@ def test_silence_before_the_first_chunk_is_kept_alive(start, upstream, http):
     assert "".join(chunk.choices[0].delta.content or "" for chunk in told) == "one two three"
 
 
+def test_a_stream_that_is_never_silent_gets_no_comments(start, upstream, http):
+    async def steady():
+        for _ in range(8):
+            yield sse(TEXT)
+            await asyncio.sleep(0.25)
+        yield sse(FINISH)
+
+    upstream.does["secret-small"] = lambda body, headers: StreamingResponse(steady(), media_type="text/event-stream")
+    client, _ = start(listen={"keep_alive": 1.5})
+    body = {"model": "small", "messages": ASK, "stream": True}
+    with http.stream("POST", f"{client.base_url}chat/completions", json=body, headers=bearer(client)) as response:
+        assert not [line for line in response.iter_lines() if line.startswith(":")]
+
+
 def test_a_failure_after_a_long_silence_is_an_error_event(start, upstream, http):
     upstream.does |= {"secret-small": late(0.5, {"error": {"message": "secret"}}), "secret-large": "stops"}
     client, gateway = start(listen={"keep_alive": 0.1})
