@@ -1,20 +1,22 @@
-"""`roster train expert`."""
+"""`roster train`: experts, and models with routed blocks."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from roster.cli.common import DtypeOption, TemplateOption, complain, dtype_argument, quiet
+from roster.errors import RosterError
+from roster.options import parse_options
 
 app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def about() -> None:
-    """From data to an expert: train adapters, which `roster build` puts to work together."""
+    """From data to experts: adapters, which `roster build` puts to work together, or a model with routed blocks."""
 
 
 @app.command("expert")
@@ -79,4 +81,76 @@ def expert(
     loss = record["best_held_out_loss"]
     held = "" if loss is None else f", held-out loss {loss}"
     typer.echo(f"{record['steps']} steps on {record['learned']} rows{held}", err=True)
+    typer.echo(f"wrote {out}")
+
+
+@app.command("moe")
+def moe(
+    source: Annotated[
+        str, typer.Argument(help="A dense model (folder, hub name, `pocket`), or a folder with routed blocks.")
+    ],
+    data: Annotated[
+        Path, typer.Argument(help="JSONL with prompt (or messages) and answer, or with text; or one text file.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="What a dense model's blocks become: of kind moe in `roster methods`.")
+    ] = None,
+    option: Annotated[list[str] | None, typer.Option(help="An option of the recipe, name=value; repeatable.")] = None,
+    layer: Annotated[
+        list[int] | None, typer.Option(help="A block to replace, from 0; repeatable. Default: all.")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="A task of the data, for recipes that route by task; repeatable.")
+    ] = None,
+    start: Annotated[
+        Literal["fresh", "dense"], typer.Option(help="How experts begin: fresh, or dense (as the block's own units).")
+    ] = "dense",
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 200,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-4,
+    length: Annotated[int, typer.Option(min=2, help="Tokens of a piece of text.")] = 512,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    template: TemplateOption = None,
+    dtype: DtypeOption = None,
+) -> None:
+    """Train a model with routed blocks: a dense one whose blocks become a mixture, or a routed folder that goes on.
+
+    A training that is interrupted goes on from its last checkpoint when the same command is run again.
+
+    \b
+    Examples:
+      roster pocket data --split train --count 4 > train.jsonl
+      roster train moe pocket train.jsonl --recipe gshard-top2 \\
+        --steps 2 --out sparse-trained
+      roster train moe sparse-trained train.jsonl --steps 2 --out sparse-on
+    """
+    options = parse_options(option or [])
+    if recipe is None and (options or layer or task):
+        raise RosterError("--option, --layer and --task say how a dense model's blocks are replaced: name --recipe too")
+    from roster.recipes import find
+    from roster.train import Blocks, Settings, train_moe
+
+    if recipe is not None:
+        find(recipe)(options)  # before anything slow
+    blocks = None if recipe is None else Blocks(recipe, options, layer or None, start, tuple(task or ()))
+    quiet()
+    try:
+        record = train_moe(
+            source,
+            data,
+            out,
+            blocks=blocks,
+            settings=Settings(steps, batch_size, learning_rate, seed, save_every),
+            length=length,
+            template=template is not False,
+            **dtype_argument(dtype),
+        )
+    except KeyboardInterrupt:
+        complain(f"{out} was not written; run the same command again to go on from the last checkpoint", code=130)
+    losses = record["losses"]
+    typer.echo(
+        f"{steps} steps on {record['lessons']} rows in {record['seconds']} s, loss {losses[max(losses)]}", err=True
+    )
     typer.echo(f"wrote {out}")

@@ -4,5 +4,6 @@ from roster.train.build import build
 from roster.train.data import Row, read_rows
 from roster.train.expert import Lesson, train_expert
 from roster.train.fit import Settings, fit
+from roster.train.moe import Blocks, train_moe
 
-__all__ = ["Lesson", "Row", "Settings", "build", "fit", "read_rows", "train_expert"]
+__all__ = ["Blocks", "Lesson", "Row", "Settings", "build", "fit", "read_rows", "train_expert", "train_moe"]

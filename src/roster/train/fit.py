@@ -75,12 +75,24 @@ def fit(
             )
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     rendering = Rendering.of(tokenizer)
-    data = Encoded(rows, rendering, limit, task_ids)
+    return learn(model, Encoded(rows, rendering, limit, task_ids), rendering.pad_token_id, folder, settings)
+
+
+def learn(model: Any, data: Any, pad: int, folder: Path, settings: Settings) -> dict[str, Any]:
+    """Trains on what is encoded already; see `fit`.
+
+    Args:
+        model: a routed model; what has a gradient is trained.
+        data: a dataset of `input_ids` and `labels`.
+        pad: what fills up rows.
+        folder: for checkpoints.
+        settings: steps, batch, rate, seed.
+    """
     trainer = RoutedTrainer(
         model=model,
         args=_arguments(folder, settings),
         train_dataset=data,
-        data_collator=partial(collate, pad=rendering.pad_token_id),
+        data_collator=partial(collate, pad=pad),
         callbacks=[Advance(), *([Told()] if settings.progress else [])],
     )
     trainer.remove_callback(PrinterCallback)

@@ -13,7 +13,10 @@ _MEASURED = 2
 
 
 class Told(TrainerCallback):
-    """Lines on standard error: a forecast after the first steps, then step, loss and the time that is left."""
+    """Lines on standard error: a forecast after the first steps, then step, loss and the time that is left.
+
+    Of several processes the first one tells.
+    """
 
     def __init__(self, what: str = "training"):
         self.what, self.start, self.first = what, 0.0, 0
@@ -21,12 +24,12 @@ class Told(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by the trainer."""
         self.start, self.first = time.monotonic(), state.global_step
-        if self.first:
+        if self.first and state.is_world_process_zero:
             _say(f"{self.what}: goes on from step {self.first} of {state.max_steps}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by the trainer."""
-        if state.global_step - self.first == _MEASURED:
+        if state.global_step - self.first == _MEASURED and state.is_world_process_zero:
             each = self._seconds(state)
             whole = duration(each * (state.max_steps - self.first))
             _say(f"{self.what}: {state.max_steps - self.first} steps of about {each:.2f} s: about {whole}")
@@ -35,7 +38,7 @@ class Told(TrainerCallback):
         """Called by the trainer."""
         known = {"loss": "loss", "eval_loss": "held-out loss"}
         said = [f"{word} {logs[name]:.4f}" for name, word in known.items() if name in (logs or {})]
-        if said and state.global_step > self.first:
+        if said and state.global_step > self.first and state.is_world_process_zero:
             left = duration(self._seconds(state) * (state.max_steps - state.global_step))
             _say(f"{self.what}: step {state.global_step} of {state.max_steps}, {', '.join(said)}, {left} left")
 

@@ -1,4 +1,7 @@
-"""transformers' `Trainer` for routed models: checkpoints hold the mixture, not the base, and can be resumed."""
+"""transformers' `Trainer` for routed models: checkpoints hold the mixture and can be resumed.
+
+Of routed adapters they hold what is trained, and the frozen base stays where it is; of routed blocks the whole model.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback
 
-from roster.adapters.writing import save
 from roster.saving import MANIFEST, Wanted
 from roster.train.schedule import advance
 
@@ -15,10 +17,11 @@ _STATE = "trainer_state.json"
 
 
 class RoutedTrainer(Trainer):
-    """Saves and reloads routers and experts; the frozen base stays where it is."""
+    """Saves and reloads a mixture as its own folder."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        save(self.model, Path(output_dir or self.args.output_dir or "."), Wanted(False, state_dict))
+        model: Any = self.model
+        model.roster.save(model, Path(output_dir or self.args.output_dir or "."), Wanted(False, state_dict))
 
 
 class Advance(TrainerCallback):
