@@ -57,8 +57,10 @@ class Answers:
         self, caller: Caller, asked: Asked, body: dict[str, Any], kept: tuple[str | None, Decision, Usage]
     ) -> None:
         """Keeps an answer, if its key wants that and it is not larger than all together may be."""
+        if not _may_be_kept(caller, asked):
+            return
         size = 1024 + 2 * len(json.dumps(body))
-        if _may_be_kept(caller, asked) and size <= self._kept.maxsize:
+        if size <= self._kept.maxsize:
             self._kept[_mark(caller, asked)] = Kept(copy.deepcopy(body), *kept, size)
 
 

@@ -40,7 +40,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     for kind, handler in (HANDLERS | {StoreAway: _away}).items():
         app.add_exception_handler(kind, handler)
     errors: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorEnvelope}, "5XX": {"model": ErrorEnvelope}}
-    app.include_router(admin.router)
+    # Routes are tried in their order: what is asked most comes first.
     for path, method, endpoint in (
         ("/v1/chat/completions", "POST", chat),
         ("/v1/completions", "POST", completions),
@@ -52,6 +52,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         ("/v1/feedback", "POST", feedback),
     ):
         app.add_api_route(path, endpoint, methods=[method], responses=errors)
+    app.include_router(admin.router)
     app.add_api_route("/health", _health, methods=["GET"])
     app.add_api_route("/metrics", _metrics, methods=["GET"], response_class=Response)
     heads: dict[str, Callable[..., Any]] = {"/v1/models": models, "/health": _health, "/metrics": _metrics}
