@@ -39,6 +39,7 @@ CONTENDERS: dict[str, Contender] = {
     "oracle": Contender("named", {}, lambda item: item.skill if item.close_to is None else None),
     "auto": Contender("auto", {}),
     "auto, early": Contender("auto", {"layer": "early"}),
+    "auto, minilm": Contender("auto", {"encoder": "minilm"}),
     "hard: loraretriever, one at full scale": Contender("loraretriever", {"top_k": 1}),
     "loraretriever": Contender("loraretriever", {}),
     "lorauter": Contender("lorauter", {}),

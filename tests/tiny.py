@@ -91,7 +91,7 @@ class Tokenizer:
     def __call__(self, text: str) -> dict[str, list[int]]:
         return {"input_ids": [ord(character) % VOCAB for character in text]}
 
-    def decode(self, ids: Any) -> str:
+    def decode(self, ids: Any, **_: Any) -> str:
         return " ".join(str(int(each)) for each in torch.as_tensor(ids).reshape(-1))
 
 

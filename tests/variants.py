@@ -1,6 +1,7 @@
 """Options under which the invariants are tested besides a recipe's defaults, where they switch to other code."""
 
 VARIANTS = {
+    "auto": [{"encoder": "letters"}],
     "rocket-kshot-experts": [{"train_experts": False}],
     "omni-smola": [{"slots": 2, "train_experts": False}],
     "lora-hub": [{"average": "updates"}],

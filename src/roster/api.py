@@ -74,11 +74,11 @@ def load(
                 f"{str(base)[:80]!r} is not a saved mixture: give experts= (a folder of adapters), and router= unless "
                 "`auto` is to route (see `roster methods`), to build one"
             )
-        return _rendering_as(load_folder(Path(base), **kwargs), template)
+        return _rendering_as(load_folder(Path(base), **kwargs), template, tokenizer)
     if isinstance(experts, (str, Path)) and (Path(experts) / MANIFEST).is_file():
         if router is not None:
             raise RosterError(f"{str(experts)!r} is a saved mixture and has its router; leave router= out")
-        return _rendering_as(load_folder(Path(experts), base=base, **kwargs), template)
+        return _rendering_as(load_folder(Path(experts), base=base, **kwargs), template, tokenizer)
     recipe = find(DEFAULT if router is None else router)
     if recipe.kind != "mixture":
         raise RosterError(f"recipe {recipe.slug!r} does not route among adapters (it is of kind {recipe.kind!r})")
@@ -110,7 +110,9 @@ def _offloaded(base: Any, max_memory: str | int, *, experts: Any, router: str | 
     return offload(base, max_memory, **kwargs)
 
 
-def _rendering_as(model: Any, template: bool | None) -> Any:
+def _rendering_as(model: Any, template: bool | None, tokenizer: Any) -> Any:
+    if tokenizer is not None:
+        model.roster.tokenizer = tokenizer
     if template is not None:
         model.roster.template = template
     return model

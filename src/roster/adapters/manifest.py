@@ -10,6 +10,8 @@ from roster.saving import Manifest, check_name
 
 EXPERTS, BASE = "experts", "base"
 ROUTER = "router"
+GIVEN = "given"
+"""Of an option that a function was given for."""
 Name = Annotated[str, pydantic.AfterValidator(check_name)]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from roster.adapters.manifest import BASE, EXPERTS, ROUTER, Base, Expert, MixtureManifest
+from roster.adapters.manifest import BASE, EXPERTS, GIVEN, ROUTER, Base, Expert, MixtureManifest
 from roster.adapters.site import routed_linears
 from roster.errors import RosterError
 from roster.experts import LowRankExperts
@@ -67,13 +67,18 @@ def save(model: Any, folder: Path, wanted: Wanted = Wanted()) -> None:  # noqa: 
         )
         manifest = MixtureManifest(
             recipe=mixture.recipe,
-            options=mixture.options,
+            options=storable(mixture.options),
             experts=experts,
             tasks=list(mixture.tasks),
             base=base,
             template=RAW if mixture.tokenizer is None else mixture.rendering.digest,
         )
         (new / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+
+
+def storable(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's options as JSON holds them: a function leaves its place marked, and is asked for again."""
+    return {name: GIVEN if callable(value) else value for name, value in options.items()}
 
 
 def router_state(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from roster.auto.judge import Judge, Knowledge
 from roster.context import Context
 from roster.errors import RosterError
 from roster.prompts import Prompt, words
-from roster.routed.deciding import prompt_states
+from roster.routed.deciding import prompt_features
 
 NEAREST = 5
 
@@ -94,7 +94,7 @@ def explain(model: Any, prompt: Prompt) -> Explanation:
         raise RosterError(f"recipe {mixture.recipe!r} cannot be explained so; trace its routes instead")
     ids_BS = torch.tensor([mixture.rendering.ids(prompt)], device=model.device)
     context = Context(1, ids_BS.shape[1], input_ids_BS=ids_BS)
-    features_BF = judge.features(prompt_states(model, context, {"input_ids": ids_BS}, judge.blocks), context)
+    features_BF = prompt_features(model, context, {"input_ids": ids_BS})
     scores_BM, known = judge.scores(features_BF), judge.knowledge
     expert_BK, weight_BK = judge.decide(scores_BM).unbind(1)
     pairs = zip(expert_BK[0].long().tolist(), weight_BK[0].tolist(), strict=True)

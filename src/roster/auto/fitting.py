@@ -74,7 +74,9 @@ class Examples:
         return torch.isin(self.expert_N, torch.tensor(list(experts))).nonzero()[:, 0].tolist()
 
 
-def learn(model: Any, library: Library, rendering: Rendering, settings: Settings) -> tuple[Knowledge, list[Tried]]:
+def learn(
+    model: Any, library: Library, rendering: Rendering, settings: Settings, read: Read | None = None
+) -> tuple[Knowledge, list[Tried]]:
     """What a judge should know, and the candidates that were tried.
 
     Args:
@@ -82,8 +84,9 @@ def learn(model: Any, library: Library, rendering: Rendering, settings: Settings
         library: the experts, with examples on their cards.
         rendering: how prompts become tokens.
         settings: the recipe's options.
+        read: how examples become features; by default the base reads them.
     """
-    knowledge, tried = fit_library(model, library, rendering, settings)
+    knowledge, tried = fit_library(model, library, rendering, settings, read)
     expert_C = torch.tensor(champions(model, library, rendering, knowledge.class_E.tolist()))
     return replace(knowledge, expert_C=expert_C), tried
 

@@ -22,7 +22,6 @@ from roster.adapters.writing import current_adapters
 from roster.auto.choosing import FOLDS, validated, with_nobody
 from roster.auto.classes import class_means
 from roster.auto.duels import champion
-from roster.auto.features import features_of
 from roster.auto.fitting import limits
 from roster.auto.groups import alike, renumbered
 from roster.auto.judge import Judge, Knowledge
@@ -60,9 +59,8 @@ def add(model: Any, adapter: Adapter) -> Any:
     library.check(plain)
     library = written(plain, library, rendering)
     prompts = library[adapter.name].card.examples
-    place = (int(known.place_2[0]), mixture.head.pooling)
     device = known.means_FM.device
-    features_NF = features_of(plain, rendering, known.header_H, prompts, [place])[:, 0].to(device)
+    features_NF = mixture.head.read(plain, rendering, prompts).to(device)
     count = len(prompts)
     new = torch.full((count,), len(old), device=device)
     grown = replace(
@@ -106,7 +104,7 @@ def remove(model: Any, name: str) -> Any:
     # A class is read by its first member's examples; where that one goes, its heirs' have to be read.
     heirs = sorted(set(range(int(shrunk.class_E.max()) + 1)) - set(shrunk.class_N.tolist()))
     for number in heirs:
-        shrunk = _with_examples_of(plain, library, rendering, shrunk, number, mixture.head.pooling)
+        shrunk = _with_examples_of(plain, library, rendering, shrunk, number, mixture.head)
     return _again(plain, library, mixture, _settled(plain, library, rendering, shrunk, mixture.options))
 
 
@@ -129,11 +127,11 @@ def _class_of(known: Knowledge, library: Library, rendering: Rendering) -> Tenso
 
 
 def _with_examples_of(
-    plain: Any, library: Library, rendering: Rendering, known: Knowledge, number: int, pooling: str
+    plain: Any, library: Library, rendering: Rendering, known: Knowledge, number: int, judge: Judge
 ) -> Knowledge:
     heir = known.class_E.tolist().index(number)
     prompts = library[library.names[heir]].card.examples
-    features_NF = features_of(plain, rendering, known.header_H, prompts, [(int(known.place_2[0]), pooling)])[:, 0]
+    features_NF = judge.read(plain, rendering, prompts)
     return replace(
         known,
         example_NF=torch.cat([known.example_NF, features_NF.to(known.example_NF)]),
@@ -181,6 +179,9 @@ def _again(plain: Any, library: Library, mixture: Any, knowledge: Knowledge) -> 
         tokenizer=mixture.rendering,
         prepare=False,
     )
-    routed.roster.head.learn(knowledge)
+    judge: Judge = mixture.head  # it knows more than it has learned: an encoder
+    judge.num_experts = len(library.names)
+    judge.learn(knowledge)
+    routed.roster.head = judge
     routed.roster.base_name = mixture.base_name
     return routed

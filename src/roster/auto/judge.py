@@ -9,8 +9,9 @@ K = 2 on duty, H header.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,9 +20,10 @@ from torch.nn import functional as F
 from roster.auto.calibration import NEVER
 from roster.auto.choosing import Tried
 from roster.auto.classes import placed
-from roster.auto.features import POOLINGS, turn_of
+from roster.auto.features import POOLINGS, features_of, turn_of
 from roster.auto.nearest import FROM_CLASSES, Nearest
 from roster.context import Context
+from roster.prompts import Prompt, Rendering
 from roster.routed.settling import Settling
 
 ON_DUTY = 2
@@ -93,7 +95,7 @@ class Judge(Settling):
     pooling: str
     mixes: bool
 
-    sized_by_file = frozenset(Knowledge.__dataclass_fields__)
+    sized_by_file: ClassVar[frozenset[str]] = frozenset(Knowledge.__dataclass_fields__)
     """Buffers whose shapes a folder knows, and nothing before it."""
 
     def __init__(self, num_experts: int):
@@ -125,7 +127,7 @@ class Judge(Settling):
     @property
     def knowledge(self) -> Knowledge:
         """What it knows now."""
-        return Knowledge(**{name: self.get_buffer(name) for name in self.sized_by_file})
+        return Knowledge(**{name: self.get_buffer(name) for name in Knowledge.__dataclass_fields__})
 
     def features(self, hidden: Mapping[int, Tensor], context: Context) -> Tensor:
         """[B, F] from the hidden states [B, S, D] of a call whose prompts are to be decided on."""
@@ -134,6 +136,17 @@ class Judge(Settling):
         turn_BS = turn_of(context.input_ids_BS, prompt_BS, self.header_H)
         features_BF = POOLINGS[self.pooling](hidden[block], turn_BS)
         return features_BF.to(self.center_F.device)
+
+    def read(self, model: Any, rendering: Rendering, prompts: Sequence[Prompt]) -> Tensor:
+        """[N, F] of prompts, in half precision.
+
+        Args:
+            model: the base, with nothing attached.
+            rendering: how prompts become tokens.
+            prompts: N of them.
+        """
+        (block,) = self.blocks
+        return features_of(model, rendering, self.header_H, prompts, [(block, self.pooling)])[:, 0]
 
     def scores(self, features_BF: Tensor) -> Tensor:
         """The cosine to every class, [B, M]; the last is nobody's."""

@@ -32,14 +32,13 @@ from roster.auto.readers import Encoded, FirstBlocks, Reader
 from roster.auto.settings import Settings
 from roster.auto.wordings import folds
 from roster.errors import RosterError
-from roster.lm.encode import ENCODERS, EmbeddingAPI, SentenceTransformer
+from roster.lm.encode import KINDS
 from roster.lm.part import pack, unpack
 from roster.prompts import Prompt
 from roster.saving import MANIFEST, Manifest, read_manifest, writing
 from roster.tensors import StoredTensors, write_tensors
 
 BLOCKS, ROUTER, ENCODER = "blocks", "router", "encoder"
-_PARTS: dict[str, type] = {kind.__name__: kind for kind in (*ENCODERS.values(), EmbeddingAPI, SentenceTransformer)}
 _NOT_KEPT = frozenset({"example_NF", "expert_N", "index_N", "general_GF"})
 """Of what a judge knows, what only growing and explaining need."""
 
@@ -143,7 +142,7 @@ class Probe:
             reader = FirstBlocks.load(folder / BLOCKS, manifest.template, place)
         else:
             arrays = StoredTensors(folder, ENCODER) if (folder / f"{ENCODER}.safetensors").exists() else {}
-            reader = Encoded(unpack(manifest.reads, {name: arrays[name].numpy() for name in arrays}, _PARTS))
+            reader = Encoded(unpack(manifest.reads, {name: arrays[name].numpy() for name in arrays}, KINDS))
         return cls(tuple(manifest.experts), reader, judge, manifest.validation)
 
 

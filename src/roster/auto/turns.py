@@ -37,6 +37,14 @@ def header_of(rendering: Rendering) -> list[int]:
     return []
 
 
+def footer_of(rendering: Rendering) -> list[int]:
+    """The tokens behind what a user says, up to where the answer begins; empty without a template."""
+    if not rendering.templated:
+        return []
+    one, other = (reversed(rendering.ids([{"role": "user", "content": text}])) for text in ("alpha", "seven"))
+    return [a for a, b in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))][::-1]
+
+
 def _found_in_later_turns(rendering: Rendering, header: Sequence[int]) -> bool:
     turns = [("user", "alpha"), ("assistant", "beta"), ("user", "gamma")]
     try:

@@ -10,7 +10,8 @@ from roster.auto.generic import GENERIC
 from roster.auto.judge import Judge
 from roster.auto.probe import Probe, Taught, fit
 from roster.auto.readers import Encoded, FirstBlocks, Reader, cut
-from roster.auto.settings import Settings
+from roster.auto.sentences import Function, SentenceJudge
+from roster.auto.settings import OF_ENCODERS, Settings
 from roster.errors import RosterError
 from roster.lm.encode import encoder
 from roster.routed.becoming import detach
@@ -20,7 +21,6 @@ AUTO = "auto"
 _TRIED = (1, 2)
 """Blocks, counted from 1: one is enough on the real ground (docs/deploy.md), and each costs the same again."""
 _POOLING = "mean"
-_OF_ENCODERS: Place = (1, _POOLING)
 
 
 def taught_by(model: Any) -> Taught:
@@ -51,7 +51,7 @@ def make_probe(model: Any, reads: str = FIRST, tick: Callable[[int], None] = lam
 
     Args:
         model: the mixture; it is taken apart unless an encoder reads.
-        reads: "first": the base's first blocks, as few as do; "auto": as many as `auto` itself reads, so that prompts
+        reads: "first": the base's first blocks, as few as do; "auto": what `auto` itself reads, so that prompts
             of one turn are decided as it decides them; or an encoder's name (`roster.lm.encode.encoder`).
         tick: called with the number of examples that have just been read.
 
@@ -64,8 +64,12 @@ def make_probe(model: Any, reads: str = FIRST, tick: Callable[[int], None] = lam
 
 def _readers(model: Any, taught: Taught, reads: str) -> Sequence[tuple[Reader, Place]]:
     if reads not in (FIRST, AUTO):
-        return [(Encoded(encoder(reads).fit([*taught.texts, *GENERIC])), _OF_ENCODERS)]
+        return [(Encoded(encoder(reads).fit([*taught.texts, *GENERIC])), OF_ENCODERS)]
     judge, rendering = model.roster.head, model.roster.rendering
+    if reads == AUTO and isinstance(judge, SentenceJudge):
+        if isinstance(judge.reader.encoder, Function):
+            raise RosterError("the mixture decides by a function, which the gateway cannot be given: --reads first")
+        return [(judge.reader, OF_ENCODERS)]
     depth = model.config.get_text_config().num_hidden_layers
     own: Place = (judge.blocks[0], judge.pooling)
     places = [own] if reads == AUTO else [(block, _POOLING) for block in _TRIED if block <= depth]

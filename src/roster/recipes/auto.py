@@ -2,7 +2,7 @@
 
 Equation: f = mean over the last turn's tokens of the base's hidden states behind a block; z = W'(f - c);
     e = argmax_e cos(z, z_e), z_e of the mean of expert e's example prompts; nobody where the cosine is below a
-    threshold; e serves at unit scale, at every token and layer.
+    threshold; e serves at unit scale, at every token and layer. With an encoder f is its vector of the turn's text.
 Shapes: one feature vector per row, [B, D].
 Trains: nothing. c, W, block, pooling and threshold come from the example prompts, by cross-validation, in one pass of
     the base over them.
@@ -16,6 +16,7 @@ Why one adapter for all tokens: the keys and values of a prompt are read by ever
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from roster.adapters.mixing import Mixing, Site, Surroundings
@@ -34,6 +35,7 @@ def auto(
     abstain: bool = True,
     mix: float | None = None,
     chat: Literal["rebuild", "keep"] = "rebuild",
+    encoder: str | Callable[..., Any] | None = None,
 ) -> Mixing:
     """The router of the house.
 
@@ -45,8 +47,10 @@ def auto(
         mix: let the second best adapter serve along, by weight, from this probability on (at most 0.5); None never.
         chat: what becomes of a kept KV cache when a turn goes to another adapter than the one before: "rebuild" makes
             it anew, "keep" leaves it.
+        encoder: what reads prompts instead of the base: "minilm", "tfidf", "api:MODEL@URL", the name or folder of a
+            sentence-transformers model (`roster.lm.encode`), or, in Python, a function from texts to vectors.
     """
-    settings = Settings(layer, classifier, abstain, mix)
+    settings = Settings(layer, classifier, abstain, mix, encoder)
     if chat not in ("rebuild", "keep"):
         raise RosterError(f"auto: chat must be 'rebuild' or 'keep', not {chat!r}")
 
@@ -57,13 +61,25 @@ def auto(
             raise RosterError("auto reads the experts' example prompts and needs the base's tokenizer: pass tokenizer=")
         from roster.auto.fitting import learn  # recipes are listed without PEFT and transformers
 
-        knowledge, part.tried = learn(surroundings.model, surroundings.library, surroundings.rendering, settings)
+        library, rendering, read = surroundings.library, surroundings.rendering, None
+        if encoder is not None:
+            from roster.auto.sentences import prepared
+
+            read = prepared(part, encoder, library, rendering)
+        knowledge, part.tried = learn(surroundings.model, library, rendering, settings, read)
         part.learn(knowledge)
+
+    def head(whole: Site) -> Judge:
+        if encoder is None:
+            return Judge(whole.num_experts)
+        from roster.auto.sentences import SentenceJudge
+
+        return SentenceJudge(whole.num_experts)
 
     return Mixing(
         lambda site: Router(Decided(site.num_experts), Given(ON_DUTY)),
         at="model",
-        head=lambda whole: Judge(whole.num_experts),
+        head=head,
         head_reads="prompt",
         prepare=prepare,
         keeps_cache=chat == "keep",

@@ -7,7 +7,7 @@ business of the mixture's head; it is K experts and their weights per row, [B, 2
 In a chat whose cache is kept from turn to turn, a turn that goes to other experts than the one before finds keys and
 values that those have made. By default they are made anew, with the cache emptied; `Plan.keeps_cache` leaves them.
 
-Shape legend: B batch rows, S tokens of this call, K experts on duty.
+Shape legend: B batch rows, S tokens of this call, K experts on duty, F features.
 """
 
 from __future__ import annotations
@@ -64,9 +64,18 @@ def decide_ahead(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> N
 def decided(model: Any, context: Context, inputs: dict[str, Any]) -> Tensor:
     """A fresh decision for the prompts of a call, [B, 2, K]."""
     mixture = model.roster
-    features_BF = mixture.head.features(prompt_states(model, context, inputs, mixture.head.blocks), context)
-    decision_B2K: Tensor = mixture.head(features_BF)
+    decision_B2K: Tensor = mixture.head(prompt_features(model, context, inputs))
     return decision_B2K
+
+
+def prompt_features(model: Any, context: Context, inputs: dict[str, Any]) -> Tensor:
+    """What the head decides by, [B, F]: hidden states of the base, or the prompts as texts where it reads those."""
+    mixture = model.roster
+    if getattr(mixture.head, "reads_text", False):
+        found: Tensor = mixture.head.features_of_text(mixture.rendering, context)
+        return found
+    found = mixture.head.features(prompt_states(model, context, inputs, mixture.head.blocks), context)
+    return found
 
 
 def prompt_states(model: Any, context: Context, inputs: dict[str, Any], blocks: tuple[int, ...]) -> dict[int, Tensor]:

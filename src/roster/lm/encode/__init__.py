@@ -10,6 +10,7 @@ from roster.lm.encode.tfidf import TfIdf
 
 __all__ = [
     "ENCODERS",
+    "KINDS",
     "EmbeddingAPI",
     "Encoder",
     "Letters",
@@ -21,6 +22,10 @@ __all__ = [
 ]
 
 ENCODERS = {"tfidf": TfIdf, "minilm": MiniLM, "letters": Letters}
+KINDS: dict[str, type] = {
+    kind.__name__: kind for kind in (*ENCODERS.values(), EmbeddingAPI, SentenceTransformer, WithFigures)
+}
+"""Every encoder that a folder may name."""
 
 
 def encoder(name: str) -> Encoder:
