@@ -34,7 +34,7 @@ FLOORS = [
     {"errors", "files", "entries", "header", "context", "options", "prompts", "route", "positions"},
     {"router", "score", "select", "balance", "experts", "dispatch", "pocket", "saving", "tensors", "reporting"},
     {"shelf"},
-    {"library", "routed", "lm"},
+    {"library", "routed", "lm", "continual"},
     {"adapters", "auto", "moe", "recipes", "analyze", "offload", "place", "weights"},
     {
         "lm.evaluate",

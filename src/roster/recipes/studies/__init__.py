@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from roster.recipes.studies import carved, contrast, early_exit, experiments, look, smaller, trained
+from roster.recipes.studies import carved, continual, contrast, early_exit, experiments, look, smaller, trained
 
 RECIPES = (
     contrast.RECIPE,
@@ -15,4 +15,5 @@ RECIPES = (
     *carved.RECIPES,
     *smaller.RECIPES,
     *trained.RECIPES,
+    *continual.RECIPES,
 )
