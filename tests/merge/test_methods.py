@@ -10,6 +10,8 @@ from roster.errors import RosterError
 from roster.merge import METHODS, merge_tensors
 
 SHAPE = (37, 53)
+LEARNED = {"fisher": torch.ones(SHAPE), "regmean": torch.eye(SHAPE[1])}
+LEARNED |= dict.fromkeys(("adamerging", "atlas"), torch.tensor([0.4]))
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +234,7 @@ def test_one_model_that_is_the_base_stays_what_it_is(vectors, slug):
     count = max(1, method.fewest)
     same = (vectors[0], [vectors[0]] * count)
     settings = {name: 1 for name, each in method.settings.items() if each.default is None}
+    settings |= {"learned": [LEARNED[slug]] * count} if method.learner is not None else {}
     close(merged(slug, same, base=method.base == "required", count=count, **settings), vectors[0])
 
 

@@ -18,7 +18,7 @@ from roster.merge import parse_config, plan_merge
 from roster.merge.methods import METHODS
 from roster.weights import BLOCK, Copy, Operand, Output, make_plan, open_checkpoint, run
 from roster.weights.writer import JOURNAL, Writer
-from weights.recipes import EVERY, config_text
+from weights.recipes import EVERY, config_text, learned
 
 HERE = Path(__file__).parent
 
@@ -47,7 +47,7 @@ def test_where_pieces_are_cut_changes_no_bit(slug, models, tmp_path):
     models(torch.bfloat16)
     plan = parse_config(config_text(slug, tmp_path))
     for number, piece in enumerate((BLOCK, 2 * BLOCK, 64 * BLOCK)):
-        run(plan_merge(plan), tmp_path / f"out{number}", piece=piece)
+        run(plan_merge(plan, learned=learned(slug, tmp_path)), tmp_path / f"out{number}", piece=piece)
     first = (tmp_path / "out0" / "model.safetensors").read_bytes()
     assert first == (tmp_path / "out1" / "model.safetensors").read_bytes()
     assert first == (tmp_path / "out2" / "model.safetensors").read_bytes()

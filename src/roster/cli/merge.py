@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from roster.cli.common import console, quiet
 from roster.cli.writing import Progress, place
 from roster.errors import RosterError
 from roster.options import parse_options
 
 if TYPE_CHECKING:
     from roster.merge import MergeConfig
+    from roster.merge.learned import Learned
 
 
 def merge(
@@ -22,6 +25,12 @@ def merge(
     model: Annotated[list[str] | None, typer.Option(help="A model; once for each.")] = None,
     base: Annotated[str | None, typer.Option(help="The model that the others were made of.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="name=value; per model: 'weight=[0.3, 0.7]'.")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="JSONL to learn from: one for all models, or one for each.")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Rows of a --data file at most.")] = 64,
+    length: Annotated[int, typer.Option(help="Tokens of a row at most.")] = 512,
+    keep: Annotated[Path | None, typer.Option(help="Keep what was learned here, for other merges.")] = None,
     dtype: Annotated[str | None, typer.Option(help="The type of the result.")] = None,
     max_shard_size: Annotated[str, typer.Option(help="Of one output file.")] = "5GB",
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and stop.")] = False,
@@ -32,10 +41,15 @@ def merge(
     A killed run goes on when it is started again. `roster merge --plan` shows the methods' operands without reading a
     weight.
 
+    fisher, regmean, adamerging and atlas learn from --data first: rows with messages, text, or prompt and answer.
+
     \b
     Examples:
       roster merge --method linear --model pocket --option weight=1 --plan
       roster merge --method linear --model pocket --option weight=1 --out my-merge
+      roster pocket data --skill sort --count 8 --out sorting.jsonl
+      roster merge --method regmean --model pocket --model my-merge \\
+        --data sorting.jsonl --out my-regmean
     """
     from roster.merge import plan_merge, read_config
     from roster.weights import parse_size, run
@@ -45,15 +59,41 @@ def merge(
     if config is not None and (model or base or option or dtype):
         raise RosterError("--model, --base, --option and --dtype go with --method; with a YAML file they stand in it")
     asked = read_config(config) if config is not None else _config(method or "", model or [], base, option or [], dtype)
-    made = plan_merge(asked, parse_size(max_shard_size))
-    if plan:
+    if out is None and not plan:
+        raise RosterError("give --out FOLDER, or --plan to see what would be done")
+    folder = keep or (Path(".learned") if out is None else out.with_name(f".{out.name}.learned"))
+    learned = _learned(asked, data or [], folder, rows, length)
+    made = plan_merge(asked, parse_size(max_shard_size), learned)
+    if learned is not None:
+        typer.echo(learned.text())
+    if plan or out is None:
         typer.echo(made.text())
         return
-    if out is None:
-        raise RosterError("give --out FOLDER, or --plan to see what would be done")
+    if out.exists() and not overwrite:
+        raise RosterError(f"{str(out)!r} is there already; choose another folder, or give --overwrite")
     typer.echo(made.text(every=False))
+    if learned is not None:
+        learned.learn(_told)
     run(made, out, overwrite=overwrite, progress=Progress("merging", made.bytes_to_write))
+    if keep is None:
+        shutil.rmtree(folder, ignore_errors=True)
     typer.echo(f"wrote {out}")
+
+
+def _learned(config: MergeConfig, data: list[Path], folder: Path, rows: int, length: int) -> Learned | None:
+    from roster.merge.methods import find_method
+
+    if find_method(config.method).learner is None and not data:
+        return None  # before texts, and what reads them, are imported
+    from roster.merge.learning import Data, prepare
+
+    quiet()
+    return prepare(config, Data(data, folder, rows, length))
+
+
+def _told(what: str, done: int, count: int) -> None:
+    if done == count or done % max(count // 10, 1) == 0:
+        console(stderr=True).print(f"{what}: {done} of {count}", highlight=False)
 
 
 def _config(method: str, models: list[str], base: str | None, options: list[str], dtype: str | None) -> MergeConfig:

@@ -13,7 +13,13 @@ from roster.weights import apply
 
 
 def merge_tensors(
-    method: str, tensors: Sequence[Tensor], base: Tensor | None = None, *, name: str = "", **settings: Any
+    method: str,
+    tensors: Sequence[Tensor],
+    base: Tensor | None = None,
+    *,
+    name: str = "",
+    learned: Sequence[Tensor] | None = None,
+    **settings: Any,
 ) -> Tensor:
     """One tensor out of several.
 
@@ -22,6 +28,8 @@ def merge_tensors(
         tensors: one of each model, all of one shape.
         base: the base's, for methods that have one.
         name: the tensor's, where random draws should be those of a checkpoint's tensor of this name.
+        learned: what a method that learns from data knows of each model: its Fisher information (`fisher`), the Gram
+            matrix of what the layer reads (`regmean`), its coefficient for each part (`adamerging`, `atlas`).
         settings: as in a config (`lambda` through `**{"lambda": ...}`); a setting per model is a list, or one number
             for all.
 
@@ -29,7 +37,8 @@ def merge_tensors(
         float32 (float64 where one of the tensors is), of the same shape.
 
     Raises:
-        RosterError: an unknown or missing setting, shapes that differ, a base that is missing.
+        RosterError: an unknown or missing setting, shapes that differ, a base that is missing, nothing learned for a
+            method that needs it, or something for one that does not.
     """
     found = find_method(method)
     found.check_count(len(tensors), base is not None)
@@ -48,8 +57,11 @@ def merge_tensors(
             values[key] = tuple(setting.check(one) for one in each)
         else:
             values[key] = setting.check(value)
-    operands = [*([base] if base is not None else []), *tensors]
+    if (found.learner is None) != (learned is None) or len(learned or tensors) != len(tensors):
+        need = "takes no `learned`" if found.learner is None else "needs `learned`, one for each model"
+        raise RosterError(f"method {method!r} {need}")
+    operands = [*([base] if base is not None else []), *tensors, *([] if found.takes else learned or [])]
     if any(each.shape != operands[0].shape for each in operands):
         raise RosterError(f"tensors of different shapes: {[tuple(each.shape) for each in operands]}")
     common = found.shares(len(tensors)) if found.shares else None
-    return apply(found.make(values, name, tuple(tensors[0].shape), common), operands)
+    return apply(found.make(values, name, tuple(tensors[0].shape), common, learned), operands)

@@ -8,7 +8,7 @@ tensor is read.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,6 +91,21 @@ def gathered() -> Any:
     return dataclasses.field(default=None, init=False, repr=False)
 
 
+def learned() -> Any:
+    """A field for what was learned from data, one thing for each model, empty where nothing is known; no setting."""
+    return dataclasses.field(default=())
+
+
+def settings_of(part: Any) -> dict[str, Setting]:
+    """The settings among a dataclass's fields, by the name that users write."""
+    found = {}
+    for each in dataclasses.fields(part):
+        if "setting" in each.metadata:
+            name = each.metadata.get("name") or each.name
+            found[name] = Setting(name, **each.metadata["setting"])
+    return found
+
+
 @dataclass(frozen=True)
 class Method:
     """The record of a method.
@@ -103,6 +118,9 @@ class Method:
         base: whether the base is the first operand ("required", "optional"), or a model like the others ("member").
         fewest, most: how many models are merged, the base left out.
         shares: makes what the kernels of one run share; they take it as `common`.
+        learner: for a method that learns from data: a dataclass of settings, see `roster.merge.learning`.
+        takes: the field of the kernel that takes what was learned of a tensor; where it is empty, they are operands
+            after the models.
     """
 
     slug: str
@@ -113,31 +131,42 @@ class Method:
     fewest: int = 1
     most: int = 1_000
     shares: Callable[[int], Any] | None = None
+    learner: Callable[..., Any] | None = None
+    takes: str = ""
 
     @property
     def settings(self) -> Mapping[str, Setting]:
-        """By the name that users write."""
-        fields = dataclasses.fields(self.kernel)  # type: ignore[arg-type]  # a dataclass, which Callable cannot say
-        found = {}
-        for each in fields:
-            if "setting" in each.metadata:
-                name = each.metadata.get("name") or each.name
-                found[name] = Setting(name, **each.metadata["setting"])
-        return found
+        """Of the kernel, which may vary from tensor to tensor."""
+        return settings_of(self.kernel)
 
-    def make(self, values: Mapping[str, Any], tensor: str, shape: tuple[int, ...], common: Any = None) -> Kernel:
+    @property
+    def learning(self) -> Mapping[str, Setting]:
+        """Of the learner: one value for the run."""
+        return {} if self.learner is None else settings_of(self.learner)
+
+    def make(
+        self,
+        values: Mapping[str, Any],
+        tensor: str,
+        shape: tuple[int, ...],
+        common: Any = None,
+        learned: Sequence[Any] | None = None,
+    ) -> Kernel:
         """The kernel of one tensor; values are checked already.
 
         Args:
             values: every setting by its name.
             tensor, shape: the tensor's; random draws depend on the name.
             common: what `shares` made for this run.
+            learned: of this tensor, for the field that takes it.
         """
-        fields = dataclasses.fields(self.kernel)  # type: ignore[arg-type]
+        fields = dataclasses.fields(self.kernel)  # type: ignore[arg-type]  # a dataclass, which Callable cannot say
         names = {each.metadata.get("name") or each.name: each.name for each in fields if "setting" in each.metadata}
         given = {names[name]: value for name, value in values.items()}
         if any(each.name == "tensor" for each in fields):
             given["tensor"] = tensor
+        if self.takes and learned is not None:
+            given[self.takes] = tuple(learned)
         if self.shares is None:
             return self.kernel(**given)
         kernel = self.kernel(**given, common=common)

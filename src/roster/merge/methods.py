@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from roster.errors import RosterError, nearest
 from roster.merge import (
+    adamerging,
+    atlas,
     breadcrumbs,
     dare,
     della,
+    fisher,
     karcher,
     linear,
     model_stock,
     nuslerp,
     passthrough,
+    regmean,
     sce,
     slerp,
     task_arithmetic,
@@ -36,6 +40,10 @@ _LISTED = (
     karcher.METHOD,
     sce.METHOD,
     passthrough.METHOD,
+    fisher.METHOD,
+    regmean.METHOD,
+    adamerging.METHOD,
+    atlas.METHOD,
 )
 METHODS: dict[str, Method] = {}
 for _method in _LISTED:

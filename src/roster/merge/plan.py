@@ -10,6 +10,7 @@ import torch
 
 from roster.errors import RosterError
 from roster.merge.config import Member, MergeConfig, Slice
+from roster.merge.learned import Learned
 from roster.merge.method import Method
 from roster.merge.methods import find_method
 from roster.merge.names import depth_of, in_layer, is_buffer, is_first, layer_of
@@ -30,12 +31,14 @@ class Site:
     base_name: str
 
 
-def plan_merge(config: MergeConfig, max_shard: int = MAX_SHARD) -> Plan:
+def plan_merge(config: MergeConfig, max_shard: int = MAX_SHARD, learned: Learned | None = None) -> Plan:
     """The plan of a merge.
 
     Args:
         config: what to merge, and how.
         max_shard: bytes of one output file.
+        learned: for a method that learns from data, what it will know (`roster.merge.learning.prepare`); it may be
+            learned after the plan is made, and before it is carried out.
 
     Raises:
         RosterError: a model that is not there or damaged, another set of tensors, shapes, types or vocabularies,
@@ -43,6 +46,8 @@ def plan_merge(config: MergeConfig, max_shard: int = MAX_SHARD) -> Plan:
     """
     method = find_method(config.method)
     check_names(config, method)
+    if method.learner is not None and learned is None:
+        raise RosterError(f"method {method.slug!r} learns from data, which a config alone does not give (--data)")
     parts = [_complete(part, config, method) for part in config.slices]
     models = open_models(config.models)
     for part in parts:
@@ -52,10 +57,10 @@ def plan_merge(config: MergeConfig, max_shard: int = MAX_SHARD) -> Plan:
     common = method.shares(len(_others(parts[0], config, method))) if method.shares else None
     outputs = []
     for site in _sites(parts, models, config):
-        outputs.append(_output(site, config, method, settings, models, common))
+        outputs.append(_output(site, config, method, settings, models, common, learned))
     settings.check_filters()
     layers = sum(_length(part, models) for part in parts)
-    files = side_files(config, models, layers)
+    files = {**side_files(config, models, layers), **(learned.files() if learned is not None else {})}
     return make_plan(outputs, list(models.values()), files, max_shard, f"merge by {method.slug}")
 
 
@@ -139,6 +144,7 @@ def _output(
     settings: Settings,
     models: Mapping[str, Source],
     common: Any,
+    learned: Learned | None,
 ) -> Output:
     base = _base(site.part, config)
     others = _others(site.part, config, method)
@@ -153,9 +159,13 @@ def _output(
     if not spec.dtype.is_floating_point:
         return Output(site.name, spec, (operands[0],), Copy())
     dtype = config.out_dtype or config.dtype or _one_dtype(site.name, operands)
-    return Output(
-        site.name, Spec(dtype, spec.shape), tuple(operands), method.make(values, site.name, spec.shape, common)
-    )
+    known = None
+    if learned is not None:
+        known = learned.of(site.name, [(each.model, name) for each, name in zip(others, found, strict=True)])
+    kernel = method.make(values, site.name, spec.shape, common, known)
+    if not method.takes:
+        operands += known or []
+    return Output(site.name, Spec(dtype, spec.shape), tuple(operands), kernel)
 
 
 def _has(source: Source, name: str) -> str:

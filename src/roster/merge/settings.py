@@ -16,8 +16,12 @@ def check_names(config: MergeConfig, method: Method) -> None:
     """Raises RosterError on a setting that the method does not have, wherever it stands."""
     for parameters in _places(config):
         for name in parameters:
-            if name not in method.settings and name not in _IGNORED:
-                raise RosterError(f"method {method.slug!r} has no parameter {name!r}: {nearest(name, method.settings)}")
+            if name in method.learning:
+                if parameters is not config.parameters:
+                    raise RosterError(f"{name!r} is one for the whole run: move it to the top")
+            elif name not in method.settings and name not in _IGNORED:
+                known = {*method.settings, *method.learning}
+                raise RosterError(f"method {method.slug!r} has no parameter {name!r}: {nearest(name, known)}")
     for member in (each for part in config.slices for each in part.members):
         for name in member.parameters:
             if name in method.settings and not method.settings[name].per_model:
