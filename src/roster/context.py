@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 DECISION, DUTY, KEPT = "decision", "duty", "kept"
 """Where in a context's memory lie what was decided for each row, [B, 2, K]; the experts that any row needs (None, or
@@ -79,6 +80,8 @@ class Context:
         gates_BE: combine weights that the caller gives each row, at every layer; no router is asked then.
         off: True while the base must answer alone (the first of two passes).
         recipe: the method at work, for errors to name; "" outside a model.
+        processes: those that compute the other parts of this call's batch; losses and capacities then count the tokens
+            of all of them. None where a call stands alone, which every call at evaluation does.
         decoder: of a model with an encoder: what is known of its decoder's tokens, where the rest is of its encoder's;
             None where the model has one stream of tokens.
     """
@@ -95,6 +98,7 @@ class Context:
     gates_BE: Tensor | None = None
     off: bool = False
     recipe: str = ""
+    processes: ProcessGroup | None = None
     decoder: Context | None = None
 
     @classmethod

@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from roster.balance.mean import over_tokens
+from roster.balance.mean import counted, over_tokens
 from roster.context import Context
 from roster.errors import RosterError
+from roster.processes import total
 from roster.route import AnyRoute
 
 
@@ -49,9 +50,8 @@ class AdaptiveL1(nn.Module):
         gate_TE = route.dense()
         share_E = over_tokens(route.chosen().to(gate_TE), context)
         if self.training:
-            mask_T = context.mask_T
-            self.pairs += route.counts_E.sum()
-            self.tokens += len(gate_TE) if mask_T is None else mask_T.sum()
+            self.pairs += total(route.counts_E.sum(), context.processes)
+            self.tokens += counted(context, len(gate_TE), gate_TE.device).to(self.tokens)
         dear_E = self.num_experts / self.k * share_E
         # A copy: the price moves in place before some backward passes, and recomputation may ask for it again.
         return self.price.clone() * (dear_E * over_tokens(gate_TE, context)).sum()

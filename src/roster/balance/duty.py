@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from roster.balance.mean import share
 from roster.context import Context
 from roster.errors import RosterError
 from roster.route import AnyRoute
@@ -32,7 +33,5 @@ class Duty(nn.Module):
     def forward(self, route: AnyRoute, context: Context) -> Tensor:
         """A scalar."""
         gate_TE = route.dense()
-        mask_T = context.mask_T
-        tokens = gate_TE.shape[0] if mask_T is None else mask_T.sum().clamp_min(1).to(gate_TE.device)
-        share_E = gate_TE.sum(0) / tokens
+        share_E = share(gate_TE.sum(0), context, len(gate_TE))
         return self.coefficient * (share_E - self.share).abs().sum()

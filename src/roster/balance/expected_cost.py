@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from roster.balance.mean import over_tokens
 from roster.context import Context
 from roster.errors import RosterError
 from roster.route import AnyRoute, scores_of
@@ -35,8 +36,4 @@ class ExpectedCost(nn.Module):
     def forward(self, route: AnyRoute, context: Context) -> Tensor:
         """A scalar."""
         cost_T = scores_of(route).float().softmax(1) @ self.cost_E
-        mask_T = context.mask_T
-        if mask_T is None:
-            return self.coefficient * cost_T.mean()
-        weight_T = mask_T.to(cost_T)
-        return self.coefficient * (cost_T * weight_T).sum() / weight_T.sum().clamp_min(1.0)
+        return self.coefficient * over_tokens(cost_T, context)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from roster.balance.mean import over_tokens, share
 from roster.context import Context
 from roster.route import AnyRoute, scores_of
 
@@ -28,13 +29,7 @@ class LoadBalancing(nn.Module):
     def forward(self, route: AnyRoute, context: Context) -> Tensor:
         """A scalar."""
         prob_TE = scores_of(route).float().softmax(1)
-        E = prob_TE.shape[1]
-        mask_T = context.mask_T
-        if mask_T is None:
-            tokens: int | Tensor = prob_TE.shape[0]
-            prob_E = prob_TE.mean(0)
-        else:
-            weight_T1 = mask_T[:, None].to(prob_TE)
-            tokens = weight_T1.sum().clamp_min(1.0)
-            prob_E = (prob_TE * weight_T1).sum(0) / tokens
-        return self.coefficient * E * (route.counts_E.to(prob_E) / tokens * prob_E).sum()
+        T, E = prob_TE.shape
+        prob_E = over_tokens(prob_TE, context)
+        served_E = share(route.counts_E.to(prob_E), context, T)
+        return self.coefficient * E * (served_E * prob_E).sum()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from roster.context import Context
+from roster.processes import total
 from roster.route import AnyRoute
 
 
@@ -35,9 +36,9 @@ class LossFreeBias(nn.Module):
         self.register_buffer("load_E", torch.zeros(num_experts), persistent=False)
 
     def forward(self, route: AnyRoute, context: Context) -> None:
-        """Counts the load; adds no loss."""
+        """Counts the load, of all processes that share the batch; adds no loss."""
         if self.training:
-            self.load_E += route.counts_E.to(self.load_E)
+            self.load_E += total(route.counts_E, context.processes).to(self.load_E)
 
     @torch.no_grad()
     def advance(self, progress: float) -> None:

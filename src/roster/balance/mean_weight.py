@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from roster.balance.mean import share
 from roster.context import Context
 from roster.route import AnyRoute
 
@@ -27,9 +28,8 @@ class MeanWeight(nn.Module):
 
     def forward(self, route: AnyRoute, context: Context) -> Tensor:
         """A scalar; padding is in no mean."""
-        gate_TE, mask_T = route.dense(), context.mask_T
-        tokens: int | Tensor = len(gate_TE) if mask_T is None else mask_T.sum().clamp_min(1)
-        mean_E = gate_TE.sum(0) / tokens
+        gate_TE = route.dense()
+        mean_E = share(gate_TE.sum(0), context, len(gate_TE))
         loss = (mean_E.mean() - self.target).square()
         if self.own is not None:
             loss = loss + (mean_E[self.own] - self.own_target).square()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from roster.balance.mean import over_tokens
 from roster.context import Context
 from roster.route import AnyRoute, scores_of
 
@@ -26,8 +27,4 @@ class ZLoss(nn.Module):
     def forward(self, route: AnyRoute, context: Context) -> Tensor:
         """A scalar."""
         z_T = torch.logsumexp(scores_of(route).float(), dim=1).square()
-        mask_T = context.mask_T
-        if mask_T is None:
-            return self.coefficient * z_T.mean()
-        mask_T = mask_T.to(z_T)
-        return self.coefficient * (z_T * mask_T).sum() / mask_T.sum().clamp_min(1.0)
+        return self.coefficient * over_tokens(z_T, context)

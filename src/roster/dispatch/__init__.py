@@ -3,7 +3,8 @@
 Shape legend: T tokens, R rows or (token, expert) pairs grouped by expert, E experts, D and F widths.
 
 One back end a file: `blocks` (one matmul per expert; whole experts in `fused`), `grouped_mm` (torch's own), `triton`
-and `reference` (plain). `choose` says which one runs.
+and `reference` (plain). `choose` says which one runs. Where experts are spread over processes, `exchange` sends the
+rows to them first.
 """
 
 from roster.dispatch.choose import forget, measured, use

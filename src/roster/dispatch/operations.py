@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from roster.dispatch import blocks, fused, grouped_mm, reference
+from roster.dispatch import blocks, exchange, fused, grouped_mm, reference
 from roster.dispatch.activation import activate
 from roster.dispatch.choose import fastest, forced, key_of
 from roster.dispatch.grouped_mm import fits_grouped_mm
@@ -52,6 +52,8 @@ def feed_forward(rows_RD: Tensor, counts_E: Tensor, weights: Weights) -> Tensor:
     Returns:
         [R, D]; undefined for rows of nobody.
     """
+    if exchange.spread(weights):
+        return exchange.feed_forward(rows_RD, counts_E, weights, feed_forward)
     rows_RD, matrices = _autocast(rows_RD, weights.matrices)
 
     def run(name: str, rows: Tensor, *matrices: Tensor) -> Tensor:
@@ -70,6 +72,8 @@ def serve(x_TD: Tensor, route: Route, weights: Weights) -> Tensor:
     Returns:
         [T, D]; zero for a token that nobody serves.
     """
+    if exchange.spread(weights):
+        return exchange.serve(x_TD, route, weights, feed_forward)
     x_TD, matrices = _autocast(x_TD, weights.matrices)
     token_R, weight_R, counts_E = route.pairs()
 

@@ -7,6 +7,7 @@ once, and where a device map says that they belong elsewhere, not even that.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def load(
         )
     manifest = read_manifest(folder, BlockManifest)
     stored = StoredTensors(folder)
-    model = _skeleton(folder / BASE, manifest)
+    model = made_again(folder / BASE, manifest, empty=True)
     where = _places(model, device_map, max_memory, offload_folder)
     _check(model, stored, str(stored.where))
     with torch.no_grad():
@@ -70,8 +71,14 @@ def load(
     return model.eval()
 
 
-def _skeleton(folder: Path, manifest: BlockManifest) -> Any:
-    """The model as it was made, with buffers and without weights (their tensors are on torch's meta device)."""
+def made_again(folder: Path, manifest: BlockManifest, empty: bool = False) -> Any:
+    """A model as it was made, to be filled.
+
+    Args:
+        folder: of its config.
+        manifest: says what was done to it.
+        empty: it takes no memory but for its buffers (its weights are on torch's meta device).
+    """
     cls = getattr(transformers, manifest.architecture, None)
     if cls is None:
         raise RosterError(
@@ -82,7 +89,7 @@ def _skeleton(folder: Path, manifest: BlockManifest) -> Any:
     except (OSError, ValueError, TypeError) as error:
         raise RosterError(f"cannot read a config from {str(folder)!r}: {str(error).splitlines()[0]}") from None
     # What is about to be replaced shall cost neither memory nor randomness.
-    with without_weights(), torch.random.fork_rng(devices=[]):
+    with without_weights() if empty else nullcontext(), torch.random.fork_rng(devices=[]):
         model = _again(cls(config), manifest.made)
     if model.can_generate() and (folder / "generation_config.json").is_file():
         model.generation_config = transformers.GenerationConfig.from_pretrained(folder)

@@ -37,21 +37,24 @@ def save(model: Any, folder: Path, wanted: Wanted = Wanted()) -> None:  # noqa: 
     Raises:
         RosterError: nothing says how to make its blocks again (a router made by a function, a model cut to one task).
     """
-    mixture = model.roster
-    if mixture.made is None:
-        raise RosterError(
-            f"this model cannot be saved as a roster folder: {mixture.unsaved or 'its blocks were changed by hand'}; "
-            "roster.moe.export writes it as an existing architecture where one can express it"
-        )
-    manifest = BlockManifest(
-        made=mixture.made, architecture=type(model).base_class.__name__, base_name=mixture.base_name
-    ).model_dump_json(indent=1)
+    manifest = manifest_of(model).model_dump_json(indent=1)
     state = whole_state(model) if wanted.state is None else wanted.state
     with writing(folder, (*MIXTURE_ENTRIES, f"model.safetensors{INDEX}")) as new:
         write_tensors(state, new, "model", wanted.max_shard_size)
         write_surroundings(model, new / BASE)
         write_tokenizer(model, new)
         (new / MANIFEST).write_text(manifest, encoding="utf-8")
+
+
+def manifest_of(model: Any) -> BlockManifest:
+    """What the folder of a model says of it; RosterError where nothing says how to make its blocks again."""
+    mixture = model.roster
+    if mixture.made is None:
+        raise RosterError(
+            f"this model cannot be saved as a roster folder: {mixture.unsaved or 'its blocks were changed by hand'}; "
+            "roster.moe.export writes it as an existing architecture where one can express it"
+        )
+    return BlockManifest(made=mixture.made, architecture=type(model).base_class.__name__, base_name=mixture.base_name)
 
 
 def whole_state(model: Any) -> Mapping[str, Tensor]:

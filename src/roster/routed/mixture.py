@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.distributed import ProcessGroup
 
 from roster.context import ContextSlot
 from roster.errors import RosterError
@@ -30,6 +31,8 @@ class Mixture(nn.Module):
         recipe, options: the method and its arguments.
         tokenizer: of the base, where one was given.
         template: whether prompts go through the tokenizer's chat template, where it has one.
+        processes: those that train this model together, each on a part of every batch; None where one does. See
+            `roster.moe.spread`.
         base_name: how the base is called where others can find it; None for a folder of this machine.
     """
 
@@ -42,6 +45,7 @@ class Mixture(nn.Module):
         self.tokenizer: Any = None
         self.template = True
         self.base_name: str | None = None
+        self.processes: ProcessGroup | None = None
         self.slot = ContextSlot()
         self.generation = Generation()
         self.wish = Wish()

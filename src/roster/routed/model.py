@@ -110,6 +110,7 @@ class RoutedModel(TransformersModel):
         for each in (context, context.decoder):  # traces follow the encoder, where there is one
             if each is not None:
                 each.task_ids_B, each.recipe = task_ids, mixture.recipe
+                each.processes = mixture.processes if self.training else None
         context.recorder = mixture.recorder
         if mixture.generation.kept is not None:
             context.memory[KEPT] = mixture.generation.kept

@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 
 from roster.context import Context
 from roster.errors import RosterError, nearest
+from roster.processes import one_after_the_other, total
 from roster.route import Route
 
 Overflow = Literal["order", "score", "random", "reroute"]
@@ -109,8 +110,8 @@ class Capacity(nn.Module):
             route = route.keep(mask_T.to(scores_TE.device))
         token_R, expert_R, weight_R, E = route.token_R, route.expert_R, route.weight_R, route.num_experts
         count_E = route.counts_E
-        capacity = torch.ceil(self.factor * count_E.sum() / E)
-        place_R = places(expert_R, self._priority_R(route, mask_T), E)
+        capacity = torch.ceil(self.factor * total(count_E.sum(), context.processes) / E)
+        place_R = self._places_R(expert_R, self._priority_R(route, mask_T), E, context)
         lost_R = (expert_R < E) & (place_R >= capacity)
         kept_R = torch.where(lost_R, E, expert_R)
         if self.overflow == "reroute":
@@ -124,6 +125,20 @@ class Capacity(nn.Module):
         dropped_E = torch.bincount(torch.where(lost_R, expert_R, E), minlength=E + 1)[:E]
         weight_R = weight_R.masked_fill(lost_R, 0.0)
         return CappedRoute(token_R, kept_R, weight_R, route.num_tokens, E, dropped_E=dropped_E)
+
+    def _places_R(self, expert_R: Tensor, priority_R: Tensor, E: int, context: Context) -> Tensor:
+        """Each pair's place in its expert's queue; processes that share a batch queue up together, by their ranks."""
+        group = context.processes
+        if group is None:
+            return places(expert_R, priority_R, E)
+        if self.overflow == "reroute":
+            raise RosterError(
+                "capacity: pairs that overflow cannot be rerouted among several processes, each of which knows the "
+                "scores of its own tokens: choose another overflow"
+            )
+        expert_A, mine = one_after_the_other(expert_R, group)
+        priority_A, _ = one_after_the_other(priority_R, group)
+        return places(expert_A, priority_A, E)[mine]
 
     def _priority_R(self, route: Route, mask_T: Tensor | None) -> Tensor:
         """Who gets a place first: higher is better, ties go to the earlier token."""

@@ -91,7 +91,7 @@ def _texts(path: Path) -> list[str] | None:
             return [path.read_text(encoding="utf-8")]
         except UnicodeDecodeError as error:
             raise RosterError(f"{str(path)!r} is not UTF-8 text: {error}") from None
-    found = []
+    found: list[str] = []
     for number, line in numbered_lines(path).items():
         try:
             fields = json.loads(line)

@@ -1,0 +1,101 @@
+"""A model with routed blocks on disk in the shards in which processes hold it, read back by any other number of them.
+
+    roster.json, base/    as `roster.moe.writing` writes them
+    shards/               safetensors, one file per process, by torch's distributed checkpoint (DCP)
+
+No process ever holds the whole. `gather` makes the ordinary folder of it, which `roster.load` reads. Beside the model's
+own tensors a training may keep others (of an optimiser) in the same shards.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, distributed
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+
+from roster.errors import RosterError
+from roster.moe.manifest import BlockManifest
+from roster.moe.reading import made_again
+from roster.moe.writing import BASE, manifest_of, write_surroundings
+from roster.routed.base import load_tokenizer
+from roster.saving import MANIFEST, read_manifest
+
+SHARDS = "shards"
+
+
+def write_shards(model: Any, folder: Path, beside: Mapping[str, Tensor] | None = None) -> None:
+    """Writes a model as its processes hold it; every one of them must call this.
+
+    Args:
+        model: with routed blocks, spread over processes or whole.
+        folder: where to; new, or empty but for what others keep there. It is whole once `roster.json` is in it.
+        beside: tensors to keep beside the model's own, by names that none of these has.
+
+    Raises:
+        RosterError: the folder holds shards already, or nothing says how to make the model's blocks again.
+    """
+    if (folder / SHARDS).exists():
+        raise RosterError(f"{str(folder)!r} holds shards already: name a new folder")
+    manifest = manifest_of(model).model_dump_json(indent=1)
+    _wait()
+    writer = HuggingFaceStorageWriter(str(folder / SHARDS), save_distributed=True)
+    with _quiet():
+        checkpoint.save({**model.state_dict(), **(beside or {})}, storage_writer=writer)
+    if not distributed.is_initialized() or distributed.get_rank() == 0:
+        write_surroundings(model, folder / BASE)
+        (folder / MANIFEST).write_text(manifest, encoding="utf-8")
+    _wait()
+
+
+def read_shards(model: Any, folder: Path, beside: MutableMapping[str, Tensor] | None = None) -> None:
+    """Fills a model that is made as the written one was, over however many processes; every one must call this.
+
+    Args:
+        model: whole or spread.
+        folder: what `write_shards` wrote.
+        beside: tensors that are filled, too, by their names.
+
+    Raises:
+        RosterError: no such folder, or tensors that are missing or of another shape.
+    """
+    read_manifest(folder, BlockManifest)
+    reader = HuggingFaceStorageReader(str(folder / SHARDS))
+    state = {**model.state_dict(), **(beside or {})}
+    stored = reader.read_metadata().state_dict_metadata
+    for name, tensor in state.items():
+        if name not in stored:
+            raise RosterError(f"tensor {name!r} is missing from {str(folder / SHARDS)!r}")
+        there, wanted = list(cast(Any, stored[name]).size), list(tensor.shape)
+        if there != wanted:
+            raise RosterError(f"tensor {name!r} in {str(folder / SHARDS)!r} is {there}, not {wanted}")
+    with _quiet():
+        checkpoint.load(state, storage_reader=reader)
+
+
+def gather(folder: Path, out: Path) -> Any:
+    """Writes the ordinary folder of a model from its shards, in one process; returns the model."""
+    manifest = read_manifest(folder, BlockManifest)
+    model = made_again(folder / BASE, manifest)
+    read_shards(model, folder)
+    model.roster.base_name, model.roster.tokenizer = manifest.base_name, load_tokenizer(folder / BASE)
+    model.eval().save_pretrained(out)
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """One process alone is what is meant, and no news."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+        yield
+
+
+def _wait() -> None:
+    if distributed.is_initialized():
+        distributed.barrier()
