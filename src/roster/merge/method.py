@@ -119,6 +119,7 @@ class Method:
         fewest, most: how many models are merged, the base left out.
         shares: makes what the kernels of one run share; they take it as `common`.
         learner: for a method that learns from data: a dataclass of settings, see `roster.merge.learning`.
+        of: what is merged: models, or PEFT's adapters into one.
         takes: the field of the kernel that takes what was learned of a tensor; where it is empty, they are operands
             after the models.
     """
@@ -133,6 +134,7 @@ class Method:
     shares: Callable[[int], Any] | None = None
     learner: Callable[..., Any] | None = None
     takes: str = ""
+    of: Literal["models", "adapters"] = "models"
 
     @property
     def settings(self) -> Mapping[str, Setting]:

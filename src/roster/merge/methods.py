@@ -15,6 +15,7 @@ from roster.merge import (
     model_stock,
     nuslerp,
     passthrough,
+    pem_arithmetic,
     regmean,
     sce,
     slerp,
@@ -44,6 +45,7 @@ _LISTED = (
     regmean.METHOD,
     adamerging.METHOD,
     atlas.METHOD,
+    pem_arithmetic.METHOD,
 )
 METHODS: dict[str, Method] = {}
 for _method in _LISTED:

@@ -15,6 +15,7 @@ from roster.merge.method import Method
 from roster.merge.methods import find_method
 from roster.merge.names import depth_of, in_layer, is_buffer, is_first, layer_of
 from roster.merge.opening import open_models
+from roster.merge.pem_arithmetic import plan_adapters
 from roster.merge.settings import Settings, check_names
 from roster.merge.side_files import check_tokenizers, side_files
 from roster.weights import MAX_SHARD, Copy, Operand, Output, Plan, Source, Spec, make_plan, same_specs
@@ -45,6 +46,8 @@ def plan_merge(config: MergeConfig, max_shard: int = MAX_SHARD, learned: Learned
             weights that are tied in one model only, a setting that is unknown, missing or out of range.
     """
     method = find_method(config.method)
+    if method.of == "adapters":
+        return plan_adapters(config, method)
     check_names(config, method)
     if method.learner is not None and learned is None:
         raise RosterError(f"method {method.slug!r} learns from data, which a config alone does not give (--data)")

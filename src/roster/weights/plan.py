@@ -27,12 +27,14 @@ class Plan:
         files: what goes into the folder besides the tensors: name to content, or to a file that is copied.
         unused: (source, tensor) that no output needs, each with nothing lost silently.
         title: what the run is called in reports.
+        stem: of the files' names.
     """
 
     shards: tuple[tuple[Output, ...], ...]
     files: Mapping[str, bytes | Path] = field(default_factory=dict)
     unused: tuple[tuple[str, str], ...] = ()
     title: str = "weights"
+    stem: str = "model"
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -48,6 +50,11 @@ class Plan:
     def bytes_to_write(self) -> int:
         """Bytes of all output tensors."""
         return sum(output.spec.nbytes for output in self.outputs)
+
+    def shard_name(self, number: int) -> str:
+        """As transformers names them."""
+        count = len(self.shards)
+        return f"{self.stem}.safetensors" if count == 1 else f"{self.stem}-{number + 1:05d}-of-{count:05d}.safetensors"
 
     def fingerprint(self) -> str:
         """Of everything that the result depends on: a half-done run goes on only under the same one."""
@@ -72,7 +79,7 @@ class Plan:
             f"{self.bytes_to_read:,} bytes a look, writes {self.bytes_to_write:,} bytes"
         ]
         for number, shard in enumerate(self.shards):
-            lines.append(f"  {shard_name(number, len(self.shards))}: {sum(each.spec.nbytes for each in shard):,} bytes")
+            lines.append(f"  {self.shard_name(number)}: {sum(each.spec.nbytes for each in shard):,} bytes")
             for output in shard if every else ():
                 operands = ", ".join(_operand(output, operand) for operand in output.operands)
                 lines.append(f"    {output.name}  {output.spec}  {type(output.kernel).__name__}({operands})")
@@ -90,6 +97,7 @@ def make_plan(
     files: Mapping[str, bytes | Path] | None = None,
     max_shard: int = MAX_SHARD,
     title: str = "weights",
+    stem: str = "model",
 ) -> Plan:
     """Checks the outputs, finds what is unused and lays out the shards.
 
@@ -99,6 +107,7 @@ def make_plan(
         files: what goes into the folder besides the tensors.
         max_shard: bytes of one file; a tensor larger than that has a file of its own.
         title: what the run is called in reports.
+        stem: of the files' names.
 
     Raises:
         RosterError: a name twice, no outputs, an operand of another shape than its output, or a kernel that two
@@ -113,7 +122,7 @@ def make_plan(
     for view in {id(each.source): each.source for each in operands if isinstance(each.source, Views)}.values():
         used |= view.used()
     unused = [(each.name, tensor) for each in sources for tensor in each.specs if (id(each), tensor) not in used]
-    return Plan(_shards(outputs, max_shard), dict(files or {}), tuple(unused), title)
+    return Plan(_shards(outputs, max_shard), dict(files or {}), tuple(unused), title, stem)
 
 
 def _check(outputs: Sequence[Output], title: str) -> None:
@@ -145,11 +154,6 @@ def _shards(outputs: Sequence[Output], max_shard: int) -> tuple[tuple[Output, ..
         size += output.spec.nbytes
     # Wide types first, so that every tensor starts at a multiple of its type's size, as readers that map files expect.
     return tuple(tuple(sorted(shard, key=lambda output: -output.spec.dtype.itemsize)) for shard in shards)
-
-
-def shard_name(number: int, count: int) -> str:
-    """As transformers names them."""
-    return "model.safetensors" if count == 1 else f"model-{number + 1:05d}-of-{count:05d}.safetensors"
 
 
 def parse_size(text: str) -> int:

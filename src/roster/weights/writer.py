@@ -19,8 +19,7 @@ from torch import Tensor
 
 from roster.errors import RosterError
 from roster.header import CODES
-from roster.weights.plan import Plan, shard_name
-from roster.weights.source import INDEX
+from roster.weights.plan import Plan
 
 JOURNAL = ".roster-journal"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -88,7 +87,9 @@ class Writer:
             (self.staging / name).parent.mkdir(parents=True, exist_ok=True)
             (self.staging / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
         if len(self.plan.shards) > 1:
-            (self.staging / INDEX).write_text(json.dumps(self._index(), indent=2) + "\n", encoding="utf-8")
+            (self.staging / f"{self.plan.stem}.safetensors.index.json").write_text(
+                json.dumps(self._index(), indent=2) + "\n", encoding="utf-8"
+            )
         if self.out.exists():
             shutil.rmtree(self._old, ignore_errors=True)
             self.out.rename(self._old)
@@ -97,8 +98,7 @@ class Writer:
         shutil.rmtree(self._old, ignore_errors=True)
 
     def _index(self) -> dict[str, Any]:
-        count = len(self.plan.shards)
-        where = {each.name: shard_name(i, count) for i, shard in enumerate(self.plan.shards) for each in shard}
+        where = {each.name: self.plan.shard_name(i) for i, shard in enumerate(self.plan.shards) for each in shard}
         return {"metadata": {"total_size": self.plan.bytes_to_write}, "weight_map": dict(sorted(where.items()))}
 
     def _lay_out(self, number: int) -> bytes:
@@ -155,7 +155,7 @@ class Writer:
 
     def _file(self, number: int) -> int:
         if number not in self._files:
-            path = self.staging / shard_name(number, len(self.plan.shards))
+            path = self.staging / self.plan.shard_name(number)
             header = self._headers[number]
             opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             os.pwrite(opened, header, 0)
