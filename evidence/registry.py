@@ -111,6 +111,20 @@ MODULES: dict[str, str] = {
     "milora-prompt-routed": "evidence.checks.on_pocket",
     "x-lora": "evidence.checks.on_pocket",
     "logo": "evidence.checks.on_pocket",
+    "fate-offload.named": "evidence.checks.offloading",
+    "fate-offload.hits": "evidence.checks.offloading",
+    "moe-infinity": "evidence.checks.offloading",
+    "expertflow.hits": "evidence.checks.offloading",
+    "expertflow.regroup": "evidence.checks.offloading",
+    "moe-deployment": "evidence.checks.offloading",
+    "exflow": "evidence.checks.placing",
+    "moetuner.busiest": "evidence.checks.placing",
+    "moetuner.exchange": "evidence.checks.placing",
+    "reap": "evidence.checks.smaller",
+    "ream": "evidence.checks.smaller",
+    "mc-smoe": "evidence.checks.smaller",
+    "uncurl": "evidence.checks.smaller",
+    "moe-pruner": "evidence.checks.smaller",
 }
 """Module by the name of a check; the module's `CHECKS` holds it."""
 
