@@ -125,6 +125,18 @@ MODULES: dict[str, str] = {
     "mc-smoe": "evidence.checks.smaller",
     "uncurl": "evidence.checks.smaller",
     "moe-pruner": "evidence.checks.smaller",
+    "cmoe": "evidence.checks.converted",
+    "factorllm": "evidence.checks.converted",
+    "read-me": "evidence.checks.converted",
+    "nemotron-upcycling": "evidence.checks.converted",
+    "btx": "evidence.checks.converted",
+    "loraretriever": "evidence.checks.retrieved",
+    "lorauter": "evidence.checks.retrieved",
+    "adapter-soup": "evidence.checks.retrieved",
+    "smora": "evidence.checks.light",
+    "sira": "evidence.checks.light",
+    "c-poly": "evidence.checks.light",
+    "mhr": "evidence.checks.light",
 }
 """Module by the name of a check; the module's `CHECKS` holds it."""
 
