@@ -4,22 +4,24 @@ python -m evidence.run                           # all that is missing, and the 
 python -m evidence.run --only rmoe --jobs 2      # one check, two processes
 python -m evidence.run --declare                 # write down new declarations; commit them, then run
 python -m evidence.run --pages                   # the pages from the records there are
-python -m evidence.run --quick                   # every contender for a few steps; nothing is kept
+python -m evidence.run --quick                   # every contender for a few steps; only its time is kept
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from evidence.protocol.declaration import declare
-from evidence.protocol.page import write_pages
+from evidence.protocol.page import QUICK, write_pages
 from evidence.protocol.record import Record
 from evidence.protocol.runner import run_all, try_all
 from evidence.registry import MODULES, find
 from roster.errors import RosterError
+from roster.files import write_whole
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if asked.declare:
             declare_all(asked.only, asked.folder)
         elif asked.quick:
-            try_all(asked.only, find, report=_say)
+            took = try_all(asked.only, find, report=_say)
+            if asked.only == list(MODULES):
+                write_whole(asked.folder / QUICK, (json.dumps(took, indent=1) + "\n").encode())
         else:
             if not asked.pages:
                 run_all(asked.only, find, asked.folder, asked.jobs, report=_say)

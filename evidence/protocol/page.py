@@ -18,6 +18,8 @@ from roster.files import write_whole
 from roster.recipes import RECIPES
 
 NOT_JUDGED = "not judged by the protocol yet"
+QUICK = "quick.json"
+"""How long the quick form took when it last ran over every check."""
 _TITLES = {"shown": "What held", "refuted": "What did not", "undecided": "What nobody can tell at this size"}
 
 
@@ -111,7 +113,7 @@ def write_pages(folder: Path, docs: Path, package: Path) -> dict[str, Any]:
     made = verdicts(judged, earlier)
     write_whole(package, (json.dumps(made, indent=1, ensure_ascii=False) + "\n").encode())
     write_whole(docs / "claims.md", claims_page(judged).encode())
-    write_whole(docs / "findings.md", findings_page(judged, made).encode())
+    write_whole(docs / "findings.md", findings_page(judged, made, folder).encode())
     return made
 
 
@@ -160,8 +162,8 @@ def told(found: Gain) -> str:
     return f"{found.mean:+.4g} [{found.low:+.4g}, {found.high:+.4g}]"
 
 
-def findings_page(judged: Sequence[Judged], made: Mapping[str, Any]) -> str:
-    """What held, what did not, what cannot be told."""
+def findings_page(judged: Sequence[Judged], made: Mapping[str, Any], folder: Path) -> str:
+    """What held, what did not, what cannot be told; `folder` holds how long the quick form took."""
     declared = {slug: each for slug, each in made.items() if each["declarations"]}
     unrun = {each.declaration.slug for each in latest(judged) if not each.record.complete}
     ended = {slug: each for slug, each in declared.items() if slug not in unrun}
@@ -173,7 +175,7 @@ def findings_page(judged: Sequence[Judged], made: Mapping[str, Any]) -> str:
         f"Of {len(made)} methods with a claim, {len(declared)} are declared and {len(ended)} were judged: {shares}.",
         "",
     ]
-    lines += [*false_positives(latest(judged)), ""]
+    lines += [*false_positives(latest(judged)), *running_time(judged, folder), ""]
     for word, title in _TITLES.items():
         lines += [f"## {title}", "", "| method | claim | gain | why |", "|---|---|---|---|"]
         lines += [row for slug in counts[word] for row in _rows(slug, ended[slug])]
@@ -214,11 +216,36 @@ def false_positives(judged: Sequence[Judged]) -> list[str]:
     apart = sum(gain.low > 0 or gain.high < 0 for _, gain in nulls)
     shown = sum(gain.low > each.declaration.statistic.effect for each, gain in nulls)
     broken = [f"`{each.declaration.name}` ({each.judgement.reason})" for each in judged if each.judgement.broken]
-    processor, wall = (sum(each.seconds(clock) for each in judged) / 60 for clock in ("processor", "wall"))
     return [
         f"- Nulls: in {shown} of {len(nulls)} ({shown / len(nulls):.1%}) a method was shown to beat itself, and in "
         f"{apart} ({apart / len(nulls):.1%}) the interval left zero out, on either side; by chance that would be 5 %.",
         f"- Broken checks, which count as no evidence: {', '.join(broken) or 'none'}.",
-        f"- All runs of the current declarations: {processor:.0f} minutes of processor time and, for the first ones, "
-        f"which were timed so, {wall:.0f} of wall time. A run that several checks share counts in each.",
     ]
+
+
+def running_time(judged: Sequence[Judged], folder: Path) -> list[str]:
+    """What `make evidence` computed, what it still lacks, and how long its quick form takes."""
+    current = latest(judged)
+    # A run that several checks share is written down for each, with the same seconds and value: it counts once.
+    lines = {(x.ground, x.luck, x.value, x.seconds, x.clock) for each in current for x in each.record.lines.values()}
+    took = {clock: sum(seconds for *_, seconds, of in lines if of == clock) / 60 for clock in ("processor", "wall")}
+    left, unknown = 0.0, 0
+    for each in current:
+        have = each.record.lines.values()
+        wanted = (len(each.declaration.contenders) + 1) * each.declaration.seeds
+        if have:
+            left += (wanted - len(have)) * sum(line.seconds for line in have) / len(have) / 60
+        unknown += not have
+    told_of = [
+        f"- `make evidence`: {took['processor']:.0f} minutes of processor time so far and, for the first runs, which "
+        f"were timed so, {took['wall']:.0f} of wall time; a run that several checks share counts once. What is begun "
+        f"lacks about {left:.0f} more, by the runs that it has; {unknown} checks have no run to tell by."
+    ]
+    quick = folder / QUICK
+    if quick.exists():
+        found = json.loads(quick.read_text(encoding="utf-8"))
+        told_of.append(
+            f"- `make evidence-quick`: {found['processor'] / 60:.1f} minutes of processor time for {found['checks']} "
+            f"checks ({found['date']}; {found['made_by']})."
+        )
+    return told_of

@@ -11,7 +11,7 @@ from evidence import registry
 from evidence.protocol import page, runner
 from evidence.protocol.check import APART, Check, Draw
 from evidence.protocol.declaration import Declaration, Pairs, Statistic, declare, read, require_committed
-from evidence.protocol.record import Record
+from evidence.protocol.record import Line, Record
 from roster.errors import RosterError
 
 CONTENDERS = {"ours": 0.5, "theirs": 1.0, "planted": 0.5, "plain": 1.0}
@@ -157,7 +157,8 @@ def test_a_new_version_stands_beside_the_old_one(folder):
     claims = page.claims_page([old, new])
     assert "rmoe, version 1: shown" in claims
     assert "rmoe, version 2: broken" in claims
-    findings = page.findings_page([old, new], {"rmoe": figures, "mowe": {"declarations": [], "verdict": "undecided"}})
+    both = {"rmoe": figures, "mowe": {"declarations": [], "verdict": "undecided"}}
+    findings = page.findings_page([old, new], both, folder)
     assert "Of 2 methods with a claim, 1 are declared and 1 were judged: 0 shown (0%), 0 refuted (0%), 1 un" in findings
     assert "rmoe` (broken, no evidence: the planted effect is refuted" in findings
 
@@ -198,3 +199,24 @@ def test_the_package_shows_what_the_records_say():
     made = page.verdicts(page.judge_folder(registry.FOLDER), earlier)
     written = json.loads((registry.FOLDER.parent / "src/roster/recipes/verdicts.json").read_text(encoding="utf-8"))
     assert json.loads(json.dumps(made)) == written, "python -m evidence.run --pages"
+
+
+def test_a_shared_run_is_timed_once_and_what_lacks_is_told(tmp_path):
+    """Two checks with the same lines take the time of one; half of a third check's runs lack."""
+    for slug, seeds in (("rmoe", 6), ("mowe", 6), ("thor", 12)):
+        declaration = dataclasses.replace(made_up().declaration, slug=slug, seeds=seeds)
+        declare(declaration, tmp_path / "declarations", has_results=False)
+        record = Record(tmp_path / "records", declaration)
+        for seed in range(6):
+            for at, name in enumerate((*CONTENDERS, "again")):
+                contender, luck = ("ours", seed + APART) if name == "again" else (name, seed)
+                value = float(at) if slug != "thor" else 10.0 + at
+                told = ("2026-01-01", "a machine", "code", declaration.digest(), "processor")
+                record.add(Line(contender, seed, luck, value, 60.0, *told))
+    (tmp_path / "quick.json").write_text(
+        json.dumps({"processor": 90.0, "checks": 3, "date": "2026-01-01", "made_by": "a machine"})
+    )
+    evidence, quick = page.running_time(page.judge_folder(tmp_path), tmp_path)
+    assert "60 minutes of processor time" in evidence
+    assert "about 30 more" in evidence
+    assert "1.5 minutes of processor time for 3 checks" in quick

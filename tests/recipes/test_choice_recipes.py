@@ -120,3 +120,11 @@ def test_costs_are_equal():
         made.clear()
         find(slug)().block(place)
         assert made == [(4 * k, 48 // k)], slug
+
+
+def test_maskmoe_hides_experts_from_frequent_and_from_rare_ids():
+    """By default: a frequent id sees some of the experts and not all, a rare one sees one."""
+    place = Place("block", 0, 2, 8, 48, lambda count, each: torch.nn.Identity(), 64)
+    seen_V = find("maskmoe")().block(place).router.score.visible_VE.sum(1)
+    assert set(seen_V[:25].tolist()) == {2}
+    assert set(seen_V[26:].tolist()) == {1}

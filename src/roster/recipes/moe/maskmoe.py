@@ -28,7 +28,7 @@ from roster.select import TopK
 
 def maskmoe(
     num_experts: int = 4,
-    visible: int = 4,
+    visible: int = 2,
     frequent: float = 0.4,
     balance: float = 0.01,
     counts: list[int] | None = None,
