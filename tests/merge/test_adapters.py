@@ -42,6 +42,34 @@ def test_compression_is_at_the_floor_of_its_rank():
     assert abs(error - floor) < 1e-5
 
 
+def near(update, by):
+    g = torch.Generator().manual_seed(1)
+    moved = [each + by * torch.randn(each.shape, generator=g) for each in (update.A_RD, update.B_OR)]
+    return LowRank(*moved, update.scale)
+
+
+@pytest.mark.parametrize("by", [0.0, 1e-7, 1e-5, 1e-3])
+@pytest.mark.parametrize(("out", "width"), [(96, 80), (12, 80), (96, 12)])
+def test_compression_of_updates_that_hardly_differ_is_at_the_floor_too(by, out, width):
+    first, second = made(2, out, width)
+    updates, weights = [first, near(first, by), second], [1, -0.7, 1]
+    wanted = sum(w * delta(each) for w, each in zip(weights, updates, strict=True))
+    found, error = compress(updates, weights, 8)
+    values = np.linalg.svd(wanted, compute_uv=False)
+    floor = np.linalg.norm(values[8:]) / np.linalg.norm(values)
+    assert abs(np.linalg.norm(delta(found) - wanted) / np.linalg.norm(wanted) - floor) < 1e-5
+    assert abs(error - floor) < 1e-5
+
+
+def test_updates_that_cancel_leave_nothing():
+    (update,) = made(1)
+    fresh = LowRank(update.A_RD, torch.zeros_like(update.B_OR), 1.0)
+    for updates, weights in (([update, update], [1, -1]), ([fresh], [1]), ([update], [0])):
+        found, _ = compress(updates, weights, 4)
+        assert np.isfinite(delta(found)).all()
+        assert np.abs(delta(found)).max() < 1e-5
+
+
 def test_compression_of_a_large_layer_takes_milliseconds():
     """PEFT's `svd` takes half a minute: it makes the product, and decomposes it whole."""
     updates = made(3, 2048, 5632, 16)

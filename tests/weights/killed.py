@@ -4,6 +4,7 @@ Arguments: the config, the folder to write, a seed. Prints how many children wer
 one found finished.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from roster.errors import RosterError
 from roster.merge import plan_merge, read_config
 from roster.weights import BLOCK, run
 from roster.weights.writer import Writer
@@ -33,6 +35,8 @@ while True:
         if os.WIFSIGNALED(status):
             killed += 1
     if out.exists():
+        with contextlib.suppress(RosterError):  # whole already; what a kill after the swap left behind is cleared away
+            Writer(plan_merge(read_config(config), 300_000), out)
         break
     if (out.parent / f".{out.name}.partial" / ".roster-journal").exists():
         with Writer(plan_merge(read_config(config), 300_000), out) as writer:

@@ -72,6 +72,17 @@ def test_a_run_killed_at_random_moments_comes_to_the_same_bits(seed, models, tmp
     assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "undisturbed")
 
 
+def test_a_kill_after_the_swap_leaves_nothing_for_long(models, tmp_path):
+    models()
+    text = config_text("linear", tmp_path)
+    run(plan_merge(parse_config(text)), tmp_path / "out")
+    before = folder_bytes(tmp_path / "out")
+    (tmp_path / "out" / JOURNAL).write_text("{}\n")
+    with pytest.raises(RosterError, match="is there already"):
+        Writer(plan_merge(parse_config(text)), tmp_path / "out")
+    assert folder_bytes(tmp_path / "out") == before
+
+
 def test_a_half_done_run_of_another_plan_is_not_taken_up(models, tmp_path):
     models()
     text = config_text("linear", tmp_path)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from roster.cli.common import console, quiet
-from roster.cli.writing import Progress, place
+from roster.cli.writing import Asking, EvalOption, Progress, place
 from roster.errors import RosterError
 from roster.options import parse_options
 
@@ -31,6 +31,7 @@ def compress(
     plan: Annotated[bool, typer.Option("--plan", help="Calibrate, print what would be written, and stop.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder by the new one.")] = False,
     prove: Annotated[bool, typer.Option(help="Afterwards load old and new, whole, and compare losses.")] = True,
+    evaluation: EvalOption = None,
 ) -> None:
     """Make a mixture of experts smaller, one layer in memory at a time; a killed run goes on when started again.
 
@@ -41,12 +42,16 @@ def compress(
     - moe-kd-ka-sar: distil it into a dense --student.
 
     Rows of --data have messages, text, or prompt and answer. What no stock loader could read is refused at once.
+    Of old and new, --eval measures perplexity, multiple choice and generation apart: they rank methods differently.
 
     \b
     Examples:
       roster convert pocket --to upcycling --option copies=4 --out my-copies
       roster compress my-copies --method reap --to 2 --rows 2 --out my-small
       roster compress my-copies --method ream --to 50% --rows 2 --out my-merged
+      roster pocket data --split test --count 2 > test.jsonl
+      roster compress my-copies --method reap --to 2 --rows 2 \\
+        --eval test.jsonl --out my-fewer
       roster pocket data --skill reverse --count 4 --out forget.jsonl
       roster pocket data --skill sort --count 4 --out keep.jsonl
       roster compress my-copies --method uoe-unlearning --data forget.jsonl \\
@@ -57,17 +62,24 @@ def compress(
     from roster.compress import decide as calibrated
     from roster.compress import make_method, open_mixture, plan_compress, read_texts
     from roster.weights import parse_size, run
+    from roster.weights.afterwards import Afterwards
 
     _check(method, to, retain, student)
     if out is None and not plan:
         raise RosterError("give --out FOLDER, or --plan to see what would be written")
     if out is not None and out.exists() and not overwrite and not plan:
         raise RosterError(f"{str(out)!r} is there already; choose another folder, or give --overwrite")
+    asking = Asking(evaluation, plan)
     if method in _TRAINED:
         if plan or out is None or device != "cpu":
             raise RosterError(f"{method} trains, on the CPU: it has no --plan and no --device, and needs --out")
         options = {"rows": rows, "length": length, "overwrite": overwrite, **parse_options(option or [])}
         _train(method, mixture, out, data, retain, student, options)
+        if asking:
+            old = {each: place(each) for each in (mixture, student) if each is not None}
+            quality = asking.answered(old, out)
+            shown = Afterwards("compress", method, tuple(old), quality=quality)
+            typer.echo(f"report: {shown.write(out)}")
         return
     assert to is not None  # checked above
     opened = open_mixture(mixture)
@@ -84,10 +96,17 @@ def compress(
     run(planned, out, overwrite=overwrite, progress=Progress("compressing", planned.bytes_to_write))
     before = sum(spec.nbytes for spec in opened.source.specs.values())
     typer.echo(f"wrote {out}: {planned.bytes_to_write:,} bytes of {before:,}")
+    proof = {}
     if prove:
         from roster import convert
 
-        typer.echo(f"against {mixture}: {convert.prove(opened.source.folder, out).text()}")
+        found = convert.prove(opened.source.folder, out)
+        proof = {**vars(found), "exact": found.exact, "text": found.text()}
+        typer.echo(f"against {mixture}: {found.text()}")
+    quality = asking.answered({mixture: mixture}, out) if asking else {}
+    sizes = {"old": before, "new": planned.bytes_to_write}
+    shown = Afterwards("compress", planned.title, (mixture,), sizes, proof, quality)
+    typer.echo(f"report: {shown.write(out)}")
 
 
 _TRAINED = ("uoe-unlearning", "moe-kd-ka-sar")

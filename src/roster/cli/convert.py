@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from roster.cli.common import console, quiet
-from roster.cli.writing import Progress, place
+from roster.cli.writing import Asking, EvalOption, Progress, place
 from roster.errors import RosterError
 from roster.options import parse_options
 
@@ -28,6 +28,7 @@ def convert(
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and stop.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder by the new one.")] = False,
     prove: Annotated[bool, typer.Option(help="Afterwards load old and new, whole, and compare answers.")] = True,
+    evaluation: EvalOption = None,
 ) -> None:
     """Make a mixture of experts of dense models, streamed from disk to disk; a killed run goes on when started again.
 
@@ -48,14 +49,18 @@ def convert(
       roster convert pocket --to upcycling --option copies=4 --plan
       roster convert pocket --to nemotron-upcycling --option shards=2 --out my-moe
       roster convert pocket --to cmoe --rows 2 --option active=6 --out carved
+      roster pocket data --split test --count 2 > test.jsonl
+      roster convert pocket --to upcycling --eval test.jsonl --out copied
     """
     from roster.convert.methods import Asked, plan_convert
     from roster.weights import parse_size, run
+    from roster.weights.afterwards import Afterwards
 
     if out is None and not plan:
         raise RosterError("give --out FOLDER, or --plan to see what would be done")
     if out is not None and out.exists() and not overwrite and not plan:
         raise RosterError(f"{str(out)!r} is there already; choose another folder, or give --overwrite")
+    asking = Asking(evaluation, plan)
     quiet()
     folders = [place(each) for each in models]
     scratch = None if out is None else out.with_name(f".{out.name}.trained")
@@ -69,10 +74,17 @@ def convert(
     if scratch is not None:
         shutil.rmtree(scratch, ignore_errors=True)
     typer.echo(f"wrote {out}")
+    proof = {}
     if prove and Path(folders[0]).is_dir():
         from roster import convert as room
 
-        typer.echo(f"against {folders[0]}: {room.prove(folders[0], out).text()}")
+        found = room.prove(folders[0], out)
+        proof = {**vars(found), "exact": found.exact, "text": found.text()}
+        typer.echo(f"against {folders[0]}: {found.text()}")
+    dense = {each: each for each in folders if Path(each).is_dir()}
+    quality = asking.answered(dense, out) if asking else {}
+    shown = Afterwards("convert", made.title, tuple(folders), {"new": made.bytes_to_write}, proof, quality)
+    typer.echo(f"report: {shown.write(out)}")
 
 
 def _told(done: int, count: int) -> None:

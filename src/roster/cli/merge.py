@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from roster.cli.common import console, quiet
-from roster.cli.writing import Progress, place
+from roster.cli.writing import Asking, EvalOption, Progress, place
 from roster.errors import RosterError
 from roster.options import parse_options
 
@@ -35,6 +35,10 @@ def merge(
     max_shard_size: Annotated[str, typer.Option(help="Of one output file.")] = "5GB",
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and stop.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder by the new one.")] = False,
+    evaluation: EvalOption = None,
+    report: Annotated[
+        bool, typer.Option(help="Figures of every tensor: merge.json, and merge.html to look at.")
+    ] = True,
 ) -> None:
     """Merge models that share an architecture, streamed from disk to disk.
 
@@ -50,8 +54,12 @@ def merge(
       roster pocket data --skill sort --count 8 --out sorting.jsonl
       roster merge --method regmean --model pocket --model my-merge \\
         --data sorting.jsonl --out my-regmean
+      roster pocket data --split test --count 2 > test.jsonl
+      roster merge --method linear --model pocket --option weight=1 \\
+        --eval test.jsonl --out my-measured
     """
-    from roster.merge import plan_merge, read_config
+    from roster.merge import find_method, plan_merge, read_config
+    from roster.merge.report import PAGE, Report, add_quality
     from roster.weights import parse_size, run
 
     if (config is None) == (method is None):
@@ -61,6 +69,11 @@ def merge(
     asked = read_config(config) if config is not None else _config(method or "", model or [], base, option or [], dtype)
     if out is None and not plan:
         raise RosterError("give --out FOLDER, or --plan to see what would be done")
+    asking = Asking(evaluation, plan)
+    if asking and find_method(asked.method).of != "models":
+        raise RosterError(f"method {asked.method!r} makes an adapter: measure BASE+ADAPTER by --eval of another merge")
+    if asking and not report:
+        raise RosterError("--eval writes into the report: leave out --no-report")
     folder = keep or (Path(".learned") if out is None else out.with_name(f".{out.name}.learned"))
     learned = _learned(asked, data or [], folder, rows, length)
     made = plan_merge(asked, parse_size(max_shard_size), learned)
@@ -74,10 +87,20 @@ def merge(
     typer.echo(made.text(every=False))
     if learned is not None:
         learned.learn(_told)
-    run(made, out, overwrite=overwrite, progress=Progress("merging", made.bytes_to_write))
+    told = Report(asked, made)
+    run(
+        made,
+        out,
+        overwrite=overwrite,
+        progress=Progress("merging", made.bytes_to_write),
+        watch=told.watch if report else None,
+        report=told.files if report else None,
+    )
     if keep is None:
         shutil.rmtree(folder, ignore_errors=True)
-    typer.echo(f"wrote {out}")
+    typer.echo(f"wrote {out}" + (f"; figures: {out / PAGE}" if report else ""))
+    if asking:
+        add_quality(out, asking.answered({each: each for each in asked.models}, out))
 
 
 def _learned(config: MergeConfig, data: list[Path], folder: Path, rows: int, length: int) -> Learned | None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from roster.cli.common import console, progress_bar
+from roster.cli.common import console, progress_bar, quiet, table
+from roster.errors import RosterError
+
+EvalOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--eval", help="JSONL with text, or prompt, answer and choices: measure old and new on it, loaded whole."
+    ),
+]
 
 
 class Progress:
@@ -34,6 +44,47 @@ class Progress:
         elif (tenth := 10 * written // max(total, 1)) > self._tenth:
             self._tenth = tenth
             typer.echo(f"{10 * tenth} %: {written:,} of {total:,} bytes ({tensor})", err=True)
+
+
+class Asking:
+    """What `--eval` asks; read, and refused, before any work.
+
+    Args:
+        data: the file; None where nothing is asked.
+        plan: whether nothing is made that could be measured.
+    """
+
+    def __init__(self, data: Path | None, plan: bool) -> None:
+        self._data = data
+        self._items: Any = None
+        if data is not None:
+            if plan:
+                raise RosterError("--eval measures what was made, and --plan makes nothing: leave one of them out")
+            from roster.arena.checkpoints import read_items  # PEFT and transformers take seconds to import
+
+            self._items = read_items(data)
+
+    def __bool__(self) -> bool:
+        return self._data is not None
+
+    def answered(self, models: Mapping[str, str], out: Path) -> dict[str, Any]:
+        """Measures the inputs, by the names that are shown, and the result; prints and returns what was found."""
+        from roster.arena.checkpoints import compare
+        from roster.weights.page import RESULT, quality_table
+
+        quiet()
+        found = compare({**models, RESULT: str(out)}, self._items, str(self._data), progress=self._told)
+        shown = quality_table(found)
+        grid = table(*shown.columns, right=shown.columns[1:])
+        for row in shown.rows:
+            grid.add_row(*row)
+        console().print(grid)
+        return found
+
+    @staticmethod
+    def _told(model: str, done: int, count: int) -> None:
+        if done == count:
+            console(stderr=True).print(f"measured {model}: {count} rows", highlight=False)
 
 
 def place(name: str) -> str:

@@ -1,7 +1,7 @@
 """Merging LoRA adapters of one base into one adapter: exactly, or at a rank, without ever making their product.
 
 `concatenate` is exact: the factors side by side, the rank is the sum of the ranks. `compress` is the best adapter of a
-rank (in the Frobenius norm): QR of the stacked factors, then an SVD of the small core between them. `average_factors`
+rank (in the Frobenius norm): bases of the stacked factors, an SVD of the small core between them. `average_factors`
 adds the factors A and B apart, as PEFT's `linear` and PEM arithmetic do: it is the sum of the updates only in part (B_1
 A_2 comes along), so it has to be asked for by name.
 
@@ -16,6 +16,7 @@ Shape legend: R rank, S sum of ranks, O out_features, I in_features.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from torch import Tensor
 from roster.errors import RosterError
 from roster.library import LowRank
 from roster.library.dora import check_plain
+
+_APART = 1e-4
+"""Smallest ratio of a core's pivots that Cholesky is trusted with: squared, it is far above float64's rounding."""
 
 
 def concatenate(updates: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
@@ -62,16 +66,45 @@ def compress(updates: Sequence[LowRank], weights: Sequence[float], rank: int) ->
     if rank < 1:
         raise RosterError(f"rank={rank} must be at least 1")
     whole = concatenate(updates, weights)
-    Q_OS, core_out = torch.linalg.qr(whole.B_OR.double())
-    Q_IS, core_in = torch.linalg.qr(whole.A_RD.double().T)
-    left, values, right = torch.linalg.svd(core_out @ core_in.T, full_matrices=False)
+    out, into = _Basis.of(whole.B_OR.double()), _Basis.of(whole.A_RD.double().T)
+    left, values, right = torch.linalg.svd(out.core_SS @ into.core_SS.T, full_matrices=False)
     kept = min(rank, len(values))
     root = values[:kept].sqrt()
-    A_RI = (root[:, None] * right[:kept]) @ Q_IS.T
-    B_OR = Q_OS @ (left[:, :kept] * root)
+    A_RI = into.combine(right[:kept].T * root).T
+    B_OR = out.combine(left[:, :kept] * root)
     norm = float(values.norm())
     error = float(values[kept:].norm()) / norm if norm > 0 else 0.0
     return LowRank(A_RI.to(whole.A_RD.dtype), B_OR.to(whole.B_OR.dtype), 1.0), error
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """An orthonormal basis Q of a tall matrix's columns, and the core for which `X = Q core`.
+
+    Q is made only of those columns that are asked for: `X core^-1` with the core by Cholesky from the inner products of
+    the columns, where these lie far enough apart for float64; else the one that QR makes.
+    """
+
+    vectors_NS: Tensor
+    core_SS: Tensor
+    inverted: bool
+
+    @classmethod
+    def of(cls, x_NS: Tensor) -> _Basis:
+        """Of a matrix in float64."""
+        if x_NS.shape[0] >= x_NS.shape[1]:
+            lower_SS, failed = torch.linalg.cholesky_ex(x_NS.T @ x_NS)
+            pivots_S = lower_SS.diagonal()
+            if not failed and bool(pivots_S.min() > _APART * pivots_S.max()):
+                return cls(x_NS, lower_SS.T, True)
+        return cls(*torch.linalg.qr(x_NS), False)
+
+    def combine(self, weights_SR: Tensor) -> Tensor:
+        """`Q weights`, [N, R]."""
+        if self.inverted:
+            weights_SR = torch.linalg.solve_triangular(self.core_SS, weights_SR, upper=True)
+        combined_RN: Tensor = weights_SR.T @ self.vectors_NS.T  # the quicker way round for either layout
+        return combined_RN.T
 
 
 def average_factors(updates: Sequence[LowRank], weights: Sequence[float]) -> LowRank:

@@ -31,11 +31,13 @@ class Sce(Kernel):
     _bound: Largest | None = gathered()
     _energies: list[float] | None = gathered()
     _done: bool = gathered()
+    _kept: list[list[int]] | None = gathered()
 
     def begin(self, shape: tuple[int, ...]) -> None:
         """See `Kernel`."""
         self._total = math.prod(shape)
         self._nonzero, self._bound, self._energies, self._done = None, None, None, False
+        self._kept = None
 
     def wants_look(self) -> bool:
         """At how many elements vary; at which vary most; at the energies of what was selected."""
@@ -66,7 +68,13 @@ class Sce(Kernel):
 
     def write(self, x: Sequence[Tensor], start: int) -> Tensor:
         """See the module."""
-        d = self._select([each.sub_(x[0]) for each in x[1:]])
+        d = [each.sub_(x[0]) for each in x[1:]]
+        if self.counts and self._bound is not None:
+            self._kept = self._kept or [[0, 0] for _ in d]
+            for counted, each, chosen in zip(self._kept, d, self._select(d), strict=True):
+                counted[0] += int(np.count_nonzero(each.numpy()))
+                counted[1] += int(np.count_nonzero(chosen.numpy()))
+        d = self._select(d)
         positive = sum(d[1:], d[0].clone()).ge_(0.0)
         majority = positive.mul_(2).sub_(1)
         above, below = torch.zeros_like(x[0]), torch.zeros_like(x[0])
@@ -77,9 +85,9 @@ class Sce(Kernel):
         return above.div_(below.clamp_(min=1e-6)).add_(x[0])
 
     def end(self) -> dict[str, Any]:
-        """See `Kernel`."""
-        self._bound = None
-        return {}
+        """`kept`, where it is asked for: the share of each model's changed entries that were selected."""
+        kept, self._bound, self._kept = self._kept, None, None
+        return {"kept": [after / before if before else None for before, after in kept]} if kept is not None else {}
 
     def _select(self, d: Sequence[Tensor]) -> list[Tensor]:
         if self._bound is None:

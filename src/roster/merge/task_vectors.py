@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,12 +35,13 @@ class TaskVectors(Kernel):
     tensor: str = ""
     _sums: list[list[float]] | None = gathered()
     _block: int = gathered()
+    _kept: list[list[int]] | None = gathered()
 
     elects: ClassVar[bool] = False
 
     def begin(self, shape: tuple[int, ...]) -> None:
         """See `Kernel`."""
-        self._sums = None
+        self._sums, self._kept = None, None
         unit = self.unit(shape)
         self._block = unit if unit > 1 else BLOCK
 
@@ -85,16 +87,25 @@ class TaskVectors(Kernel):
         base = x[0]
         thinned = []
         for model, each in enumerate(x[1:]):
-            d = self.thin(model, each.sub_(base), start)
+            d = self._thinned(model, each.sub_(base), start)
             factor = self.weight[model] * self._norm_factor(model)
             thinned.append(d.mul_(factor) if factor != 1 else d)
         mixed = self._elect(thinned) if self.elects else self._add(thinned)
         return mixed.mul_(self.lambda_).add_(base) if self.lambda_ != 1 else mixed.add_(base)
 
     def end(self) -> dict[str, Any]:
-        """Nothing stays."""
-        self._sums = None
-        return {}
+        """`kept`, where it is asked for: the share of each model's changed entries that were not thinned out."""
+        kept, self._sums, self._kept = self._kept, None, None
+        return {"kept": [after / before if before else None for before, after in kept]} if kept is not None else {}
+
+    def _thinned(self, model: int, d: Tensor, start: int) -> Tensor:
+        if not self.counts or type(self).thin is TaskVectors.thin:
+            return self.thin(model, d, start)
+        self._kept = self._kept or [[0, 0] for _ in self.weight]
+        self._kept[model][0] += int(np.count_nonzero(d.numpy()))
+        d = self.thin(model, d, start)
+        self._kept[model][1] += int(np.count_nonzero(d.numpy()))
+        return d
 
     def _add(self, thinned: Sequence[Tensor]) -> Tensor:
         mixed = thinned[0]

@@ -18,7 +18,7 @@ from roster.header import Spec
 from roster.weights.source import Source
 
 BLOCK = 1 << 16
-"""Elements whose sum is taken in one go; the size of every piece is a multiple of it (or of a kernel's unit)."""
+"""Elements whose sum is taken in one go; a piece's size is a multiple of it (or of `block_of` a kernel's unit)."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,12 @@ class Kernel:
     Attributes:
         raw: whether operands come in their own type instead of float32 (float64 where an operand is).
         surveys: whether it must see all tensors of the model before the first is written (`survey`).
+        counts: set where a report is wanted: it counts what it keeps, and says so in `end`.
     """
 
     raw = False
     surveys = False
+    counts = False
 
     def __repr__(self) -> str:
         """Part of a plan's fingerprint, so without an address: the same in the process that takes a killed run up."""
@@ -116,27 +118,33 @@ class Output:
     kernel: Kernel
 
 
-def blocks(x: Tensor) -> Sequence[Tensor]:
-    """A flat piece in blocks of `BLOCK` elements."""
-    return torch.split(x, BLOCK)
+def block_of(unit: int) -> int:
+    """Elements whose sum is taken in one go where a kernel needs `unit` of them together: every piece is a multiple."""
+    return max(BLOCK // unit, 1) * unit
 
 
-def block_dots(x: Tensor, y: Tensor) -> list[float]:
+def blocks(x: Tensor, size: int = BLOCK) -> Sequence[Tensor]:
+    """A flat piece in blocks of so many elements."""
+    return torch.split(x, size)
+
+
+def block_dots(x: Tensor, y: Tensor, size: int = BLOCK) -> list[float]:
     """Inner products block by block."""
-    return [torch.dot(a, b).item() for a, b in zip(blocks(x), blocks(y), strict=True)]
+    return [torch.dot(a, b).item() for a, b in zip(blocks(x, size), blocks(y, size), strict=True)]
 
 
 class Gram:
-    """All inner products of a few vectors that come in pieces."""
+    """All inner products of a few vectors that come in pieces; `block` where a kernel's pieces have a unit."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, block: int = BLOCK) -> None:
         self._sums = [[0.0] * size for _ in range(size)]
+        self._block = block
 
     def add(self, x: Sequence[Tensor]) -> None:
         """One piece of each vector; block after block, so that where pieces are cut changes no bit."""
         for i, a in enumerate(x):
             for j in range(i + 1):
-                for value in block_dots(a, x[j]):
+                for value in block_dots(a, x[j], self._block):
                     self._sums[i][j] += value
 
     def matrix(self) -> Tensor:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from roster.errors import RosterError
+from roster.weights.figures import Figures
 from roster.weights.plan import Plan
-from roster.weights.rule import BLOCK, Kernel, Operand, Output
+from roster.weights.rule import BLOCK, Kernel, Operand, Output, block_of
 from roster.weights.writer import Writer
 
 PIECE = 2 * BLOCK
@@ -28,6 +29,7 @@ def run(
     overwrite: bool = False,
     piece: int = PIECE,
     progress: Progress | None = None,
+    watch: Callable[[Output], Figures | None] | None = None,
     report: Callable[[dict[str, dict[str, Any]]], dict[str, bytes]] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Writes the checkpoint that a plan describes; takes up an earlier run of the same plan that was killed.
@@ -38,6 +40,7 @@ def run(
         overwrite: whether a folder that is there is replaced, once the new one is whole.
         piece: elements of an operand in memory at a time, a multiple of `BLOCK`; changes speed and memory, no bit.
         progress: told after each tensor.
+        watch: what looks at a tensor while it is written; its figures are reported with the kernel's.
         report: makes more files for the folder from the kernels' figures.
 
     Returns:
@@ -57,7 +60,7 @@ def run(
             if todo:
                 _survey(plan, piece)
             for output in todo:
-                _compute(output, writer, piece)
+                _compute(output, writer, piece, watch(output) if watch is not None else None)
                 written += output.spec.nbytes
                 if progress is not None:
                     progress(written, plan.bytes_to_write, output.name)
@@ -92,7 +95,7 @@ def apply(kernel: Kernel, tensors: Sequence[Tensor]) -> Tensor:
 def pieces(output: Output, piece: int) -> Iterator[tuple[int, int]]:
     """[start, stop) of the pieces of an output: multiples of the piece, or of what the kernel needs together."""
     unit = output.kernel.unit(output.spec.shape)
-    step = max(piece // unit, 1) * unit if unit > 1 else piece
+    step = piece // BLOCK * block_of(unit)
     for start in range(0, output.spec.numel, step):
         yield start, min(start + step, output.spec.numel)
 
@@ -107,19 +110,26 @@ def _survey(plan: Plan, piece: int) -> None:
         surveyors[0].kernel.end_survey()
 
 
-def _compute(output: Output, writer: Writer, piece: int) -> None:
+def _compute(output: Output, writer: Writer, piece: int, figures: Figures | None) -> None:
     kernel = output.kernel
+    kernel.counts = figures is not None
     kernel.begin(output.spec.shape)
     while kernel.wants_look():
         for start, stop in pieces(output, piece):
             kernel.look(_read(output, start, stop), start)
         kernel.end_look()
     for start, stop in pieces(output, piece):
-        result = kernel.write(_read(output, start, stop), start)
+        x = _read(output, start, stop)
+        if figures is not None:
+            figures.before(x, start)
+        result = kernel.write(x, start)
         if result.is_floating_point() and not kernel.raw:
             _check_finite(result, output)
-        writer.write(output.name, start, result.to(output.spec.dtype))
-    writer.finish_tensor(output.name, kernel.end())
+        stored = result.to(output.spec.dtype)
+        if figures is not None:
+            figures.after(stored, start)
+        writer.write(output.name, start, stored)
+    writer.finish_tensor(output.name, kernel.end() | (figures.end() if figures is not None else {}))
 
 
 def _read(output: Output, start: int, stop: int) -> list[Tensor]:

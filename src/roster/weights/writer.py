@@ -42,6 +42,8 @@ class Writer:
         self._headers = [self._lay_out(number) for number in range(len(plan.shards))]
         if self._old.exists() and not out.exists():
             self._old.rename(out)  # a kill between the two renames of a swap
+        if out.is_dir():
+            (out / JOURNAL).unlink(missing_ok=True)  # a kill between the last rename and what follows it
         if out.exists() and not overwrite:
             raise RosterError(f"{str(out)!r} is there already; choose another folder, or give --overwrite")
         if out.exists() and not out.is_dir():
@@ -94,7 +96,7 @@ class Writer:
             shutil.rmtree(self._old, ignore_errors=True)
             self.out.rename(self._old)
         self.staging.rename(self.out)
-        (self.out / JOURNAL).unlink()
+        (self.out / JOURNAL).unlink(missing_ok=True)
         shutil.rmtree(self._old, ignore_errors=True)
 
     def _index(self) -> dict[str, Any]:
