@@ -1,6 +1,8 @@
 """Options under which the invariants are tested besides a recipe's defaults, where they switch to other code."""
 
 VARIANTS = {
+    "graphmoe": [{"rounds": 1}],
+    "mixture-linguistic-experts": [{"train_experts": False}],
     "auto": [{"encoder": "letters"}],
     "rocket-kshot-experts": [{"train_experts": False}],
     "omni-smola": [{"slots": 2, "train_experts": False}],

@@ -25,7 +25,8 @@ class RoutedLinear(nn.Module):
     """The experts of one linear layer, and its own router if routes are decided here.
 
     Args:
-        experts: `(x_TI, y_TO, route) -> y_TO`.
+        experts: `(x_TI, y_TO, route) -> y_TO`; with an attribute `reads_context` that is true, they get the context of
+            the running call besides.
         router: this layer's own router; None when the route is decided once per block or model.
         slot: where the context of the running call is found.
         route_key: where in the context's memory the route lies that others have decided.
@@ -43,6 +44,7 @@ class RoutedLinear(nn.Module):
         self.experts, self.router = experts, router
         self.slot, self.route_key, self.name = slot, route_key, name
         self.siblings: Siblings | None = None
+        self.reads_context = bool(getattr(experts, "reads_context", False))
         ranks = getattr(experts, "ranks", None)
         self.served = None if ranks is None else frozenset(e for e, rank in enumerate(ranks) if rank)
 
@@ -72,7 +74,8 @@ class RoutedLinear(nn.Module):
             if shared is not None:
                 return shared.view(y.shape)
         route = context.memory[self.route_key] if self.router is None else self.router(x_TI, context)
-        total: Tensor = self.experts(x_TI, y.reshape(-1, y.shape[-1]), route)
+        given = (context,) if self.reads_context else ()
+        total: Tensor = self.experts(x_TI, y.reshape(-1, y.shape[-1]), route, *given)
         return total.view(y.shape)
 
 

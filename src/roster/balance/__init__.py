@@ -9,6 +9,7 @@ from roster.balance.load_balancing import LoadBalancing
 from roster.balance.locality import Locality
 from roster.balance.loss_free import LossFreeBias
 from roster.balance.mean_weight import MeanWeight
+from roster.balance.mutual_information import MutualInformation
 from roster.balance.noisy_load import Importance, NoisyLoad
 from roster.balance.null_load import NullLoadBalancing
 from roster.balance.parameter_penalty import ParameterPenalty
@@ -27,6 +28,7 @@ __all__ = [
     "Locality",
     "LossFreeBias",
     "MeanWeight",
+    "MutualInformation",
     "NoisyLoad",
     "NullLoadBalancing",
     "ParameterPenalty",

@@ -5,6 +5,7 @@ from roster.experts.factored import FactoredSwiGLU
 from roster.experts.feed_forward import FeedForwardExperts
 from roster.experts.gated import Gated
 from roster.experts.generated import GeneratedExperts, Hypernetwork
+from roster.experts.graphs import GraphExperts
 from roster.experts.heads import HeadExperts
 from roster.experts.low_rank import LowRankExperts
 from roster.experts.mlp import MLP
@@ -27,6 +28,7 @@ __all__ = [
     "FeedForwardExperts",
     "Gated",
     "GeneratedExperts",
+    "GraphExperts",
     "HeadExperts",
     "Hypernetwork",
     "LowRankExperts",

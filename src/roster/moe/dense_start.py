@@ -26,7 +26,8 @@ def start_dense(block: nn.Module, matrices: Mapping[str, Tensor], *, recipe: str
     """Fills the experts of a mixture from a dense block.
 
     Args:
-        block: what a recipe made, with fresh experts.
+        block: what a recipe made, with fresh experts; where only a part of it begins as the dense block, it is its
+            `from_dense`.
         matrices: of the dense block; see `roster.moe.blocks.Kind`.
         recipe, site: for messages.
 
@@ -34,7 +35,8 @@ def start_dense(block: nn.Module, matrices: Mapping[str, Tensor], *, recipe: str
         RosterError: experts that are not runs of the block's hidden units.
     """
     filled: Counter[int] = Counter()
-    parts = [each for each in block.modules() if isinstance(each, FeedForwardExperts)]
+    grown: nn.Module = getattr(block, "from_dense", block)
+    parts = [each for each in grown.modules() if isinstance(each, FeedForwardExperts)]
     for experts in parts:
         F, F_e = matrices["down_FD"].shape[0], getattr(experts, "down_EFD", torch.empty(0, 1, 0)).shape[1]
         if not isinstance(experts, (Gated, MLP)) or F % F_e:

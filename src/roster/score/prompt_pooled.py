@@ -47,5 +47,6 @@ class PromptPooled(nn.Module):
         x_BSD = x_TD.view(context.batch, context.length, -1)
         count_B1 = weight_BS1.sum(1).clamp_min(1.0)
         pooled_BD = (x_BSD * weight_BS1).sum(1) / count_B1
-        scores_BE: Tensor = self.inner(self.activation(pooled_BD), Context(context.batch, 1)).to(torch.float32)
+        rows = Context(context.batch, 1, task_ids_B=context.task_ids_B)
+        scores_BE: Tensor = self.inner(self.activation(pooled_BD), rows).to(torch.float32)
         return scores_BE

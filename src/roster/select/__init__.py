@@ -24,6 +24,7 @@ from roster.select.grouped import Grouped
 from roster.select.grouped_top_k import GroupedTopK
 from roster.select.growing_top_k import GrowingTopK
 from roster.select.gumbel import GumbelTop1
+from roster.select.gumbel_mixture import GumbelMixture
 from roster.select.hard_top1 import HardTop1
 from roster.select.native import Native
 from roster.select.null_top_k import NullTopK
@@ -63,6 +64,7 @@ __all__ = [
     "Grouped",
     "GroupedTopK",
     "GrowingTopK",
+    "GumbelMixture",
     "GumbelTop1",
     "HardTop1",
     "Native",

@@ -8,6 +8,7 @@ from roster.recipes.moe import (
     attention_router,
     autonomy_of_experts,
     base_layers,
+    becotta,
     capacity_aware_inference,
     competesmoe,
     cross_task,
@@ -21,6 +22,7 @@ from roster.recipes.moe import (
     expert_choice,
     expert_prototyping,
     finedeep,
+    graphmoe,
     grin,
     gshard,
     gw_moe,
@@ -119,4 +121,6 @@ RECIPES = (
     mixture_of_depths.RECIPE,
     random_routing.RECIPE,
     perft.RECIPE,
+    graphmoe.RECIPE,
+    becotta.RECIPE,
 )
