@@ -1,15 +1,17 @@
-"""The methods that mergekit 0.1.5 has too, against it, in float32; of random ones (DARE, DELLA) what is certain."""
+"""The methods that mergekit 0.1.5 has too, against it, in float32; random ones (DARE, DELLA) by the same numbers."""
 
 import json
 import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from roster.merge import merge_tensors
+from roster.merge.random import RANGE, draws
 
 PYTHON = Path(os.environ.get("ROSTER_MERGEKIT", ".venv-mergekit")) / "bin" / "python"
 # name: (method, whether there is a base, how many models, settings of both, settings of ours alone)
@@ -42,8 +44,33 @@ CASES = {
     "dare, all kept": ("dare_ties", True, 3, {"weight": [1, 2, 0.5], "density": 1}, {}),
     "della, all kept": ("della", True, 3, {"weight": [1, 2, 0.5], "density": 1}, {}),
 }  # fmt: skip
+# The same for methods that draw; mergekit is given roster's uniform numbers, and compares them with its probabilities.
+DRAWN = {
+    "dare_linear": (
+        "dare_linear", True, 3, {"weight": [1, -2, 0.5], "density": [0.2, 0.5, 0.9]}, {"scale_to": "norm"}
+    ),
+    "dare_linear, not rescaled": (
+        "dare_linear", True, 3, {"weight": [1, 2, 0.5], "density": 0.3, "rescale": False, "lambda": 0.7}, {}
+    ),
+    "dare_ties": ("dare_ties", True, 3, {"weight": [1, 2, 0.5], "density": [0.2, 0.5, 0.9]}, {"scale_to": "norm"}),
+    "dare_ties, normalized": (
+        "dare_ties", True, 3, {"weight": [1, 2, 0.5], "density": 0.6, "normalize": True}, {"scale_to": "norm"}
+    ),
+    "della_linear": (
+        "della_linear", True, 3, {"weight": [1, -2, 0.5], "density": [0.3, 0.5, 0.7], "epsilon": 0.25}, {}
+    ),
+    "della_linear, not rescaled": (
+        "della_linear", True, 3, {"weight": [1, 2, 0.5], "density": 0.4, "epsilon": 0.1, "rescale": False}, {}
+    ),
+    "della": ("della", True, 3, {"weight": [1, 2, 0.5], "density": [0.3, 0.5, 0.7], "epsilon": 0.25}, {}),
+    "della, normalized": (
+        "della", True, 3, {"weight": [1, 2, 0.5], "density": 0.5, "epsilon": 0.4, "normalize": True}, {}
+    ),
+}  # fmt: skip
 TOLERANCE = 2e-5
 """Of entries of size 1; the largest seen are float32's rounding. Both sides sum in float32, in another order."""
+NAME = "w"
+"""Of the tensor, on which draws depend."""
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +83,21 @@ def both(tmp_path_factory):
     base = torch.randn(61, 83, generator=generator)
     tensors = {"base": base}
     tensors |= {f"m{i}": base + (0.1 + 0.2 * i) * torch.randn(base.shape, generator=generator) for i in range(3)}
+    # For methods that draw: differences that no two entries of a row share, for DELLA ranks them to 16 bits.
+    tensors["base drawn"] = torch.zeros(base.shape)
+    for i in range(3):
+        ranks = torch.rand(base.shape, generator=generator).argsort(dim=1)
+        signs = torch.randint(2, base.shape, generator=generator) * 2 - 1
+        tensors[f"m{i} drawn"] = 2**i * signs * (1 + ranks / 128)
+        numbers = draws(0, NAME, i, 0, base.numel()).astype(np.float64) / RANGE
+        tensors[f"u{i}"] = torch.from_numpy(numbers)
     save_file(tensors, folder / "in.safetensors")
-    cases = {
-        name: {"method": slug, "inputs": [*["base"][: int(base)], *[f"m{i}" for i in range(n)]], "parameters": settings}
-        for name, (slug, base, n, settings, _) in CASES.items()
-    }
+    cases = {}
+    for name, (slug, has_base, n, settings, _) in (CASES | DRAWN).items():
+        drawn = " drawn" if name in DRAWN else ""
+        inputs = [*["base" + drawn][: int(has_base)], *[f"m{i}{drawn}" for i in range(n)]]
+        numbers = [f"u{i}" for i in range(n)] if drawn else []
+        cases[name] = {"method": slug, "inputs": inputs, "parameters": settings, "uniform": numbers}
     (folder / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
     command = [PYTHON, Path(__file__).with_name("mergekit_side.py"), folder]
     done = subprocess.run(command, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
@@ -75,3 +112,14 @@ def test_equals_mergekit(name, both):
     given = [tensors[f"m{i}"] for i in range(count)]
     found = merge_tensors(slug, given, tensors["base"] if base else None, **settings, **ours)
     torch.testing.assert_close(found, wanted[name], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_equals_mergekit_when_it_draws_the_same_numbers(name, both):
+    """One entry that only one side keeps would be 0.5 apart at least, and change what all others are scaled by."""
+    tensors, wanted = both
+    slug, _, count, settings, ours = DRAWN[name]
+    given = [tensors[f"m{i} drawn"] for i in range(count)]
+    found = merge_tensors(slug, given, tensors["base drawn"], name=NAME, **settings, **ours)
+    torch.testing.assert_close(found, wanted[name], rtol=0, atol=10 * TOLERANCE)
+    assert 0.02 < float((found == 0).float().mean()) < 0.7
