@@ -33,6 +33,14 @@ def test_it_sends_prompts_to_their_adapters_and_what_is_nobodys_to_the_base(prob
     assert sum(one == name for one, (name, _) in zip(found, asked(), strict=True)) >= len(found) - 2
 
 
+def test_several_texts_in_one_pass_are_decided_as_each_alone(probe):
+    _, made, _ = probe
+    texts = [prompt for _, prompt in asked()]
+    together = made.decide_all(texts)
+    assert [each.expert for each in together] == [made.decide(text).expert for text in texts]
+    assert made.decide_all(texts) == together, "what was read ahead is as it was"
+
+
 def test_reading_what_auto_reads_it_decides_as_auto(probe, saved):
     reads, made, _ = probe
     if reads != "auto":

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from roster.auto.turns import last_turn
 from roster.prompts import Prompt, Rendering
@@ -25,6 +26,8 @@ Place = tuple[int, str]
 """A block, counted from 1, and a pooling."""
 WORTHWHILE = 8
 """Tokens of a common beginning from which on it is read apart."""
+_GROWING = (DynamicLayer, DynamicSlidingWindowLayer)
+"""Layers of a cache that put what comes later behind their keys and values in new tensors: these need no copy."""
 _LARGEST = 65504.0
 """Of half precision, in which features are kept."""
 
@@ -139,8 +142,13 @@ class Prefix:
         """The argument of a forward call over so many rows."""
         if self.read is None:
             return {}
-        own = copy.deepcopy(self.read)
-        own.batch_repeat_interleave(batch)
+        if all(type(layer) in _GROWING for layer in self.read.layers):
+            own = copy.copy(self.read)
+            own.layers = [copy.copy(layer) for layer in own.layers]
+        else:
+            own = copy.deepcopy(self.read)
+        if batch > 1:
+            own.batch_repeat_interleave(batch)
         return {"past_key_values": own}
 
 

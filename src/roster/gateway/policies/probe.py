@@ -6,7 +6,7 @@ another adapter's; the reason says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +17,7 @@ from roster.lm.policy import Decision
 from roster.lm.text import TextRule
 
 if TYPE_CHECKING:
+    from roster.auto.probe import Choice
     from roster.auto.probe import Probe as Saved
 
 
@@ -67,7 +68,14 @@ class Probe(Untrained):
         read: float | None = None,
     ) -> Decision:
         """The adapter whose examples the prompt resembles, or the base."""
-        choice = self.saved.decide(prompt)
+        return self.decide_on(self.look([prompt])[0], exclude)
+
+    def look(self, prompts: Sequence[str]) -> list[Choice]:
+        """Whose examples each of several prompts resembles: one pass over all (`roster.gateway.together`)."""
+        return self.saved.decide_all(prompts)
+
+    def decide_on(self, choice: Choice, exclude: Set[str]) -> Decision:
+        """The model that is chosen, or the base in its place."""
         wanted = choice.expert or self.base
         if wanted not in exclude:
             return Decision(wanted, choice.why)
