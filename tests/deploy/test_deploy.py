@@ -173,10 +173,13 @@ def test_a_base_with_odd_characters_stays_one_word(tmp_path):
 
 @pytest.mark.skipif(VLLM_PYTHON not in os.environ, reason=f"{VLLM_PYTHON} names no Python with vLLM")
 def test_a_real_vllm_answers_as_the_mixture(saved, tmp_path):
-    """Pocket prompts are plain texts, so they go to /v1/completions; float32 on both sides, answers token for token."""
+    """Pocket prompts are plain texts, so they go to /v1/completions; float32 on both sides, answers token for token.
+
+    The probe reads what the mixture's own `auto` reads: its decisions are the mixture's.
+    """
     port = free_port()
     folder, engine = tmp_path / "deployed", f"http://127.0.0.1:{port}"
-    deploy(load_folder(saved).eval(), folder, Deployment(str(base_path()), (f"{engine}/v1",)))
+    deploy(load_folder(saved).eval(), folder, Deployment(str(base_path()), (f"{engine}/v1",), reads="auto"))
     environment = os.environ | {"PYTHON": os.environ[VLLM_PYTHON], "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
     options = ["--port", str(port), "--dtype", "float32", "--max-num-seqs", "4", "--enforce-eager"]
     model = load_folder(saved).eval()
