@@ -2,6 +2,7 @@
 
 python -m evidence.run                           # all that is missing, and the pages
 python -m evidence.run --only rmoe --jobs 2      # one check, two processes
+python -m evidence.run --ray HOST:6379           # on the machines of a Ray cluster
 python -m evidence.run --declare                 # write down new declarations; commit them, then run
 python -m evidence.run --pages                   # the pages from the records there are
 python -m evidence.run --quick                   # every contender for a few steps; only its time is kept
@@ -22,6 +23,7 @@ from evidence.protocol.runner import run_all, try_all
 from evidence.registry import MODULES, find
 from roster.errors import RosterError
 from roster.files import write_whole
+from roster.workers import Workers
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(MODULES), default=list(MODULES), metavar="CHECK")
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
+    parser.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster to run on instead")
     parser.add_argument("--folder", type=Path, default=ROOT / "evidence", help="with declarations and records")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--declare", action="store_true", help="write declarations only")
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 write_whole(asked.folder / QUICK, (json.dumps(took, indent=1) + "\n").encode())
         else:
             if not asked.pages:
-                run_all(asked.only, find, asked.folder, asked.jobs, report=_say)
+                run_all(asked.only, find, asked.folder, Workers(asked.jobs, asked.ray), report=_say)
             write_pages(asked.folder, ROOT / "docs" / "results", ROOT / "src" / "roster" / "recipes" / "verdicts.json")
     except RosterError as error:
         sys.exit(f"evidence: {error}")

@@ -1,4 +1,4 @@
-"""Runs what the declarations ask for and the records lack, in one process or several.
+"""Runs what the declarations ask for and the records lack, on whatever workers.
 
 Covers nothing of what the runs mean; see `verdict`.
 """
@@ -8,14 +8,13 @@ from __future__ import annotations
 import datetime
 import hashlib
 import inspect
-import multiprocessing
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from evidence.protocol.check import Check, Draw
 from evidence.protocol.declaration import require_committed, require_same
 from evidence.protocol.record import Line, Record
 from roster.errors import RosterError
+from roster.workers import Workers, one_thread
 
 Task = tuple[str, str, Draw]
 """Name of the check, contender, draw."""
@@ -30,16 +30,15 @@ Task = tuple[str, str, Draw]
 
 def measure(find: Callable[[str], Check], task: Task) -> Line:
     """One run, in whatever process."""
-    import torch
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    torch.set_num_threads(1)  # processes run side by side, and one thread's sums do not depend on the machine's cores
     name, contender, draw = task
     check = find(name)
     start = time.process_time()
-    value = float(check.contenders[contender](draw))
+    with one_thread():
+        value = float(check.contenders[contender](draw))
     return Line(
         contender=contender,
         ground=draw.ground,
@@ -58,7 +57,7 @@ def run_all(
     names: Sequence[str],
     find: Callable[[str], Check],
     folder: Path,
-    jobs: int = 1,
+    workers: Workers = Workers(),
     report: Callable[[str], None] = print,
 ) -> None:
     """Runs whatever is missing; every run is on disk as soon as it ends.
@@ -70,7 +69,7 @@ def run_all(
         names: of checks.
         find: a check by name; importable, for other processes call it too.
         folder: with `declarations` and `records`.
-        jobs: processes.
+        workers: where runs are made.
         report: is told of every run.
 
     Raises:
@@ -101,7 +100,8 @@ def run_all(
         _write_down(found[run], waiting.pop(run), records)
     tasks = [together[0] for together in waiting.values()]
     start = time.monotonic()
-    for done, (task, line) in enumerate(_measured(find, tasks, jobs), 1):
+    for done, (place, line) in enumerate(workers.map(partial(measure, find), tasks), 1):
+        task = tasks[place]
         _write_down(line, waiting[run_of(task)], records)
         left = (time.monotonic() - start) / done * (len(tasks) - done)
         report(
@@ -134,22 +134,6 @@ def try_all(
         report(f"{name}: runs, {time.monotonic() - start:.1f} s")
     took = round(time.process_time() - began, 1)
     return {"processor": took, "checks": len(names), "date": datetime.date.today().isoformat(), "made_by": made_by()}
-
-
-def _measured(find: Callable[[str], Check], tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Line]]:
-    if jobs <= 1:
-        for task in tasks:
-            yield task, measure(find, task)
-        return
-    # A fresh interpreter each: a forked one would share torch's threads, which do not survive it.
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(measure, find, task): task for task in tasks}
-        try:
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def made_by() -> str:

@@ -13,6 +13,7 @@ from evidence.protocol.check import APART, Check, Draw
 from evidence.protocol.declaration import Declaration, Pairs, Statistic, declare, read, require_committed
 from evidence.protocol.record import Line, Record
 from roster.errors import RosterError
+from roster.workers import Workers
 
 CONTENDERS = {"ours": 0.5, "theirs": 1.0, "planted": 0.5, "plain": 1.0}
 
@@ -72,7 +73,7 @@ def test_two_processes_write_down_what_one_does(folder, tmp_path):
     runner.run_all(["made-up"], find, folder, report=lambda _: None)
     other = tmp_path / "other"
     declare(made_up().declaration, other / "declarations", has_results=False)
-    runner.run_all(["made-up"], find, other, jobs=2, report=lambda _: None)
+    runner.run_all(["made-up"], find, other, Workers(2), report=lambda _: None)
     assert values(other) == values(folder)
     lines = [Record(each / "records", made_up().declaration).lines for each in (folder, other)]
     for one, two in zip(*(sorted(each.values(), key=lambda line: line.key) for each in lines), strict=True):

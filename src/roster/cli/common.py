@@ -32,6 +32,11 @@ DtypeOption = Annotated[
 MixtureBase = Annotated[
     str | None, typer.Option("--base", help="The base, for a mixture that does not carry or name its own.")
 ]
+JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Processes of this machine to run in.")]
+RayOption = Annotated[
+    str | None,
+    typer.Option("--ray", help="A Ray cluster to run on: HOST:PORT, ray://HOST:PORT, `auto` (here), `local`."),
+]
 ExpertsFolder = Annotated[str, typer.Argument(help="A folder of PEFT adapters, or `pocket`.")]
 _DTYPES = ("float32", "bfloat16", "float16")
 _WIDE = 200

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from roster.cli.boards import app as boards
-from roster.cli.common import console
+from roster.cli.common import JobsOption, RayOption, console
 from roster.cli.lm_recipes import recipes_for
 from roster.cli.lm_votes import evaluate_votes, import_votes, say
 from roster.errors import RosterError
@@ -131,16 +132,20 @@ def evaluate(
     without: Without = None,
     out: Annotated[Path | None, typer.Option(help="A folder for report.json and report.html.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    jobs: JobsOption = 1,
+    ray: RayOption = None,
 ) -> None:
     """Measure routers on recorded answers, beside what needs no router.
 
     Without --router, every recipe that the data allow. The yardsticks are always there: best single model, random,
     static mix, look-up by data set, per-query oracle. Where one model answered each prompt, as in live traffic, the
     figures are estimates, and the report says how far the log carries them. A folder of votes has a report of its own.
+    Routers are fitted and explored several at a time with --jobs or --ray.
 
     \b
     Examples:
-      roster lm eval zeroeval --router lm-knn --router modem --draws 100
+      roster lm eval zeroeval --router lm-knn --router modem --draws 100 \
+        --jobs 2
       roster lm eval zeroeval --router carrot-router --held-out gsm8k \\
         --add gpt-4o-2024-08-06 --probes 20 --draws 100 --out lm-report
     """
@@ -148,7 +153,9 @@ def evaluate(
     from roster.lm.report import tables, write_report
     from roster.lm.storing import find_records
     from roster.lm.votes.storing import are_here
+    from roster.workers import Workers
 
+    workers = Workers(jobs, ray)
     if are_here(data):
         if router or held_out or add or probes:
             raise RosterError(f"{data!r} holds votes: there are no routers, data sets or probes to choose")
@@ -168,6 +175,7 @@ def evaluate(
             draws=draws,
             seed=seed,
             progress=lambda what: status.update(what),
+            workers=workers,
         )
     if out is not None:
         write_report(report, out)
@@ -259,4 +267,4 @@ def route(
 
 def _make(recipe: Recipe, encoder: str) -> Any:
     options = {"encoder": encoder} if "encoder" in recipe.options() else {}
-    return lambda: recipe(options)
+    return partial(recipe, options)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roster.cli.common import console, quiet
+from roster.cli.common import JobsOption, RayOption, console, quiet
 from roster.cli.writing import Asking, EvalOption, Progress, place
 from roster.errors import RosterError
 from roster.options import parse_options
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def merge(
-    config: Annotated[Path | None, typer.Argument(help="mergekit's YAML. Or give --method.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder to write.")] = None,
+    configs: Annotated[list[Path] | None, typer.Argument(help="mergekit's YAML; may be several. Or --method.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write; of several files, one in it for each.")] = None,
     method: Annotated[str | None, typer.Option(help="A method, instead of a YAML file.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="A model; once for each.")] = None,
     base: Annotated[str | None, typer.Option(help="The model that the others were made of.")] = None,
@@ -39,11 +39,13 @@ def merge(
     report: Annotated[
         bool, typer.Option(help="Figures of every tensor: merge.json, and merge.html to look at.")
     ] = True,
+    jobs: JobsOption = 1,
+    ray: RayOption = None,
 ) -> None:
     """Merge models that share an architecture, streamed from disk to disk.
 
     A killed run goes on when it is started again. `roster merge --plan` shows the methods' operands without reading a
-    weight.
+    weight. Of several YAML files each is a merge of its own, named like the file; --jobs and --ray make some at a time.
 
     fisher, regmean, adamerging and atlas learn from --data first: rows with messages, text, or prompt and answer.
 
@@ -59,13 +61,25 @@ def merge(
         --eval test.jsonl --out my-measured
     """
     from roster.merge import find_method, plan_merge, read_config
+    from roster.merge.many import merge_many
     from roster.merge.report import PAGE, Report, add_quality
     from roster.weights import parse_size, run
+    from roster.workers import Workers
 
+    workers, size = Workers(jobs, ray), parse_size(max_shard_size)
+    config = configs[0] if configs else None
     if (config is None) == (method is None):
         raise RosterError("give a YAML file, or --method with --model; not both")
     if config is not None and (model or base or option or dtype):
         raise RosterError("--model, --base, --option and --dtype go with --method; with a YAML file they stand in it")
+    if configs is not None and not plan and (len(configs) > 1 or workers.are_elsewhere):
+        if data or evaluation or out is None:
+            raise RosterError("several YAML files, or --jobs or --ray, take --out FOLDER, and neither --data nor --eval")
+        merge_many(configs, out, max_shard=size, overwrite=overwrite, figures=report, workers=workers, report=_say)
+        typer.echo(f"wrote {out}")
+        return
+    if workers.are_elsewhere or len(configs or ()) > 1:
+        raise RosterError("--plan shows one YAML file, and needs no workers; --jobs and --ray take YAML files")
     asked = read_config(config) if config is not None else _config(method or "", model or [], base, option or [], dtype)
     if out is None and not plan:
         raise RosterError("give --out FOLDER, or --plan to see what would be done")
@@ -76,7 +90,7 @@ def merge(
         raise RosterError("--eval writes into the report: leave out --no-report")
     folder = keep or (Path(".learned") if out is None else out.with_name(f".{out.name}.learned"))
     learned = _learned(asked, data or [], folder, rows, length)
-    made = plan_merge(asked, parse_size(max_shard_size), learned)
+    made = plan_merge(asked, size, learned)
     if learned is not None:
         typer.echo(learned.text())
     if plan or out is None:
@@ -117,6 +131,10 @@ def _learned(config: MergeConfig, data: list[Path], folder: Path, rows: int, len
 def _told(what: str, done: int, count: int) -> None:
     if done == count or done % max(count // 10, 1) == 0:
         console(stderr=True).print(f"{what}: {done} of {count}", highlight=False)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _config(method: str, models: list[str], base: str | None, options: list[str], dtype: str | None) -> MergeConfig:

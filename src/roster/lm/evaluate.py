@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -21,10 +22,11 @@ from roster.lm.play import ordered, play
 from roster.lm.records import Matrix, Records
 from roster.lm.results import LOOKUP, MIX, SINGLE, AddedRow, Report, Section
 from roster.lm.routing import Routing
-from roster.lm.ruler import explore, kind_of, section, setting_at
+from roster.lm.ruler import Way, explore, kind_of, section, setting_at
 from roster.lm.splits import carve_validation, hold_out, training
 from roster.lm.verdict import verdict
 from roster.recipes import RECIPES
+from roster.workers import Workers
 
 Make = Callable[[], Routing]
 
@@ -40,6 +42,7 @@ def evaluate(
     draws: int = 1000,
     seed: int = 0,
     progress: Callable[[str], None] = lambda what: None,
+    workers: Workers = Workers(),
 ) -> Report:
     """Measures routers on recorded answers.
 
@@ -53,6 +56,8 @@ def evaluate(
         draws: bootstrap resamples.
         seed: of everything random.
         progress: told what happens.
+        workers: where routers are fitted and their settings explored, one a job. Elsewhere than in this process
+            `routers` must be functions of modules, or `functools.partial` of such.
 
     Raises:
         RosterError: there is no test split, no cost, or an unknown data set or model.
@@ -66,15 +71,19 @@ def evaluate(
     sections = {"in distribution": records} if in_distribution else {}
     sections |= {f"held out: {name}": carve_validation(hold_out(records, name), seed=seed) for name in held_out}
     for title, apart in sections.items():
-        found, notes = _section(title, routers, apart, draws, seed, progress)
+        found, notes = _section(title, routers, apart, draws, seed, progress, workers)
         report.sections.append(found)
         report.notes = tuple(dict.fromkeys((*report.notes, *notes)))
     if added:
         learn = training(records)
         test = judged(records.split("test"), learn, "test", seed)
-        for model in added:
-            progress(f"added: {model}")
-            report.added += add_section(routers, learn, test, model, probes, seed)
+        add = partial(add_section, routers, learn, test, probes=probes, seed=seed)
+        rows: dict[int, list[AddedRow]] = {}
+        progress(f"added: {', '.join(added)}")
+        for place, found_rows in workers.map(add, added):
+            rows[place] = found_rows
+            progress(f"added: {added[place]} ({len(rows)} of {len(added)})")
+        report.added += [row for place in sorted(rows) for row in rows[place]]
     report.verdict = verdict(report)
     return report
 
@@ -85,7 +94,13 @@ def with_yardsticks(routers: Mapping[str, Make]) -> dict[str, Make]:
 
 
 def _section(
-    title: str, routers: Mapping[str, Make], records: Records, draws: int, seed: int, progress: Callable[[str], None]
+    title: str,
+    routers: Mapping[str, Make],
+    records: Records,
+    draws: int,
+    seed: int,
+    progress: Callable[[str], None],
+    workers: Workers,
 ) -> tuple[Section, tuple[str, ...]]:
     """Settings are chosen by routers that saw training prompts only; what is judged saw those of validation too.
 
@@ -95,13 +110,21 @@ def _section(
     progress(f"{title}: choosing on validation")
     train = records.split("train")
     validation = judged(records.split("validation"), train, "validation", seed)
-    ways = {slug: explore(make().fit(train), validation) for slug, make in routers.items()}
-    progress(title)
     learn = training(records)
     test = judged(records.split("test"), learn, "test", seed)
-    fitted = {slug: make().fit(learn) for slug, make in routers.items()}
+    slugs, known = list(routers), {}
+    for place, pair in workers.map(partial(_prepared, train, validation, learn), list(routers.values())):
+        known[slugs[place]] = pair
+        progress(f"{title}: {slugs[place]} ({len(known)} of {len(slugs)})")
+    ways, fitted = ({slug: known[slug][at] for slug in slugs} for at in (0, 1))
+    progress(title)
     found = section(title, ways, fitted, (learn, validation, test), draws, seed)
     return found, (*validation.notes, *test.notes)
+
+
+def _prepared(train: Records, validation: Records, learn: Records, make: Make) -> tuple[Way, Routing]:
+    """A router's settings by validation, and the router that is judged."""
+    return explore(make().fit(train), validation), make().fit(learn)
 
 
 def add_section(

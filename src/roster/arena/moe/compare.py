@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import Progress
 
 from roster.arena.moe.data import corpus
@@ -24,6 +25,7 @@ from roster.arena.moe.pretrain import Terms, asked, pretrain
 from roster.errors import RosterError
 from roster.files import write_whole
 from roster.recipes import RECIPES, find
+from roster.workers import Workers, one_thread
 
 CHECKPOINTS = 5
 """How often during training the routes are looked at."""
@@ -42,7 +44,12 @@ def contenders(names: Iterable[str] = ()) -> list[str]:
 
 
 def compare(
-    recipes: Sequence[str], terms: Terms, seeds: int, folder: Path, options: Mapping[str, dict[str, Any]] | None = None
+    recipes: Sequence[str],
+    terms: Terms,
+    seeds: int,
+    folder: Path,
+    options: Mapping[str, dict[str, Any]] | None = None,
+    workers: Workers = Workers(),
 ) -> dict[str, Any]:
     """Trains and measures whatever the folder does not yet hold, and returns the summary of all.
 
@@ -52,23 +59,33 @@ def compare(
         seeds: seeds 0, 1, ... per recipe.
         folder: one JSON per run; a run made on other terms is an error.
         options: a recipe's options by slug.
+        workers: where runs are made; each is written here as soon as it ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
     about = {"terms": asdict(terms), "text": corpus().digest, "python": platform.python_version()}
-    todo = [(slug, seed) for seed in range(seeds) for slug in recipes]
-    runs = []
-    with Progress(transient=True) as progress:
-        bar = progress.add_task("training", total=len(todo))
-        for slug, seed in todo:
-            progress.update(bar, description=f"{slug}, seed {seed}")
-            path = folder / f"{slug}-{seed}.json"
-            if path.exists():
-                runs.append(_read(path, about))
-            else:
-                runs.append({**about, **measured_run(slug, (options or {}).get(slug), terms, seed)})
-                write_whole(path, (json.dumps(runs[-1], indent=1) + "\n").encode())
+    asked = [(slug, seed) for seed in range(seeds) for slug in recipes]
+    paths = {each: folder / f"{each[0]}-{each[1]}.json" for each in asked}
+    runs = {each: _read(path, about) for each, path in paths.items() if path.exists()}
+    todo = [each for each in asked if each not in runs]
+    jobs = [(slug, (options or {}).get(slug), terms, seed) for slug, seed in todo]
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("training", total=len(asked), completed=len(runs))
+        for place, run in workers.map(_alone, jobs, gpus=float(terms.device.startswith("cuda"))):
+            each = todo[place]
+            runs[each] = {**about, **run}
+            write_whole(paths[each], (json.dumps(runs[each], indent=1) + "\n").encode())
             progress.advance(bar)
-    return summary(runs, terms)
+            if not console.is_terminal:
+                line = f"{len(runs)}/{len(asked)}: {each[0]}, seed {each[1]}, {run['seconds']:.1f} s"
+                console.print(line, markup=False, highlight=False)
+    return summary([runs[each] for each in asked], terms)
+
+
+def _alone(job: tuple[str, Mapping[str, Any] | None, Terms, int]) -> dict[str, Any]:
+    """One run, in whatever process: every run has one thread, wherever it is made."""
+    with one_thread():
+        return measured_run(*job)
 
 
 def _read(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from roster.recipes.studies import carved, continual, contrast, early_exit, experiments, look, smaller, trained
+from roster.recipes.studies import (
+    carved,
+    continual,
+    contrast,
+    early_exit,
+    experiments,
+    hyperband,
+    look,
+    smaller,
+    trained,
+)
 
 RECIPES = (
     contrast.RECIPE,
     early_exit.RECIPE,
     look.RECIPE,
+    hyperband.RECIPE,
     experiments.VISION,
     experiments.CLUSTERS,
     experiments.PATCHES,
