@@ -39,9 +39,8 @@ def moe(
 
     \b
     Examples:
-      roster arena moe switch-transformer --seeds 1 --steps 10 --out my-arena
-      roster arena moe --seeds 1 --steps 10 --out my-arena --jobs 2 \
-        switch-transformer gshard-top2
+      roster arena moe switch-transformer --seeds 1 --steps 10 --jobs 2 \\
+        --out my-arena
     """
     import torch
 

@@ -144,7 +144,7 @@ def evaluate(
 
     \b
     Examples:
-      roster lm eval zeroeval --router lm-knn --router modem --draws 100 \
+      roster lm eval zeroeval --router lm-knn --router modem --draws 100 \\
         --jobs 2
       roster lm eval zeroeval --router carrot-router --held-out gsm8k \\
         --add gpt-4o-2024-08-06 --probes 20 --draws 100 --out lm-report

@@ -10,14 +10,19 @@ import mmap
 import os
 import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+
+import numpy as np
 
 from roster.errors import RosterError
 
 BLOCK = 4096
 """Bytes: what direct reads are aligned to."""
-CHUNK = 2**22
-"""Bytes that one direct read asks for at most; each thread keeps that much memory."""
+CHUNK = 2**20
+"""Bytes that one read asks for at most; where reads go past the cache, each thread keeps that much memory."""
+HELPERS = 3
+"""Threads that share in large reads: a disk gives more to several requests at a time."""
 
 
 class Files:
@@ -37,6 +42,7 @@ class Files:
         self._direct: dict[Path, int] = {}
         self._state: dict[Path, tuple[int, int]] = {}
         self._local = threading.local()
+        self._helpers = ThreadPoolExecutor(HELPERS, "roster-reader")
         for file in files:
             try:
                 self._opened[file] = os.open(file, os.O_RDONLY)
@@ -55,10 +61,7 @@ class Files:
             RosterError: the file was changed since it was opened, ends early, or cannot be read.
         """
         try:
-            if self.direct:
-                self._past_the_cache(file, offset, into)
-            else:
-                self._through_the_cache(file, offset, into)
+            self._all_at_it(file, _pieces(offset, into))
         except OSError as error:
             raise RosterError(f"{str(file)!r} cannot be read: {error.strerror}") from None
         if self._now(file) != self._state[file]:  # afterwards: what was read before a change is whole
@@ -66,9 +69,28 @@ class Files:
 
     def close(self) -> None:
         """Nothing can be read any more."""
+        self._helpers.shutdown()
         for opened in (self._opened, self._direct):
             while opened:
                 os.close(opened.popitem()[1])
+
+    def _all_at_it(self, file: Path, pieces: list[tuple[int, memoryview]]) -> None:
+        """This thread reads pieces until there are none, and so do helpers that have nothing else to do."""
+        left = iter(pieces)  # each `next` is one step under the interpreter's lock: no piece is taken twice
+        read = self._past_the_cache if self.direct else self._through_the_cache
+
+        def work() -> None:
+            for offset, into in left:
+                read(file, offset, into)
+
+        helping = [self._helpers.submit(work) for _ in range(min(HELPERS, len(pieces) - 1))]
+        try:
+            work()
+        finally:
+            late = [each for each in helping if not each.cancel()]  # one that has not begun would find nothing to do
+            wait(late)
+        for each in late:
+            each.result()
 
     def _through_the_cache(self, file: Path, offset: int, into: memoryview) -> None:
         while into:
@@ -87,7 +109,8 @@ class Files:
             if got <= 0:
                 raise RosterError(f"{str(file)!r} became shorter while the model is served from it: load it again")
             take = min(got, len(into))
-            into[:take] = staging[ahead : ahead + take]
+            # numpy copies without the interpreter's lock, which the thread that computes needs.
+            np.frombuffer(into, np.uint8, take)[:] = np.frombuffer(staging, np.uint8, take, ahead)
             into, offset = into[take:], offset + take
 
     def _staging(self) -> memoryview:
@@ -107,3 +130,13 @@ class Files:
     def _now(self, file: Path) -> tuple[int, int]:
         stat = os.fstat(self._opened[file])
         return stat.st_size, stat.st_mtime_ns
+
+
+def _pieces(offset: int, into: memoryview) -> list[tuple[int, memoryview]]:
+    """A range cut where blocks begin, into pieces that one read can give; the parts of `into` that they belong to."""
+    found = []
+    while into:
+        size = CHUNK - offset % BLOCK
+        found.append((offset, into[:size]))
+        into, offset = into[size:], offset + size
+    return found
