@@ -74,7 +74,7 @@ def merge(
         raise RosterError("--model, --base, --option and --dtype go with --method; with a YAML file they stand in it")
     if configs is not None and not plan and (len(configs) > 1 or workers.are_elsewhere):
         if data or evaluation or out is None:
-            raise RosterError("several YAML files, or --jobs or --ray, take --out FOLDER, and neither --data nor --eval")
+            raise RosterError("several YAML files, --jobs and --ray take --out FOLDER, and neither --data nor --eval")
         merge_many(configs, out, max_shard=size, overwrite=overwrite, figures=report, workers=workers, report=_say)
         typer.echo(f"wrote {out}")
         return

@@ -14,7 +14,7 @@ from roster.weights import run
 from roster.workers import Workers
 
 Asked = tuple[Path, Path, int, bool, bool]
-"""The YAML file, the folder to write, bytes of a shard; whether a folder that is there is replaced; whether to report."""
+"""The YAML file, the folder to write, bytes of a shard; whether to replace a folder; whether to report."""
 
 
 def merge_many(
