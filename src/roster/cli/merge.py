@@ -47,6 +47,8 @@ def merge(
     A killed run goes on when it is started again. `roster merge --plan` shows the methods' operands without reading a
     weight. Of several YAML files each is a merge of its own, named like the file; --jobs and --ray make some at a time.
 
+    wemoe-merging makes a routed mixture, whose gates learn from --data.
+
     fisher, regmean, adamerging and atlas learn from --data first: rows with messages, text, or prompt and answer.
 
     \b
@@ -70,6 +72,11 @@ def merge(
     config = configs[0] if configs else None
     if (config is None) == (method is None):
         raise RosterError("give a YAML file, or --method with --model; not both")
+    if method in TRAINED:
+        if plan or keep or dtype or evaluation or out is None:
+            raise RosterError(f"{method} trains: it has no --plan, --keep, --dtype and --eval, and needs --out")
+        TRAINED[method](base, model or [], out, data or [], parse_options(option or []), rows, length, overwrite)
+        return
     if config is not None and (model or base or option or dtype):
         raise RosterError("--model, --base, --option and --dtype go with --method; with a YAML file they stand in it")
     if configs is not None and not plan and (len(configs) > 1 or workers.are_elsewhere):
@@ -115,6 +122,33 @@ def merge(
     typer.echo(f"wrote {out}" + (f"; figures: {out / PAGE}" if report else ""))
     if asking:
         add_quality(out, asking.answered({each: each for each in asked.models}, out))
+
+
+def _weight_ensemble(
+    base: str | None,
+    models: list[str],
+    out: Path,
+    data: list[Path],
+    options: dict[str, Any],
+    rows: int,
+    length: int,
+    overwrite: bool,
+) -> None:
+    quiet()
+    from roster.merge.wemoe import SLUG, Settings, weight_ensemble
+    from roster.options import check_options
+
+    check_options(SLUG, Settings, options)
+    if base is None or not models:
+        raise RosterError(f"{SLUG} needs --base, and --model once for each of the others")
+    found = [place(each) for each in models]
+    more: dict[str, Any] = {"rows": rows, "length": length, "overwrite": overwrite, "progress": _told}
+    before, after = weight_ensemble(place(base), found, out, data, Settings(**options), **more)
+    typer.echo(f"wrote {out}: entropy {before:.4f} -> {after:.4f} nats")
+
+
+TRAINED = {"wemoe-merging": _weight_ensemble}
+"""Methods whose result is a routed model, or that train whole models: not streamed."""
 
 
 def _learned(config: MergeConfig, data: list[Path], folder: Path, rows: int, length: int) -> Learned | None:

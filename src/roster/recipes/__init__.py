@@ -50,6 +50,7 @@ from roster.recipes import (
     smora,
     studies,
     uniform,
+    wemoe,
     xlora,
 )
 from roster.recipes.needs import check_examples
@@ -101,6 +102,7 @@ RECIPES = _catalogue(
     scalearn.RECIPE,
     lora_hub.RECIPE,
     smear.RECIPE,
+    wemoe.RECIPE,
     psec.RECIPE,
     sa_mdkif.RECIPE,
     *moe.RECIPES,

@@ -18,6 +18,7 @@ from roster.score.hypernetwork import Hypernetwork
 from roster.score.hyperspherical import Hyperspherical
 from roster.score.linear import Linear
 from roster.score.location import Location
+from roster.score.mean_gate import MeanGate
 from roster.score.noisy import Noisy
 from roster.score.of_outputs import OfOutputs
 from roster.score.offset import Offset
@@ -55,6 +56,7 @@ __all__ = [
     "Hyperspherical",
     "Linear",
     "Location",
+    "MeanGate",
     "Noisy",
     "OfOutputs",
     "Offset",
