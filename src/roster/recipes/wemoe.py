@@ -11,8 +11,8 @@ Source: Tang, Shen, Luo, Yin, Zhang, Tao, 2024, "Merging Multi-Task Models via W
 Differences: task vectors are adapters (of full rank exactly, or cut to a rank), and their outputs are added up instead
     of their weights, which is the same function of a linear layer. The gate reads what the layer reads, before
     attention, where the source's reads what the block reads; the mean is over the prompt, as a causal model must not
-    pool over tokens it has yet to produce; rows never share a mean (the source's `batch_reduce`). From a base and models
-    `roster merge --method wemoe-merging` makes the whole of it.
+    pool over tokens it has yet to produce; rows never share a mean (the source's `batch_reduce`). `roster merge` makes
+    the whole of it from a base and models.
 """
 
 from __future__ import annotations
