@@ -1,4 +1,4 @@
-"""Claims about routed adapters on the pocket models: MoLORA and MoV, MiLoRA, X-LoRA, LoGo.
+"""Claims about routed adapters on the pocket models: MoLORA and MoV, MiLoRA, X-LoRA, LoGo, PSEC, SA-MDKIF, Self-MoE.
 
 Six skills of the pocket models; finished experts are those that come along. What is trained sees 100 batches of 32
 rows; what counts is the loss of the answers to test prompts.
@@ -146,6 +146,19 @@ def _unlearned(plan: Mixing) -> Mixing:
     return replace(plan, trains=frozenset())
 
 
+def _untrained(recipe: str) -> Contender:
+    """A recipe whose router stays as it is drawn."""
+    return _finished(lambda draw: _unlearned(_plan(recipe)(draw)))
+
+
+def _best_single(draw: Draw) -> float:
+    """The one of the six that has the lowest loss on all, chosen on the test."""
+    return min(_finished(_plan("uniform"), skills=(skill,))(draw) for skill in SKILLS)
+
+
+SINGLE: tuple[str, Contender] = ("the best one of the six for all prompts, chosen on the test", _best_single)
+
+
 CHECKS = (
     _claim(
         "mov-molora",
@@ -216,5 +229,49 @@ CHECKS = (
         },
         Pairs("LoGo", "trained", "random", "random", "uniform"),
         "no worse",
+    ),
+    _claim(
+        "psec",
+        "Proportions that depend on the situation solve what needs different skills in different places.",
+        "the same six experts; proportions from a network that reads the prompt, or one number an expert; 100 batches",
+        {
+            "PSEC": ("a network reads the prompt and says the proportions", _finished(_plan("psec"))),
+            "fixed": (
+                "one trained number an expert, whatever the prompt",
+                _finished(_plan("scalearn", {"form": "uniform++"}), rate=2e-2),
+            ),
+            "uniform": UNIFORM,
+            "three": THREE,
+        },
+        Pairs("PSEC", "fixed", "fixed", "uniform", "three"),
+    ),
+    _claim(
+        "sa-mdkif",
+        "A router over frozen skills beats the best single skill and their average.",
+        "the same six experts; the gate reads the prompt; 100 batches",
+        {
+            "SA-MDKIF": ("a trained gate over the prompt's mean", _finished(_plan("sa-mdkif"))),
+            "single or average": (
+                "the better of the best single one and all alike, chosen on the test",
+                lambda draw: min(_best_single(draw), UNIFORM[1](draw)),
+            ),
+            "untrained": ("the gate as it is drawn", _untrained("sa-mdkif")),
+            "uniform": UNIFORM,
+            "three": THREE,
+        },
+        Pairs("SA-MDKIF", "single or average", "untrained", "uniform", "three"),
+    ),
+    _claim(
+        "self-moe",
+        "Experts under one router that all layers share do better over all skills than one adapter for one skill.",
+        "the same six experts, one serves a token; 100 batches",
+        {
+            "Self-MoE": ("one trained router for the whole network", _finished(_plan("self-moe"))),
+            "single": SINGLE,
+            "untrained": ("the router as it is drawn", _untrained("self-moe")),
+            "uniform": UNIFORM,
+            "three": THREE,
+        },
+        Pairs("Self-MoE", "single", "untrained", "uniform", "three"),
     ),
 )
