@@ -44,6 +44,25 @@ SHORTER = replace(SHORT, steps=SHORT.steps * 9 // 10)
 
 
 @dataclass(frozen=True)
+class Calm:
+    """What is to bring the spread of paired runs down.
+
+    The ground's seed then gives the order of the text and all initial weights that contenders have in common; luck
+    gives what is left, their routers.
+
+    Attributes:
+        rate, end: peak of the learning rate, and the share of it that it falls to.
+        average: decay of the running mean of the weights that is judged; 0 judges the last weights.
+        rows: of the validation text.
+    """
+
+    rate: float = 1e-3
+    end: float = 0.0
+    average: float = 0.0
+    rows: int = 384
+
+
+@dataclass(frozen=True)
 class Text:
     """Token ids.
 
@@ -123,15 +142,51 @@ def model(terms: Terms, seed: int) -> Any:
     return small_model(terms, seed, VOCAB)
 
 
-def train(made: Any, draw: Draw, terms: Terms, share: float = 1.0) -> Any:
-    """Trains a model whose blocks were replaced; the order of the text is the draw's luck."""
+def train(made: Any, draw: Draw, terms: Terms, share: float = 1.0, calm: Calm | None = None) -> Any:
+    """Trains a model whose blocks were replaced; the text's order is the draw's luck (calm: its ground)."""
 
     def batch(step: int) -> dict[str, Tensor]:
-        ids_BS = text().batch(step, terms, draw.luck, share)
+        ids_BS = text().batch(step, terms, draw.luck if calm is None else draw.ground, share)
         return {"input_ids": ids_BS, "labels": ids_BS}
 
-    optimise(made, batch, draw.steps(terms.steps), terms.learning_rate)
+    steps = draw.steps(terms.steps)
+    if calm is None:
+        optimise(made, batch, steps, terms.learning_rate)
+        return made.eval()
+    mean = RunningMean(made, calm.average)
+    optimise(made, batch, steps, calm.rate, lambda *_: mean.update(), calm.end)
+    mean.put_back()
     return made.eval()
+
+
+class RunningMean:
+    """Of a model's weights, from its first ones on: `mean = decay * mean + (1 - decay) * weights`."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.weights = [p.data for p in model.parameters()]
+        self.decay = decay
+        self.mean = [each.clone() for each in self.weights]
+
+    def update(self) -> None:
+        """After a step."""
+        torch._foreach_lerp_(self.mean, self.weights, 1 - self.decay)
+
+    def put_back(self) -> None:
+        """The mean becomes the model's weights."""
+        torch._foreach_copy_(self.weights, self.mean)
+
+
+@torch.no_grad()
+def start_alike(made: nn.Module, seed: int) -> None:
+    """Draws experts' weights [E, in, out] anew, each from its name and the seed, with deviation 1 / sqrt(in).
+
+    Recipes draw their routers before or between their experts, so that under one seed they begin with other experts.
+    """
+    for name, parameter in made.named_parameters():
+        if ".experts." in name and parameter.dim() == 3:
+            own = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:6], "big")
+            drawn = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(own))
+            parameter.copy_(drawn * parameter.shape[1] ** -0.5)
 
 
 @torch.no_grad()
@@ -156,6 +211,7 @@ def loss_of(
     hidden: int | None = None,
     terms: Terms = SHORT,
     share: float = 1.0,
+    calm: Calm | None = None,
 ) -> Contender:
     """A contender whose statistic is its held-out loss.
 
@@ -165,14 +221,21 @@ def loss_of(
         hidden: units that a token may use; by default the terms'.
         terms: sizes and steps.
         share: of the text, to be learned from again and again.
+        calm: what contenders have in common, and how gently they learn.
     """
 
     def run(draw: Draw) -> float:
-        made: Any = moe.replace(model(terms, draw.luck), recipe, options=options, hidden=hidden)
+        base = model(terms, draw.luck if calm is None else draw.ground)
+        if calm is not None:
+            torch.manual_seed(draw.luck)
+        made: Any = moe.replace(base, recipe, options=options, hidden=hidden)
         for module in made.modules():
             if change is not None and isinstance(module, Router):
                 change(module)
-        return loss(train(made, draw, terms, share), terms)
+        if calm is not None:
+            start_alike(made, draw.ground)
+        judged = terms if calm is None else replace(terms, validation_rows=4 if draw.short else calm.rows)
+        return loss(train(made, draw, terms, share, calm), judged)
 
     return run
 

@@ -136,6 +136,7 @@ def optimise(
     steps: int,
     rate: float,
     each_step: Callable[[int, Any], None] | None = None,
+    end: float = 0.1,
 ) -> list[Tensor]:
     """The loop that all small language models are trained by.
 
@@ -145,13 +146,14 @@ def optimise(
         steps: of AdamW.
         rate: peak of the learning rate; see `rate_at`.
         each_step: called as `each_step(step, model)` after every step.
+        end: share of the peak that the learning rate falls to.
 
     Returns:
         The loss of every step, still on the device: it must not be waited for at every step.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.95))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, steps, end))
     model.train()
     losses: list[Tensor] = []
     for step in range(steps):
@@ -168,12 +170,12 @@ def optimise(
     return losses
 
 
-def rate_at(step: int, steps: int) -> float:
-    """Share of the peak learning rate."""
+def rate_at(step: int, steps: int, end: float = 0.1) -> float:
+    """Share of the peak learning rate; it falls to `end`."""
     warm = max(1, steps // 10)
     if step < warm:
         return (step + 1) / warm
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+    return end + (1 - end) / 2 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 def asked(model: Any, domain_B: Tensor) -> dict[str, Tensor]:
