@@ -25,8 +25,8 @@ from roster.prompts import Rendering
 from roster.routed.taps import blocks_of
 
 MOST = 160
-"""Characters of a prompt that are read, half of them at each end: so a decision takes a bounded time, and what is asked for
-is not drowned by what it is asked about (docs/deploy.md)."""
+"""Characters of a prompt that are read, half of them at each end: so a decision takes a bounded time, and what is asked
+for is not drowned by what it is asked about (docs/deploy.md)."""
 Tick = Callable[[int], None]
 
 
