@@ -127,14 +127,16 @@ def timed(probe: Probe, texts: Sequence[str]) -> dict[str, float]:
         own.append(1000 * (time.thread_time() - begun))
         wall.append(1000 * (time.perf_counter() - clock))
     long = "Could you tell me more about it? " * 100
-    begun = time.thread_time()
-    probe.decide(long)
-    longest = 1000 * (time.thread_time() - begun)
+    longest = []
+    for _ in range(15):
+        begun = time.thread_time()
+        probe.decide(long)
+        longest.append(1000 * (time.thread_time() - begun))
     return {
         "own_ms_median": round(statistics.median(own[5:]), 3),
         "own_ms_95": round(sorted(own[5:])[int(0.95 * len(texts))], 3),
         "wall_ms_median": round(statistics.median(wall[5:]), 3),
-        "own_ms_3300_characters": round(longest, 3),
+        "own_ms_3300_characters": round(statistics.median(longest), 3),
     }
 
 

@@ -103,6 +103,48 @@ def test_a_mixture_that_is_built_anew_in_its_place_changes_nothing_under_a_runni
         assert (after, "sort" in [each.id for each in client.models.list()]) == (before, True)
 
 
+def test_several_answers_to_one_request(client, only_server):
+    """Each draws by a seed of its own: the first as with n=1, the others as with the seeds behind it."""
+    more = {"max_tokens": 8, "temperature": 1.5, "seed": 3}
+    whole = chat(client, "base", PROMPTS[0], n=3, **more)
+    assert [each.index for each in whole.choices] == [0, 1, 2]
+    texts = [each.message.content for each in whole.choices]
+    alone = [chat(client, "base", PROMPTS[0], **more | {"seed": seed}) for seed in (3, 4, 5)]
+    assert texts == [each.choices[0].message.content for each in alone]
+    assert len(set(texts)) > 1
+    assert whole.usage.completion_tokens == sum(each.usage.completion_tokens for each in alone)
+    assert whole.usage.prompt_tokens == alone[0].usage.prompt_tokens
+    told, ends = [""] * 3, [None] * 3
+    *chunks, last = chat(client, "base", PROMPTS[0], n=3, stream=True, stream_options={"include_usage": True}, **more)
+    for choice in (chunk.choices[0] for chunk in chunks):
+        told[choice.index] += choice.delta.content or ""
+        ends[choice.index] = choice.finish_reason or ends[choice.index]
+    assert (told, ends) == (texts, [each.finish_reason for each in whole.choices])
+    assert last.usage == whole.usage
+    text = client.completions.create(model="auto", prompt=PROMPTS[0], n=2, max_tokens=4)
+    assert text.choices[0].text == text.choices[1].text, "the likeliest tokens are the same"
+    deadline = time.monotonic() + 20
+    while only_server[1].engine.running and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert only_server[1].engine.running == 0
+
+
+def flood(client):
+    for _ in range(20):
+        chat(client, "base", "x", n=16, max_tokens=8)
+
+
+def test_answers_that_do_not_all_fit_are_refused_together(start, mixture):
+    url, _ = start(waiting=2)
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        for count in (17, 0):
+            with pytest.raises(openai.BadRequestError):
+                chat(client, "base", "x", n=count, max_tokens=2)
+        with pytest.raises(openai.InternalServerError, match="As many requests wait"):
+            flood(client)
+        assert chat(client, "base", "x", n=2, max_tokens=2).choices[1].index == 1
+
+
 def test_a_stop_word_ends_an_answer(client):
     text = chat(client, "base", PROMPTS[0], max_tokens=12).choices[0].message.content
     word = text[2:4]
@@ -136,7 +178,6 @@ def test_what_does_not_fit_is_told_before_any_work(client, mixture, only_server)
     for name, value in (
         ("tools", [{"type": "function", "function": {"name": "f"}}]),
         ("response_format", {"type": "json_object"}),
-        ("n", 2),
         ("logprobs", True),
         ("frequency_penalty", 0.5),
     ):

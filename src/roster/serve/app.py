@@ -21,8 +21,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from roster.gateway.errors import ApiError, AsciiJson, ErrorEnvelope
 from roster.gateway.http import HANDLERS, Counting, StrictRoute, leaves, replayed, whole_body
-from roster.serve.answers import Answer, Server
+from roster.serve.answers import Server
 from roster.serve.asked import ServedChat, ServedText, TraceRequest
+from roster.serve.choices import Choices
 from roster.serve.engine import Full
 from roster.serve.mixture import AUTO, BASE
 from roster.serve.tracing import traced
@@ -115,12 +116,12 @@ async def completions(request: Request, body: ServedText) -> Response:
 async def _generate(request: Request, body: ServedChat | ServedText) -> Response:
     server: Server = request.app.state.server
     asked = server.mixture.read(body)
-    answer = Answer(server, asked)
-    headers = {"x-roster-id": answer.id}
+    choices = Choices(server, asked)
+    headers = {"x-roster-id": choices.id}
     if asked.stream:
         known = headers | {"cache-control": "no-cache"}
-        return StreamingResponse(answer.stream(), media_type="text/event-stream", headers=known)
-    whole = asyncio.create_task(answer.whole())
+        return StreamingResponse(choices.stream(), media_type="text/event-stream", headers=known)
+    whole = asyncio.create_task(choices.whole())
     gone = asyncio.create_task(leaves(request.receive))
     try:
         await asyncio.wait({whole, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -130,7 +131,7 @@ async def _generate(request: Request, body: ServedChat | ServedText) -> Response
     finally:
         whole.cancel()
         gone.cancel()
-        answer.close()
+        choices.close()
 
 
 async def models(request: Request) -> dict[str, Any]:

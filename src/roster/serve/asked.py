@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from roster.gateway.requests import ChatRequest, Flag, Generation, Open, TextRequest
+from roster.gateway.requests import ChatRequest, Flag, Generation, Open, TextRequest, Whole
 
 Words = Annotated[str, Field(min_length=1, max_length=256)]
+MOST = 16
+"""Answers to one request."""
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
     "best_of": (1,),
     "tools": ([],),
     "functions": ([],),
@@ -33,9 +34,11 @@ class Heeded(Generation):
     """The fields that say how tokens are chosen.
 
     Attributes:
+        n: how many answers.
         ignore_eos: go on after the model has ended, up to the limit, as vLLM does when asked; for measurements.
     """
 
+    n: Annotated[int, Field(ge=1, le=MOST, strict=True), Whole] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None

@@ -37,6 +37,7 @@ class Asked:
         chat: whether it is a chat.
         stream: whether the answer is wanted piece by piece.
         usage: whether a stream ends with a chunk of usage.
+        count: how many answers.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Asked:
     chat: bool
     stream: bool
     usage: bool
+    count: int = 1
 
 
 class ServedMixture:
@@ -115,7 +117,7 @@ class ServedMixture:
         ends: frozenset[int] = frozenset() if request.ignore_eos else self.ends
         return Asked(
             request.model, ids, gates_E, limit, sampling, request.stops, ends, chat, bool(request.stream),
-            request.wants_usage,
+            request.wants_usage, request.n or 1,
         )  # fmt: skip
 
     def ids(self, prompt: Prompt, param: str, raw: bool = False) -> list[int]:
