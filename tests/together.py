@@ -19,6 +19,7 @@ work = getattr(import_module(module), name)
 
 
 def run(rank, world):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world))
     where = f"file://{folder}/store-{world}"
     distributed.init_process_group("gloo", init_method=where, rank=rank, world_size=world)
     work(rank, world, Path(folder))

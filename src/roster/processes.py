@@ -37,6 +37,17 @@ class _Total(torch.autograd.Function):
         return total(grad, ctx.group), None
 
 
+def is_first() -> bool:
+    """Whether this process is the first of its run, or the only one: the one that speaks, and writes what all share."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def wait_for_all() -> None:
+    """Returns when every process of the run is here."""
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
 def one_after_the_other(value_N: Tensor, group: ProcessGroup) -> tuple[Tensor, slice]:
     """The vectors of all processes in the order of their ranks, and which part of it is this process's own.
 

@@ -25,8 +25,9 @@ def write_tensors(
     state: Mapping[str, Tensor], folder: Path, name: str = "model", max_shard_size: int | str = "5GB"
 ) -> None:
     """Writes `name.safetensors`, or shards of at most that size with an index; shared tensors are stored once."""
+    once = {id(tensor): _whole(tensor) for tensor in state.values()}  # a copy would no longer be shared
     save_torch_state_dict(
-        {key: _whole(tensor) for key, tensor in state.items()},
+        {key: once[id(tensor)] for key, tensor in state.items()},
         folder,
         filename_pattern=f"{name}{{suffix}}.safetensors",
         max_shard_size=max_shard_size,

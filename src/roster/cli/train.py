@@ -110,6 +110,10 @@ def moe(
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-4,
     length: Annotated[int, typer.Option(min=2, help="Tokens of a piece of text.")] = 512,
+    spread: Annotated[
+        Literal["experts", "shards", "copies"] | None,
+        typer.Option(help="Over the processes of torchrun: whole experts on each, FSDP2 shards, or copies."),
+    ] = None,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     template: TemplateOption = None,
@@ -117,7 +121,8 @@ def moe(
 ) -> None:
     """Train a model with routed blocks: a dense one whose blocks become a mixture, or a routed folder that goes on.
 
-    A training that is interrupted goes on from its last checkpoint when the same command is run again.
+    A training that is interrupted goes on from its last checkpoint when the same command is run again. On several
+    processes: torchrun --nproc-per-node N -m roster train moe ... --spread experts
 
     \b
     Examples:
@@ -129,6 +134,7 @@ def moe(
     options = parse_options(option or [])
     if recipe is None and (options or layer or task):
         raise RosterError("--option, --layer and --task say how a dense model's blocks are replaced: name --recipe too")
+    from roster.processes import is_first
     from roster.recipes import find
     from roster.train import Blocks, Settings, train_moe
 
@@ -145,10 +151,13 @@ def moe(
             settings=Settings(steps, batch_size, learning_rate, seed, save_every),
             length=length,
             template=template is not False,
+            how=spread,
             **dtype_argument(dtype),
         )
     except KeyboardInterrupt:
         complain(f"{out} was not written; run the same command again to go on from the last checkpoint", code=130)
+    if not is_first():
+        return
     losses = record["losses"]
     typer.echo(
         f"{steps} steps on {record['lessons']} rows in {record['seconds']} s, loss {losses[max(losses)]}", err=True

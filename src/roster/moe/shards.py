@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from torch import Tensor, distributed
+import torch
+from torch import Tensor
 from torch.distributed import checkpoint
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
@@ -23,6 +24,7 @@ from roster.errors import RosterError
 from roster.moe.manifest import BlockManifest
 from roster.moe.reading import made_again
 from roster.moe.writing import BASE, manifest_of, write_surroundings
+from roster.processes import is_first, wait_for_all
 from roster.routed.base import load_tokenizer
 from roster.saving import MANIFEST, read_manifest
 
@@ -43,14 +45,14 @@ def write_shards(model: Any, folder: Path, beside: Mapping[str, Tensor] | None =
     if (folder / SHARDS).exists():
         raise RosterError(f"{str(folder)!r} holds shards already: name a new folder")
     manifest = manifest_of(model).model_dump_json(indent=1)
-    _wait()
+    wait_for_all()
     writer = HuggingFaceStorageWriter(str(folder / SHARDS), save_distributed=True)
     with _quiet():
-        checkpoint.save({**model.state_dict(), **(beside or {})}, storage_writer=writer)
-    if not distributed.is_initialized() or distributed.get_rank() == 0:
+        checkpoint.save({**_once(model), **(beside or {})}, storage_writer=writer)
+    if is_first():
         write_surroundings(model, folder / BASE)
         (folder / MANIFEST).write_text(manifest, encoding="utf-8")
-    _wait()
+    wait_for_all()
 
 
 def read_shards(model: Any, folder: Path, beside: MutableMapping[str, Tensor] | None = None) -> None:
@@ -66,7 +68,7 @@ def read_shards(model: Any, folder: Path, beside: MutableMapping[str, Tensor] | 
     """
     read_manifest(folder, BlockManifest)
     reader = HuggingFaceStorageReader(str(folder / SHARDS))
-    state = {**model.state_dict(), **(beside or {})}
+    state = {**_once(model), **(beside or {})}
     stored = reader.read_metadata().state_dict_metadata
     for name, tensor in state.items():
         if name not in stored:
@@ -76,6 +78,13 @@ def read_shards(model: Any, folder: Path, beside: MutableMapping[str, Tensor] | 
             raise RosterError(f"tensor {name!r} in {str(folder / SHARDS)!r} is {there}, not {wanted}")
     with _quiet():
         checkpoint.load(state, storage_reader=reader)
+
+
+def stored_beside(folder: Path, prefix: str) -> dict[str, Tensor]:
+    """Empty tensors, in one piece, for what lies beside a model's own tensors under names that begin with a prefix."""
+    found = HuggingFaceStorageReader(str(folder / SHARDS)).read_metadata().state_dict_metadata
+    kept = {name: cast(Any, each) for name, each in found.items() if name.startswith(prefix)}
+    return {name: torch.empty(each.size, dtype=each.properties.dtype) for name, each in kept.items()}
 
 
 def gather(folder: Path, out: Path) -> Any:
@@ -88,14 +97,16 @@ def gather(folder: Path, out: Path) -> Any:
     return model
 
 
+def _once(model: Any) -> dict[str, Tensor]:
+    """A model's tensors by name; those that several names share under the first of them."""
+    shared: dict[int, str] = {}
+    kept = model.state_dict(keep_vars=True)
+    return {name: tensor.detach() for name, tensor in kept.items() if shared.setdefault(id(tensor), name) == name}
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """One process alone is what is meant, and no news."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
         yield
-
-
-def _wait() -> None:
-    if distributed.is_initialized():
-        distributed.barrier()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +12,8 @@ from torch import Tensor
 
 def add_losses(
     output: Any, losses: Mapping[str, Tensor], labels: Tensor | None, num_items_in_batch: Tensor | int | None
-) -> None:
-    """Puts the sum of the losses into a model's output as `aux_loss`, and into its `loss` where it has one.
+) -> Any:
+    """A model's output with the sum of the losses as its `aux_loss`, and in its `loss` where it has one.
 
     Args:
         output: a transformers model's output.
@@ -22,9 +24,19 @@ def add_losses(
     """
     first = next(iter(losses.values()))
     total = sum((each.to(first) for each in losses.values()), start=first.new_zeros(()))
-    output["aux_loss"] = total
+    output = _with_losses(type(output))(**{**output, "aux_loss": total})
     if getattr(output, "loss", None) is None:
-        return
+        return output
     if num_items_in_batch is not None and labels is not None:
         total = total * (labels != -100).sum().to(total) / num_items_in_batch
     output["loss"] = output.loss + total.to(output.loss)
+    return output
+
+
+@functools.cache
+def _with_losses(kind: type[Any]) -> type[Any]:
+    """A class of outputs that has an `aux_loss`: DistributedDataParallel makes an output anew from its fields."""
+    if any(field.name == "aux_loss" for field in dataclasses.fields(kind)):
+        return kind
+    field = ("aux_loss", Any, dataclasses.field(default=None))
+    return dataclasses.make_dataclass(kind.__name__, [field], bases=(kind,))

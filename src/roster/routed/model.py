@@ -96,7 +96,7 @@ class RoutedModel(TransformersModel):
             self._route_ahead(context, kwargs)
             output = super().forward(**kwargs, return_dict=True)
         if self.training and context.losses:
-            add_losses(output, context.losses, kwargs.get("labels"), kwargs.get("num_items_in_batch"))
+            output = add_losses(output, context.losses, kwargs.get("labels"), kwargs.get("num_items_in_batch"))
         return output.to_tuple() if as_tuple else output
 
     def _context(

@@ -16,10 +16,12 @@ def gathered(model: Any) -> dict[str, Tensor] | None:
 
     Every process of the model's mesh must call this; each gets the whole.
     """
-    state = model.state_dict()
+    state = model.state_dict(keep_vars=True)
     if not any(isinstance(tensor, DTensor) for tensor in state.values()):
         return None
-    return {name: whole(tensor) for name, tensor in state.items()}
+    # What several names share (tied embeddings) is gathered once, and still shared.
+    found = {id(tensor): whole(tensor.detach()) for tensor in state.values()}
+    return {name: found[id(tensor)] for name, tensor in state.items()}
 
 
 def check_whole_layers(model: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -17,6 +18,7 @@ from roster.errors import RosterError
 from roster.prompts import Rendering
 from roster.train.data import Encoded, Row, collate
 from roster.train.progress import Told
+from roster.train.spread import SpreadTrainer, is_sharded
 from roster.train.trainer import Advance, RoutedTrainer, last_checkpoint
 
 
@@ -26,7 +28,7 @@ class Settings:
 
     Attributes:
         steps: optimiser steps.
-        batch_size: rows per step.
+        batch_size: rows per step, of all processes together.
         learning_rate: peak of a linear schedule with a tenth of warm-up.
         seed: of the order of the rows, and of what the recipe draws.
         save_every: steps between checkpoints.
@@ -88,9 +90,10 @@ def learn(model: Any, data: Any, pad: int, folder: Path, settings: Settings) -> 
         folder: for checkpoints.
         settings: steps, batch, rate, seed.
     """
-    trainer = RoutedTrainer(
+    kind = SpreadTrainer if is_sharded(model) else RoutedTrainer
+    trainer = kind(
         model=model,
-        args=_arguments(folder, settings),
+        args=_arguments(folder, settings, is_sharded(model)),
         train_dataset=data,
         data_collator=partial(collate, pad=pad),
         callbacks=[Advance(), *([Told()] if settings.progress else [])],
@@ -107,11 +110,19 @@ def learn(model: Any, data: Any, pad: int, folder: Path, settings: Settings) -> 
     return {"settings": asdict(settings), "losses": losses, "seconds": round(time.monotonic() - start, 1)}
 
 
-def _arguments(folder: Path, settings: Settings) -> TrainingArguments:
+def per_process(batch_size: int) -> int:
+    """The rows of one step that each process of a run takes; RosterError where they do not divide."""
+    processes = distributed.get_world_size() if distributed.is_initialized() else 1
+    if batch_size % processes:
+        raise RosterError(f"a batch of {batch_size} rows does not divide among {processes} processes")
+    return batch_size // processes
+
+
+def _arguments(folder: Path, settings: Settings, sharded: bool) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=per_process(settings.batch_size),
         learning_rate=settings.learning_rate,
         warmup_steps=max(1, settings.steps // 10),
         lr_scheduler_type="linear",
@@ -119,6 +130,7 @@ def _arguments(folder: Path, settings: Settings) -> TrainingArguments:
         logging_steps=max(1, settings.steps // 10),
         save_steps=settings.save_every,
         save_total_limit=2,
+        save_only_model=sharded,  # what Trainer would keep beside it is pickled, and of one process
         seed=settings.seed,
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),

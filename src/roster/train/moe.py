@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import distributed
 
 from roster.errors import RosterError
 from roster.folders import kind_of, load_folder
 from roster.library import digest, fingerprint
 from roster.moe.replacing import replace
+from roster.moe.spreading import Spread, spread
+from roster.processes import is_first
 from roster.prompts import Rendering
 from roster.routed.base import finding, load_base, load_tokenizer
 from roster.saving import MANIFEST
-from roster.train.fit import Settings, learn
+from roster.train.fit import Settings, learn, per_process
 from roster.train.plan import scratch_folder
 from roster.train.texts import read_lessons
 
@@ -58,6 +61,7 @@ def train_moe(
     settings: Settings = Settings(),  # noqa: B008
     length: int = LENGTH,
     template: bool = True,
+    how: Spread | None = None,
     **kwargs: Any,
 ) -> dict[str, Any]:
     """Trains a model with routed blocks and writes it as a folder that `roster.load` reads.
@@ -70,6 +74,7 @@ def train_moe(
         settings: of the training.
         length: tokens of a piece of text.
         template: False reads prompts as they stand, whatever chat template the tokenizer has.
+        how: the model is spread over the processes of a run (`roster.moe.spreading`); None for one process.
         kwargs: for the dense model's `from_pretrained` (dtype, revision, ...); of a routed folder, `dtype` only.
 
     Returns:
@@ -81,6 +86,8 @@ def train_moe(
     out, data = Path(os.path.abspath(out)), Path(data)
     if out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
         raise RosterError(f"{str(out)!r} is not empty and not a mixture; choose another folder")
+    join(how)
+    per_process(settings.batch_size)
     torch.manual_seed(settings.seed)
     model = _model(source, blocks, kwargs)
     tokenizer = model.roster.tokenizer
@@ -96,12 +103,35 @@ def train_moe(
         "chat template": rendering.digest,
         "data": hashlib.sha256(data.read_bytes()).hexdigest(),
         "length": length,
+        "spread": how,
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("progress", "save_every")},
     }
+    if how is not None:
+        if torch.cuda.is_available():
+            model.to(torch.cuda.current_device())
+        spread(model, how)
     with scratch_folder(out.with_name(out.name + ".training"), plan) as scratch:
         record = learn(model, lessons, rendering.pad_token_id, scratch, settings)
-        model.save_pretrained(out)
+        model.save_pretrained(out, is_main_process=is_first())
     return {"lessons": len(lessons), **record}
+
+
+def join(how: Spread | None) -> None:
+    """Meets the other processes of a run that torchrun has started.
+
+    Raises:
+        RosterError: there are several and nothing says how the model is spread, or it shall be and there are none.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if how is None and started > 1:
+        raise RosterError(f"{started} processes were started: say how the model is spread over them (--spread)")
+    if how is None or distributed.is_initialized():
+        return
+    if "WORLD_SIZE" not in os.environ:
+        raise RosterError("--spread is for the processes of a run: start it with torchrun --nproc-per-node N -m roster")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
 def _model(source: str | Path, blocks: Blocks | None, kwargs: dict[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from torch import nn
 from roster.errors import RosterError
 from roster.files import write_whole
 from roster.library import Library, digest, fingerprint
+from roster.processes import is_first, wait_for_all
 from roster.train.data import Row, digest_of
 from roster.train.fit import Settings
 
@@ -46,6 +47,8 @@ def plan_of(
 def scratch_folder(folder: Path, plan: Mapping[str, Any]) -> Iterator[Path]:
     """A folder for the checkpoints of one training: gone when it ends, and when it breaks off before a checkpoint.
 
+    Several processes of one training share it.
+
     Args:
         folder: where; what an interrupted training with the same plan left there is kept for it.
         plan: see `plan_of`.
@@ -55,14 +58,18 @@ def scratch_folder(folder: Path, plan: Mapping[str, Any]) -> Iterator[Path]:
     """
     plan = json.loads(json.dumps(plan))
     _check(folder, plan)
-    write_whole(folder / PLAN, json.dumps(plan, indent=1).encode())
+    wait_for_all()
+    if is_first():
+        write_whole(folder / PLAN, json.dumps(plan, indent=1).encode())
     try:
         yield folder
     except BaseException:
-        if not any(folder.rglob("checkpoint-*")):
+        if is_first() and not any(folder.rglob("checkpoint-*")):
             shutil.rmtree(folder)
         raise
-    shutil.rmtree(folder)
+    wait_for_all()
+    if is_first():
+        shutil.rmtree(folder)
 
 
 def _check(folder: Path, plan: Mapping[str, Any]) -> None:

@@ -20,6 +20,8 @@ class RoutedTrainer(Trainer):
     """Saves and reloads a mixture as its own folder."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self.args.should_save:  # Trainer asks every process, and each has the whole
+            return
         model: Any = self.model
         model.roster.save(model, Path(output_dir or self.args.output_dir or "."), Wanted(False, state_dict))
 
