@@ -36,6 +36,7 @@ def convert(
     - nemotron-upcycling: copies of the block's shards (shards=2, copies=4, groups=2 on duty), the same function before
       it is trained;
     - btx: each model an expert (top_k=2), the rest averaged;
+    - mergeme: a base and models of it; blocks are experts, the rest merged by TIES or DARE (shared=ties);
     - mergekit-moe: a YAML file as mergekit-moe reads it, gates by prompts;
     - cmoe: a block carved into shared and routed experts by what fires together (experts=16, shared=2, active=2);
     - factorllm: a block cut into slices, and a router taught by the block (experts=4, top_k=2);

@@ -40,21 +40,33 @@ def plan_btx(
     if len(models) < 2:
         raise RosterError("btx makes a mixture of at least two models")
     check_alike(models)
-    first, into = models[0], Mixtral()
     outputs = []
-    for name in first.others():
+    for name in models[0].others():
         operands = tuple(Operand(each.source, name) for each in models)
         spec = same_specs(name, operands)
         mean = Linear(tuple([1.0] * len(models))) if spec.dtype.is_floating_point else Copy()
         outputs.append(Output(name, Spec(operands[0].spec.dtype, spec.shape), operands, mean))
+    files = side_files(models[0], Mixtral(), Sizes(len(models), top_k, models[0].width))
+    outputs += branches(models, std, seed)
+    return make_plan(outputs, [each.source for each in models], files, max_shard, f"btx of {len(models)} models")
+
+
+def branches(models: Sequence[Dense], std: float, seed: int) -> list[Output]:
+    """The blocks of models as experts of a Mixtral, one each, and new routers.
+
+    Args:
+        models: all of one shape.
+        std: of the new routers' rows.
+        seed: of their draw.
+    """
+    first, into, outputs = models[0], Mixtral(), []
     for layer in range(len(first.blocks)):
         experts = [Expert({part: each.operand(layer, part) for part in PARTS}, {}) for each in models]
         outputs += into.outputs(layer, experts, None)
         spec = first.operand(layer, "gate").spec
         router = DrawnRouter(std, 1, seed + layer)
         outputs.append(Output(into.router(layer), Spec(spec.dtype, (len(models), spec.shape[1])), (), router))
-    files = side_files(first, into, Sizes(len(models), top_k, first.width))
-    return make_plan(outputs, [each.source for each in models], files, max_shard, f"btx of {len(models)} models")
+    return outputs
 
 
 def check_alike(models: Sequence[Dense]) -> None:

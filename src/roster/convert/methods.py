@@ -12,6 +12,7 @@ from roster.convert.dense import Dense, open_dense
 from roster.convert.factorllm import plan_factorllm
 from roster.convert.gate_modes import plan_gated, read_gate_config
 from roster.convert.ladimo import plan_ladimo
+from roster.convert.mergeme import plan_mergeme
 from roster.convert.nexus import SIDE, plan_append, plan_nexus
 from roster.convert.read_me import plan_read_me
 from roster.convert.upcycling import plan_upcycling
@@ -84,6 +85,11 @@ def _btx(asked: Asked, **options: Any) -> Plan:
     return plan_btx([open_dense(each) for each in asked.models], **options)
 
 
+def _mergeme(asked: Asked, **options: Any) -> Plan:
+    asked.no_data()
+    return plan_mergeme([open_dense(each) for each in asked.models], **options)
+
+
 def _cmoe(asked: Asked, **options: Any) -> Plan:
     dense = asked.one()
     return plan_cmoe(dense, asked.texts(dense), progress=asked.progress, **options)
@@ -144,6 +150,7 @@ METHODS: dict[str, tuple[Callable[..., Plan], Callable[..., Plan]]] = {
     "cmoe": (_cmoe, plan_cmoe),
     "factorllm": (_factorllm, plan_factorllm),
     "ladimo": (_ladimo, plan_ladimo),
+    "mergeme": (_mergeme, plan_mergeme),
     "nexus": (_nexus, plan_nexus),
     "read-me": (_read_me, plan_read_me),
     "upit": (_upit, plan_upit),

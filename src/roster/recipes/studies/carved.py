@@ -4,6 +4,7 @@
 a conversion keeps is proved there afterwards (`roster.convert.prove`).
 
 - btx: models trained apart from one seed are the experts, all else their mean.
+- mergeme: the same with a base, all else merged by TIES or DARE.
 - nemotron-upcycling: copies of a block's shards in groups with equal router rows, the same function before training.
 - cmoe: hidden units dealt out by what fires together; some always on.
 - factorllm: slices of a block, and a router taught by the whole block.
@@ -16,7 +17,7 @@ Trains: nothing here, but for ladimo's distillation; btx and nemotron-upcycling 
 routers of the others are fitted.
 Source: see each recipe.
 Differences: see `roster.convert.btx`, `.upcycling`, `.cmoe`, `.factorllm`, `.read_me`, `.nexus`,
-`.upit`, `.ladimo`.
+`.upit`, `.ladimo`, `.mergeme`.
 """
 
 from __future__ import annotations
@@ -52,6 +53,22 @@ def btx(top_k: int = 2, std: float = 0.02, seed: int = 0) -> Callable[..., Any]:
         seed: of their draw.
     """
     return _converted("btx", top_k=top_k, std=std, seed=seed)
+
+
+def mergeme(
+    shared: str = "ties", density: float = 0.8, scale: float = 1 / 3, top_k: int = 2, std: float = 0.02, seed: int = 0
+) -> Callable[..., Any]:
+    """MergeME.
+
+    Args:
+        shared: how tensors outside the blocks are merged: "ties", "dare" or "mean".
+        density: share of each task vector that stays.
+        scale: of the merged task vector.
+        top_k: experts that a token gets.
+        std: of the new routers' rows.
+        seed: of their draw, and of DARE's.
+    """
+    return _converted("mergeme", shared=shared, density=density, scale=scale, top_k=top_k, std=std, seed=seed)
 
 
 def nemotron_upcycling(
@@ -177,6 +194,15 @@ RECIPES = (
         "At equal tokens, domain models mixed and then trained are better than their average, than sparse upcycling "
         "and than training on.",
         COPIED,
+    ),
+    _recipe(
+        "mergeme",
+        "MergeME",
+        "Zhou et al., 2025, MergeME: Model Merging Techniques for Homogeneous and Heterogeneous MoEs, arXiv:2502.00997",
+        mergeme,
+        "Shared weights merged by TIES or DARE lose less to interference than their mean; untrained, models weighed by "
+        "the perplexity of the prompt beat even weights.",
+        "tests/convert/test_mergeme.py",
     ),
     _recipe(
         "nemotron-upcycling",
