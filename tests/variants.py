@@ -1,6 +1,7 @@
 """Options under which the invariants are tested besides a recipe's defaults, where they switch to other code."""
 
 VARIANTS = {
+    "routerretriever": [{"over": "mean", "similarity": "cosine", "layer": 1}],
     "graphmoe": [{"rounds": 1}],
     "mixture-linguistic-experts": [{"train_experts": False}],
     "auto": [{"encoder": "letters"}],

@@ -34,6 +34,7 @@ from roster.routed.mixture import Mixture
 from roster.routed.placement import beside
 from roster.routed.sharded import gathered
 from roster.routed.streams import around_calls
+from roster.routed.taps import body_of
 from roster.routed.writing import upload
 from roster.router import Router
 from roster.saving import Wanted
@@ -178,7 +179,7 @@ class RoutedModel(TransformersModel):
         context.off = True
         try:
             with torch.no_grad():
-                output = self.base_model(**body)
+                output = body_of(self)(**body)
         finally:
             context.off = False
         x_BSD: Tensor = output.last_hidden_state

@@ -9,6 +9,7 @@ Shape legend: B batch rows, S tokens, D width.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -74,6 +75,13 @@ def blocks_of(model: Any) -> list[tuple[str, nn.Module]]:
     raise RosterError(f"{type(model).__name__} has no list of {count} blocks, so its hidden states cannot be read")
 
 
+def body_of(model: Any) -> Callable[..., Any]:
+    """A model's forward without its head; one that has no head is its own body, past what roster puts in front."""
+    body: Callable[..., Any] = model.base_model
+    plain = getattr(type(model), "base_class", None)
+    return body if body is not model or plain is None else functools.partial(plain.forward, model)
+
+
 @torch.no_grad()
 def read(model: Any, wish: Wish, body: dict[str, Any], blocks: Collection[int], take: Take) -> None:
     """Runs the base over some tokens, up to the last of the blocks.
@@ -87,7 +95,7 @@ def read(model: Any, wish: Wish, body: dict[str, Any], blocks: Collection[int], 
     """
     wish.take, wish.blocks = take, frozenset(blocks)
     try:
-        model.base_model(**{"use_cache": False, **body})
+        body_of(model)(**{"use_cache": False, **body})
     except _Enough:
         pass
     finally:

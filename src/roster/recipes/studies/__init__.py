@@ -10,6 +10,8 @@ from roster.recipes.studies import (
     experiments,
     hyperband,
     look,
+    mixture_of_prompts,
+    r2_t2,
     smaller,
     trained,
 )
@@ -27,4 +29,6 @@ RECIPES = (
     *smaller.RECIPES,
     *trained.RECIPES,
     *continual.RECIPES,
+    mixture_of_prompts.RECIPE,
+    r2_t2.RECIPE,
 )
