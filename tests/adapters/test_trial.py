@@ -13,7 +13,7 @@ from moe.mixtures import mixture
 from roster.adapters.attach import attach
 from roster.moe import adopt, replace
 from roster.recipes import RECIPES
-from roster.routed.trial import try_layers
+from roster.routed.trial import _skeleton, try_layers
 
 
 class Config(transformers.PreTrainedConfig):
@@ -126,3 +126,12 @@ def test_the_model_is_left_as_it_was():
     assert calls.count == 0
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert sum(len(module._forward_hooks) for module in model.modules()) == 1
+
+
+def test_the_skeleton_has_no_weights_and_attends_by_plain_operations():
+    """Kernels of others may know nothing of tensors without values."""
+    model = made("rows")
+    skeleton = _skeleton(model)
+    assert {each.device.type for each in skeleton.parameters()} == {"meta"}
+    assert skeleton.config._attn_implementation == "eager"
+    assert skeleton.config is not model.config

@@ -71,7 +71,9 @@ def test_versions_are_kept_apart_by_hash(sources, tmp_path):
     assert read_adapter(shelf / "expert 0").weights_hash == old
     assert {path.name for path in versions(shelf)["expert 0"]} == {old[:12], new[:12]}
     remove(shelf, f"expert 0@{new[:12]}")
+    assert (shelf / VERSIONS / "expert 0").is_dir()
     remove(shelf, f"expert 0@{old[:12]}")
+    assert not (shelf / VERSIONS / "expert 0").exists()
     assert versions(shelf) == {}
     assert Library.read(shelf).names == ["expert 0"]
 

@@ -66,3 +66,21 @@ def test_the_weights_of_top_p_are_those_of_the_scores_alone():
     # With the bias the third is the likeliest, 0.2 * 9 / (0.5 + 0.3 + 1.8), and alone has less than 0.8.
     route = select.TopP(0.8)(scores_TE, Context(1, 1), torch.tensor([0.0, 0.0, 9.0]).log().clamp_min(0))
     torch.testing.assert_close(route.dense(), torch.tensor([[0.5 / 0.7, 0.0, 0.2 / 0.7]]))
+
+
+def test_the_bias_of_ranks_moves_against_their_load():
+    ranks = select.TopRanks(2, [2, 1], rate=0.5)  # three ranks; the second expert has no second one
+    scores_TE = torch.tensor([[5.0, 4.0, -5.0, 9.0]] * 4)
+    ranks.train()(scores_TE, Context(1, 4, mask_BS=torch.tensor([[True, True, True, False]])))
+    assert ranks.load_ER.tolist() == [[3, 3], [0, 0]]
+    ranks.advance(0.5)
+    assert ranks.bias_ER.tolist() == [[-0.5, -0.5], [0.5, 0.0]]
+    assert not ranks.load_ER.any()
+
+
+def test_ranks_are_left_alone_where_nobody_asks_for_balance():
+    ranks = select.TopRanks(1, [2, 1]).train()
+    ranks(torch.randn(5, 4), Context(1, 5))
+    ranks.advance(0.5)
+    assert not ranks.bias_ER.any()
+    assert not ranks.load_ER.any()

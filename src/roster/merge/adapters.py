@@ -97,7 +97,8 @@ class _Basis:
             pivots_S = lower_SS.diagonal()
             if not failed and bool(pivots_S.min() > _APART * pivots_S.max()):
                 return cls(x_NS, lower_SS.T, True)
-        return cls(*torch.linalg.qr(x_NS), False)
+        vectors_NS, core_SS = torch.linalg.qr(x_NS)
+        return cls(vectors_NS, core_SS, False)
 
     def combine(self, weights_SR: Tensor) -> Tensor:
         """`Q weights`, [N, R]."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from roster.errors import RosterError
 from roster.weights.kept import Kept, read_all
 from roster.weights.layers import Progress, Send, run_layers
-from roster.weights.source import Source
+from roster.weights.source import Checkpoint, Source
 from roster.weights.texts import Texts, digest
 
 _ALIASES = "aliases"
@@ -63,9 +63,10 @@ class Grams:
     """
 
     def __init__(self, model: Source, texts: Texts, folder: Path, name: str) -> None:
+        self._widths = linear_layers(model)
+        assert isinstance(model, Checkpoint), "others have been refused"
         self.model, self.texts = model, texts
         self.key = hashlib.sha256(repr(("gram", model.fingerprint(), digest(texts))).encode()).hexdigest()
-        self._widths = linear_layers(model)
         layers = max((int(each.split(".")[2]) for each in self._widths), default=-1) + 1
         self._files = [Kept(folder / f"{name}-{number:04d}.safetensors", self.key) for number in range(layers)]
 
@@ -109,11 +110,10 @@ def linear_layers(model: Source) -> dict[str, int]:
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModel
 
-    folder = getattr(model, "folder", None)
     built: Any = None
-    if folder is not None and (folder / "config.json").is_file():
+    if isinstance(model, Checkpoint) and (model.folder / "config.json").is_file():
         with init_empty_weights(include_buffers=False):
-            built = AutoModel.from_config(AutoConfig.from_pretrained(str(folder)))
+            built = AutoModel.from_config(AutoConfig.from_pretrained(str(model.folder)))
     if not hasattr(built, "layers") or "model.embed_tokens.weight" not in model.specs:
         raise RosterError(
             f"{model.name!r} cannot be run layer by layer: it has no model.embed_tokens and model.layers, as Llama and "
