@@ -10,7 +10,10 @@ Parts
   disk offload (`device_map` with every layer on disk). Decoding is fed random tokens, whose random routes no cache can
   foresee by popularity: the hardest case. roster reads past the system's cache (`direct=True`); what the disk gives is
   measured beside it by reading the same file in the same way. Memory is RssAnon at its peak, less what it was after the
-  imports.
+  imports. Where this process may make a control group (root, cgroup v1 or v2), every contender but the model in memory
+  has its budget and 300 MiB in all, the system's cache of its files included, and begins with none of them cached:
+  accelerate maps its files, and without a limit it would be served from memory. It joins after loading, so that only
+  decoding is limited.
 - `small`: a mixture trained here for a few minutes on Python's own library, byte by byte: what real routes look like.
   Policies are compared on held-out texts, and tokens/s with the whole model's, though such a small one mostly
   measures Python.
@@ -128,7 +131,44 @@ class Peak:
             time.sleep(0.02)
 
 
-def case(name, folder, tokens, seed=0):
+class Limit:
+    """A control group with so many bytes of memory, the system's cache of files included; None where it cannot be made.
+
+    Attributes:
+        nbytes: the limit, or None.
+    """
+
+    def __init__(self, nbytes):
+        two = Path("/sys/fs/cgroup/cgroup.controllers").is_file()
+        root = Path("/sys/fs/cgroup") if two else Path("/sys/fs/cgroup/memory")
+        self.path, self.nbytes = root / f"roster-offload-{os.getpid()}", None
+        try:
+            self.path.mkdir(exist_ok=True)
+            (self.path / ("memory.max" if two else "memory.limit_in_bytes")).write_text(str(nbytes))
+            self.nbytes = nbytes
+        except OSError as error:
+            print(f"no limit: {error}", flush=True)
+
+    def join(self):
+        if self.nbytes is not None:
+            (self.path / "cgroup.procs").write_text(str(os.getpid()))
+
+    def remove(self):
+        if self.path.is_dir():
+            self.path.rmdir()
+
+
+def forget(folder):
+    """Takes a folder's files out of the system's cache."""
+    os.sync()
+    for file in folder.rglob("*"):
+        if file.is_file():
+            opened = os.open(file, os.O_RDONLY)
+            os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(opened)
+
+
+def case(name, folder, tokens, limit, seed=0):
     """One contender, in this process; returns its figures."""
     import torch
     import transformers
@@ -136,12 +176,14 @@ def case(name, folder, tokens, seed=0):
     from roster.offload.loading import load
 
     ids = torch.randint(0, 8192, (1, 512 + tokens), generator=torch.Generator().manual_seed(seed))
-    found = {}
+    found = {"limit_mib": None if limit.nbytes is None else limit.nbytes / 2**20}
+    forget(folder)
+    if name.startswith("roster"):
+        limit.join()
     with Peak() as peak, torch.inference_mode():
         if name.startswith("roster"):
             _, percent, policy = name.split(":")
-            slots = EXPERTS * len(list(folder.glob("model-*.safetensors"))[1:]) * int(percent) // 100
-            budget = rest_bytes(folder) + (slots + 2) * EXPERT_BYTES
+            budget = budget_of(folder, int(percent))
             model = load(folder, budget, policy=policy, direct=True)
             found["budget_mib"], found["slots"] = budget / 2**20, model.offload.run.residency.shares.total
         elif name == "accelerate":
@@ -151,6 +193,8 @@ def case(name, folder, tokens, seed=0):
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, dtype="bfloat16", device_map=where, offload_folder=str(folder / "offloaded")
             )
+            forget(folder)
+            limit.join()
         else:
             model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16").eval()
             for parameter in model.parameters():
@@ -173,6 +217,14 @@ def case(name, folder, tokens, seed=0):
             model.offload.close()
     found["peak_mib"] = (peak.peak - peak.before) / 2**20
     return found
+
+
+def budget_of(folder, percent):
+    """Bytes of all weights, with so many of the experts in slots."""
+    from roster.offload.engine import BUFFERS
+
+    slots = EXPERTS * len(list(folder.glob("model-*.safetensors"))[1:]) * percent // 100
+    return rest_bytes(folder) + slots * EXPERT_BYTES + BUFFERS * EXPERT_BYTES * 2 // 3
 
 
 def rest_bytes(folder):
@@ -199,8 +251,10 @@ def disk_speed(folder):
 def apart(name, folder, tokens):
     """A contender in a process of its own, forked from one that has imported everything and computed nothing."""
     receiving, sending = multiprocessing.Pipe(duplex=False)
+    percent = int(name.split(":")[1]) if name.startswith("roster") else 50
+    limit = Limit(budget_of(folder, percent) + 300 * 2**20)
     process = multiprocessing.get_context("fork").Process(
-        target=lambda: sending.send(case(name, folder, tokens)), daemon=True
+        target=lambda: sending.send(case(name, folder, tokens, limit)), daemon=True
     )
     process.start()
     sending.close()
@@ -210,6 +264,7 @@ def apart(name, folder, tokens):
         return {"failed": "see its output"}
     finally:
         process.join()
+        limit.remove()
 
 
 def large(work, layers, tokens):

@@ -3,7 +3,7 @@
 One lock guards the bookkeeping (`Residency`), the queues and the counts; reading happens outside of it. What a layer
 needs goes before what is read ahead, and a layer that would have to wait for work that nobody has begun does it itself.
 
-Experts for which there is no slot are streamed: read part by part into two buffers, in the order in which the layer
+Experts for which there is no slot are streamed: read part by part into a few buffers, in the order in which the layer
 uses them, and not kept. So any number of experts can be on duty, with any number of slots.
 """
 
@@ -24,8 +24,8 @@ from roster.offload.source import Source
 from roster.offload.statistics import LayerStatistics, Statistics
 from roster.offload.strategy import Run
 
-BUFFERS = 2
-"""For streaming: one is computed with while the other is filled."""
+BUFFERS = 3
+"""For streaming: one is computed with, one is filled, one is full."""
 
 
 class _Job:
@@ -61,7 +61,7 @@ class Engine:
         threads: that read.
     """
 
-    def __init__(self, layout: Layout, source: Source, run: Run, device: torch.device, threads: int = 2) -> None:
+    def __init__(self, layout: Layout, source: Source, run: Run, device: torch.device, threads: int = 3) -> None:
         self.layout, self.source, self.run, self.device = layout, source, run, device
         self.calls = threading.RLock()  # held by whoever calls a layer: one at a time
         self.statistics = Statistics([LayerStatistics() for _ in layout.sites])

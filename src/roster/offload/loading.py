@@ -41,7 +41,7 @@ def load(
     device: str | torch.device = "cpu",
     host_memory: str | int | None = None,
     direct: bool | None = None,
-    threads: int = 2,
+    threads: int = 3,
     **kwargs: Any,
 ) -> Any:
     """A mixture of transformers that is larger than the memory; its answers have the bits of the whole model's.
@@ -157,7 +157,8 @@ def _slots(layout: Layout, budget: int, resident: int, geometry: Geometry, asked
         needed = fixed + least * layout.slot_bytes
         raise RosterError(
             f"max_memory={asked!r} is too little: {resident:,} bytes of the model stay in memory, and with "
-            f"{least} experts ({layout.slot_bytes:,} bytes each, one a layer) and two buffers it needs {needed:,} bytes"
+            f"{least} experts ({layout.slot_bytes:,} bytes each, one a layer) and {BUFFERS} buffers it needs "
+            f"{needed:,} bytes"
         )
     return min(slots, geometry.total)
 
