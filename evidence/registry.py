@@ -138,7 +138,9 @@ MODULES: dict[str, str] = {
     "adapter-soup": "evidence.checks.retrieved",
     "smora": "evidence.checks.light",
     "sira": "evidence.checks.light",
+    "omni-smola": "evidence.checks.light",
     "c-poly": "evidence.checks.light",
+    "skillnet-nlg": "evidence.checks.skillnet",
     "mhr": "evidence.checks.light",
 }
 """Module by the name of a check; the module's `CHECKS` holds it."""

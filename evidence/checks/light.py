@@ -1,4 +1,4 @@
-"""Claims about small trained adapters of many parts: SMoRA, SiRA, C-Poly, MHR. The ground is `toy.py`'s frozen layer.
+"""Claims about small trained adapters of many parts: SMoRA, SiRA, Omni-SMoLA, C-Poly, MHR, on `toy.py`'s frozen layer.
 
 Shape legend: B rows, S tokens per row, C kinds of tokens, I and O widths, E experts, N tasks.
 """
@@ -14,11 +14,11 @@ from evidence.checks.toy import WIDTH, Batch, Layer, error, train
 from evidence.protocol.check import Check, Contender, Draw, make_check
 from evidence.protocol.declaration import Pairs, Statistic
 from roster.balance import LoadBalancing
-from roster.experts import HeadExperts, RankExperts
+from roster.experts import HeadExperts, RankExperts, SlotExperts
 from roster.router import Router
-from roster.score import Constant, Linear, PerRank, TaskTable
+from roster.score import Constant, Linear, PerRank, Slots, TaskTable
 from roster.score.task_id import OUT_OF_REACH
-from roster.select import All, Capacity, ClusterDropout, Parts, RelaxedBernoulli, TopK, TopRanks
+from roster.select import All, Capacity, ClusterDropout, Parts, RelaxedBernoulli, Soft, TopK, TopRanks
 
 KINDS, STEPS, ROWS = 6, 600, 32
 
@@ -28,16 +28,20 @@ class Kinds:
 
     Args:
         tokens: how many there are to learn from; 0 draws new ones at every step.
+        by_row: all tokens of a row are of one kind.
     """
 
-    def __init__(self, tokens: int = 0):
+    def __init__(self, tokens: int = 0, by_row: bool = False):
+        self.by_row = by_row
         self.mean_CI = torch.randn(KINDS, WIDTH)
         self.update_COI = torch.randn(KINDS, WIDTH, 2) @ torch.randn(KINDS, 2, WIDTH) / 4
         self.kept = self.fresh(tokens // 4) if tokens else None
 
     def fresh(self, rows: int) -> Batch:
         """New rows of four tokens."""
-        kind_BS = torch.randint(0, KINDS, (rows, 4))
+        kind_BS = (
+            torch.randint(0, KINDS, (rows, 1)).expand(-1, 4) if self.by_row else torch.randint(0, KINDS, (rows, 4))
+        )
         x_BSI = self.mean_CI[kind_BS] + torch.randn(rows, 4, WIDTH)
         return x_BSI, torch.einsum("bsoi,bsi->bso", self.update_COI[kind_BS], x_BSI), torch.zeros(rows).long()
 
@@ -49,12 +53,12 @@ class Kinds:
         return self.kept[0][at_B], self.kept[1][at_B], self.kept[2][at_B]
 
 
-def _on_kinds(make: Callable[[], Layer], tokens: int = 0) -> Contender:
+def _on_kinds(make: Callable[[], Layer], tokens: int = 0, by_row: bool = False) -> Contender:
     """Relative error on fresh tokens after 600 steps."""
 
     def run(draw: Draw) -> float:
         torch.manual_seed(draw.ground)
-        ground = Kinds(tokens)
+        ground = Kinds(tokens, by_row)
         torch.manual_seed(draw.luck + 1_000)
         layer = make()
         train(layer, ground.draw, draw.steps(STEPS), rate=5e-3)
@@ -85,6 +89,18 @@ def _sira(count: int, rank: int, k: int, dropout: float, capacity: float) -> Lay
     if capacity:
         select = Capacity(select, capacity, "score", when="training")
     return Layer(Router(Linear(WIDTH, count), select, [LoadBalancing(0.01)]), count, rank)
+
+
+def _smola(count: int, rank: int, slots: int, even: bool = False) -> Layer:
+    """Every expert reads means of a row's tokens; `even` keeps the means even."""
+    score = Slots(WIDTH, count, slots)
+    layer = Layer(Router(score, Soft(slots)), count, rank)
+    if even:
+        for each in score.parameters():
+            each.data.zero_()
+            each.requires_grad_(False)
+    layer.experts = SlotExperts([layer.experts.expert(each) for each in range(count)], trains=True)
+    return layer
 
 
 TASKS, SHARED = 6, 4
@@ -221,6 +237,22 @@ CHECKS = (
             ),
         },
         Pairs("SiRA", "LoRA", "plain", "endless", "LoRA"),
+    ),
+    _claim(
+        "omni-smola",
+        "Soft low-rank experts make a generalist better at a mixture of tasks than one LoRA.",
+        "tokens of six kinds, the four of a row of one kind, each kind with its own mean and update of rank 2",
+        "4 experts of rank 4, 2 slots each, or one LoRA of rank 16: equal parameters but for the slots",
+        {
+            "Omni-SMoLA": (
+                "every expert reads two weighted means of the row",
+                _on_kinds(lambda: _smola(4, 4, 2), 0, True),
+            ),
+            "LoRA": ("one LoRA of rank 16", _on_kinds(_lora(16), 0, True)),
+            "even": ("the means and shares stay even", _on_kinds(lambda: _smola(4, 4, 2, even=True), 0, True)),
+            "LoRAs": ("control: the best one of 4 LoRAs of rank 4", _on_kinds(_loras(4, 4, 1), 0, True)),
+        },
+        Pairs("Omni-SMoLA", "LoRA", "even", "LoRAs", "LoRA"),
     ),
     _claim(
         "c-poly",

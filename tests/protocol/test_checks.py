@@ -18,7 +18,7 @@ QUICK = (
     "automix", "grin.gradient", "polytropon", "x-moe.steady", "vqmoe", "evomoe", "stablemoe", "mowe", "maskmoe", "hmoe",
     "finedeep", "union-of-experts", "smoe-dropout.slope", "task-moe", "task-aware-moe.transfer", "uni-perceiver-moe",
     "cross-task-moe", "moec", "jiuzhang-2", "mpoe", "spatial-moe.location", "pmoe-patch-routing",
-    "smora", "sira", "c-poly", "mhr",
+    "smora", "sira", "c-poly", "mhr", "omni-smola", "skillnet-nlg",
 )  # fmt: skip
 """Those whose short run takes less than half a second and needs neither fetched texts nor a language model."""
 
