@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,7 +48,8 @@ def merge(
     A killed run goes on when it is started again. `roster merge --plan` shows the methods' operands without reading a
     weight. Of several YAML files each is a merge of its own, named like the file; --jobs and --ray make some at a time.
 
-    wemoe-merging makes a routed mixture, whose gates learn from --data.
+    wemoe-merging makes a routed mixture, whose gates learn from --data; pamal (a --model a task) and palora (a --base)
+    train models for every weighing of tasks, one --data a task.
 
     fisher, regmean, adamerging and atlas learn from --data first: rows with messages, text, or prompt and answer.
 
@@ -75,7 +77,9 @@ def merge(
     if method in TRAINED:
         if plan or keep or dtype or evaluation or out is None:
             raise RosterError(f"{method} trains: it has no --plan, --keep, --dtype and --eval, and needs --out")
-        TRAINED[method](base, model or [], out, data or [], parse_options(option or []), rows, length, overwrite)
+        if out.exists() and not overwrite:
+            raise RosterError(f"{str(out)!r} is there already; choose another folder, or give --overwrite")
+        _train(method, base, model or [], out, data or [], option or [], rows=rows, length=length)
         return
     if config is not None and (model or base or option or dtype):
         raise RosterError("--model, --base, --option and --dtype go with --method; with a YAML file they stand in it")
@@ -124,31 +128,21 @@ def merge(
         add_quality(out, asking.answered({each: each for each in asked.models}, out))
 
 
-def _weight_ensemble(
-    base: str | None,
-    models: list[str],
-    out: Path,
-    data: list[Path],
-    options: dict[str, Any],
-    rows: int,
-    length: int,
-    overwrite: bool,
+TRAINED = {"palora": "palora", "pamal": "pamal", "wemoe-merging": "wemoe"}
+"""Methods that train whole models, or whose result is a routed one, and the modules of `roster.merge` that do it."""
+
+
+def _train(
+    method: str, base: str | None, models: list[str], out: Path, data: list[Path], options: list[str], **of_rows: int
 ) -> None:
     quiet()
-    from roster.merge.wemoe import SLUG, Settings, weight_ensemble
     from roster.options import check_options
 
-    check_options(SLUG, Settings, options)
-    if base is None or not models:
-        raise RosterError(f"{SLUG} needs --base, and --model once for each of the others")
-    found = [place(each) for each in models]
-    more: dict[str, Any] = {"rows": rows, "length": length, "overwrite": overwrite, "progress": _told}
-    before, after = weight_ensemble(place(base), found, out, data, Settings(**options), **more)
-    typer.echo(f"wrote {out}: entropy {before:.4f} -> {after:.4f} nats")
-
-
-TRAINED = {"wemoe-merging": _weight_ensemble}
-"""Methods whose result is a routed model, or that train whole models: not streamed."""
+    room = importlib.import_module(f"roster.merge.{TRAINED[method]}")
+    given = parse_options(options)
+    check_options(method, room.Settings, given)
+    start, found = None if base is None else place(base), [place(each) for each in models]
+    typer.echo(room.merge_folders(start, found, out, data, room.Settings(**given), progress=_told, **of_rows))
 
 
 def _learned(config: MergeConfig, data: list[Path], folder: Path, rows: int, length: int) -> Learned | None:

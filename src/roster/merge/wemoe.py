@@ -132,6 +132,30 @@ def weight_ensemble(
     return told
 
 
+def merge_folders(
+    base: str | None,
+    models: Sequence[str],
+    out: Path,
+    data: Sequence[Path],
+    settings: Settings,
+    *,
+    rows: int,
+    length: int,
+    progress: Progress | None = None,
+) -> str:
+    """What the command line does; see `weight_ensemble`, whose folder is replaced where it is there.
+
+    Returns:
+        What to tell.
+    """
+    if base is None or not models:
+        raise RosterError(f"{SLUG} needs --base, and --model once for each of the others")
+    told = weight_ensemble(
+        base, models, out, data, settings, rows=rows, length=length, overwrite=True, progress=progress
+    )
+    return f"wrote {out}: entropy {told[0]:.4f} -> {told[1]:.4f} nats"
+
+
 def tune(
     model: Any, texts: Sequence[Texts], settings: Settings, progress: Progress | None = None
 ) -> tuple[float, float]:
