@@ -13,7 +13,8 @@ from typing import Any
 
 from evidence.protocol.declaration import Declaration, read
 from evidence.protocol.record import Record
-from evidence.protocol.verdict import Gain, Judgement, judge
+from evidence.protocol.verdict import Judgement, judge
+from roster.arena.paired import Gain
 from roster.files import write_whole
 from roster.recipes import RECIPES
 

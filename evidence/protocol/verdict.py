@@ -1,7 +1,6 @@
 """What paired runs say of a claim: shown, refuted or undecided, and why.
 
-The interval is Student's over the paired differences (as of `scipy.stats.ttest_rel`), from 20 pairs on the
-bias-corrected and accelerated bootstrap's (`scipy.stats.bootstrap`); both hold 95 %.
+Intervals are those of `roster.arena.paired`.
 """
 
 from __future__ import annotations
@@ -9,50 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-from scipy import stats  # type: ignore[import-untyped,unused-ignore]
 
 from evidence.protocol.declaration import Declaration
-
-CONFIDENCE = 0.95
-BOOTSTRAP_FROM = 20
-MOST_SEEDS = 100_000
-_POWERS = math.ceil(math.log(MOST_SEEDS / 2) / math.log(1.006))
-
-Word = Literal["shown", "refuted", "undecided"]
-
-
-@dataclass(frozen=True)
-class Gain:
-    """How much better one contender is than another, over paired runs.
-
-    Attributes:
-        mean, low, high: mean and interval; above zero is better.
-        spread: standard deviation of the differences.
-        count: of pairs.
-    """
-
-    mean: float
-    low: float
-    high: float
-    spread: float
-    count: int
-
-    def against(self, threshold: float) -> Word:
-        """Whether the gain exceeds a threshold: the whole interval, none of it, or some."""
-        if self.low > threshold:
-            return "shown"
-        return "refuted" if self.high < threshold else "undecided"
-
-    def seeds_to_settle(self, threshold: float) -> int | None:
-        """How many pairs would settle it, if mean and spread stayed; None when not even `MOST_SEEDS` would."""
-        away = abs(self.mean - threshold)
-        for count in sorted({round(2 * 1.006**power) for power in range(_POWERS)}):
-            if float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * self.spread / math.sqrt(count) < away:
-                return count
-        return None
+from roster.arena.paired import MOST_SEEDS, Gain, Word, gain
 
 
 @dataclass(frozen=True)
@@ -70,21 +28,6 @@ class Judgement:
     reason: str
     gains: Mapping[str, Gain]
     broken: bool = False
-
-
-def gain(ours: Sequence[float], theirs: Sequence[float], better: Literal["lower", "higher"]) -> Gain:
-    """The gain of `ours` over `theirs`, run by run."""
-    sign = -1.0 if better == "lower" else 1.0
-    difference_N = sign * (np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float))
-    mean, spread, count = float(difference_N.mean()), float(difference_N.std(ddof=1)), len(difference_N)
-    if spread <= 1e-12 * max(1.0, abs(mean)):  # the same difference every time: rounding is no spread
-        return Gain(mean, mean, mean, 0.0, count)
-    if count < BOOTSTRAP_FROM:
-        low, high = stats.ttest_1samp(difference_N, 0.0).confidence_interval(CONFIDENCE)
-    else:
-        drawn = stats.bootstrap((difference_N,), np.mean, confidence_level=CONFIDENCE, method="BCa", rng=0)
-        low, high = drawn.confidence_interval
-    return Gain(mean, float(low), float(high), spread, count)
 
 
 def judge(declaration: Declaration, runs: Mapping[str, Sequence[float]], again: Sequence[float]) -> Judgement:

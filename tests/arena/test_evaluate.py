@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from roster.arena.evaluate import paired_difference, wilson
+from roster.arena.evaluate import wilson
+from roster.arena.paired import gain
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 10), (3, 10), (10, 10), (290, 312)])
@@ -14,15 +15,17 @@ def test_wilson_is_scipys(correct, total):
     assert wilson(0, 0) == (0.0, 1.0)
 
 
-def test_paired_difference_covers_the_truth():
+def test_paired_gains_cover_the_truth():
     generator = np.random.default_rng(0)
     covered = 0
-    for trial in range(60):
+    for _ in range(60):
         a = generator.random(200) < 0.7
         b = generator.random(200) < 0.6
-        mean, low, high = paired_difference(a, b, seed=trial)
-        assert mean == pytest.approx(a.mean() - b.mean())
-        covered += low <= 0.1 <= high
+        found = gain(a, b)
+        assert found.mean == pytest.approx(a.mean() - b.mean())
+        covered += found.low <= 0.1 <= found.high
     assert covered >= 52
     same = generator.random(50) < 0.5
-    assert paired_difference(same, same) == (0.0, 0.0, 0.0)
+    nothing = gain(same, same)
+    assert (nothing.mean, nothing.low, nothing.high) == (0.0, 0.0, 0.0)
+    assert gain([1.0], [0.0]).low == -np.inf, "one pair says nothing"

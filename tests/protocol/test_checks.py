@@ -8,7 +8,7 @@ import pytest
 from evidence import registry
 from evidence.grounds.field import error_of
 from evidence.protocol.check import APART, Draw
-from evidence.protocol.verdict import gain
+from roster.arena.paired import gain
 
 QUICK = (
     "capacity-aware-inference.reroute", "expert-prototyping", "dynamic-moe-top-p.loss", "dynamic-moe-top-p.hard",

@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from evidence.protocol.declaration import Declaration, Pairs, Statistic
-from evidence.protocol.verdict import Gain, gain, judge
+from evidence.protocol.verdict import judge
+from roster.arena.paired import Gain, gain
 from roster.errors import RosterError
 
 # Student's own sleep data; R's t.test(extra ~ group, paired = TRUE) prints this interval.

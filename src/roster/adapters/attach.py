@@ -16,9 +16,9 @@ from roster.adapters.mixture import AdapterMixture
 from roster.adapters.siblings import find_siblings
 from roster.adapters.site import BlockRouter, RoutedLinear
 from roster.errors import RosterError
-from roster.experts import LowRankExperts, RescaledExperts
+from roster.experts import LowRankExperts, RescaledExperts, StoredExperts
 from roster.library import Adapter, Library
-from roster.library.adapter import Magnitude, Rescaled
+from roster.library.adapter import Magnitude, Rescaled, Stored
 from roster.library.dora import has_magnitudes, on_base
 from roster.library.fits import linear_size
 from roster.library.templates import check_templates
@@ -126,6 +126,12 @@ def attach(
 def _check_kinds(library: Library, mixing: Mixing, recipe: str) -> None:
     """RosterError for a recipe that makes something else of updates than adding them up, where some are DoRAs."""
     trained = "experts" in mixing.trains
+    stored = any(isinstance(update, Stored) for adapter in library.values() for update in adapter.modules.values())
+    if stored and (trained or mixing.experts is not None or mixing.average == "factors"):
+        raise RosterError(
+            f"recipe {recipe!r} makes something of its own of the experts, which takes them in memory: read the "
+            "library without mapped=True"
+        )
     if (trained or mixing.experts is not None or mixing.average == "factors") and has_magnitudes(library):
         why = "trains the experts" if trained else "does not add updates up"
         raise RosterError(
@@ -231,7 +237,7 @@ def _router(site: Site, mixing: Mixing, surroundings: Surroundings | None) -> Ro
     return router
 
 
-def lora_experts(site: Site, mixing: Mixing) -> LowRankExperts:
+def lora_experts(site: Site, mixing: Mixing) -> LowRankExperts | StoredExperts:
     """The default experts of a site: the library's updates."""
     gains = [each.gain_O if isinstance(each, Rescaled) else None for each in site.updates]
     if any(gain_O is not None for gain_O in gains):
@@ -239,4 +245,6 @@ def lora_experts(site: Site, mixing: Mixing) -> LowRankExperts:
         return RescaledExperts(
             site.factors, torch.stack([zero_O if each is None else each for each in gains]), site.bias_O
         )
+    if any(isinstance(each, Stored) for each in site.updates):
+        return StoredExperts(site.factors)
     return LowRankExperts(site.factors, mixing.average, trains="experts" in mixing.trains)

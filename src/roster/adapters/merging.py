@@ -17,7 +17,7 @@ from torch import nn
 from roster.adapters.site import routed_linears
 from roster.context import Context
 from roster.errors import RosterError
-from roster.experts import LowRankExperts, RescaledExperts
+from roster.experts import LowRankExperts, RescaledExperts, StoredExperts
 from roster.library import LowRank, make_adapter, write_adapter
 from roster.route import AnyRoute
 from roster.routed.becoming import detach
@@ -155,14 +155,14 @@ def _merge_layer(name: str, experts: nn.Module, route: AnyRoute) -> LowRank | No
     if hasattr(experts, "merged"):  # experts that are no plain sum of stored updates
         A_rI, B_Or, scale = cast(Any, experts).merged(route)
         return LowRank(A_rI.cpu(), B_Or.cpu().contiguous(), scale) if bool(gate_E.any()) else None
-    if not isinstance(experts, LowRankExperts):
+    if not isinstance(experts, LowRankExperts | StoredExperts):
         raise RosterError(f"the experts of {name!r} are not LoRA updates and cannot be merged into an adapter")
     on_duty = [(g, f) for e, g in enumerate(gate_E.tolist()) if g != 0 and (f := experts.expert(e)) is not None]
     if not on_duty:
         return None
     A = [A_rI.detach().cpu() for _, (A_rI, _, _) in on_duty]
     B = [B_Or.detach().cpu() for _, (_, B_Or, _) in on_duty]
-    if experts.average == "factors":
+    if isinstance(experts, LowRankExperts) and experts.average == "factors":
         A_rI = sum(g * each for (g, _), each in zip(on_duty, A, strict=True))
         B_Or = sum(g * scale * each for (g, (_, _, scale)), each in zip(on_duty, B, strict=True))
         return LowRank(A_rI, B_Or, 1.0)

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from roster.errors import RosterError
@@ -116,11 +115,3 @@ def wilson(correct: float, total: int) -> tuple[float, float]:
     center = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     return max(0.0, center - half), min(1.0, center + half)
-
-
-def paired_difference(a_N: Sequence[float], b_N: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
-    """(mean, low, high) of a - b over the same examples, with a 95 % bootstrap interval (2,000 resamples)."""
-    difference_N = np.asarray(a_N, dtype=float) - np.asarray(b_N, dtype=float)
-    picks = np.random.default_rng(seed).integers(0, len(difference_N), size=(2000, len(difference_N)))
-    low, high = np.quantile(difference_N[picks].mean(1), [0.025, 0.975])
-    return float(difference_N.mean()), float(low), float(high)

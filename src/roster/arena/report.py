@@ -6,7 +6,8 @@ result's layout is that of `write_report`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,23 @@ _METHOD = [
 ]
 _NONE = "–"
 
+
+@dataclass(frozen=True)
+class Figure:
+    """A column of figures in the main table.
+
+    Attributes:
+        heading, small: what stands above it.
+        key: of a method.
+        text: how a value is written.
+    """
+
+    heading: str
+    small: str
+    key: str
+    text: Callable[[Any], str]
+
+
 KINDS = {
     "recipe": ("Recipes", "what this comparison is about"),
     "baseline": ("Baselines", "what a recipe has to beat to be worth its trouble"),
@@ -37,10 +55,40 @@ KINDS = {
 
 GROUPS = {
     "held-in": "skills that have an expert of their own",
-    "unseen": "skills that no expert was trained on",
+    "unseen": "skills, or wordings of them, that no expert was trained on",
     "composed": "skills that need more than one expert in one answer",
+    "known": "wordings that the adapters were trained on, with other items",
+    "nobody": "what the base should answer; its own answer is the measure",
+    "switching": "chats in which every turn asks for another skill",
+    "mixed": "known and nobody's prompts in one batch",
 }
 """What the usual groups of skills mean; a group not named here is shown without an explanation."""
+
+
+def percent(share: float) -> str:
+    """73 %."""
+    return f"{100 * share:.0f} %"
+
+
+def times(ratio: float) -> str:
+    """1.20×."""
+    return f"{ratio:.2f}×"
+
+
+def short_count(count: int) -> str:
+    """Three digits and a unit: 0, 950, 12.3 k, 1.25 M, 7 B."""
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        # From 999.5 on, three digits of the smaller unit would round to four.
+        if abs(count) >= size * 0.9995:
+            return f"{count / size:.3g} {unit}"
+    return str(count)
+
+
+FIGURES = (
+    Figure("Agreement", "with the oracle", "agreement", percent),
+    Figure("Parameters", "added", "extra_parameters", short_count),
+    Figure("Time/token", "base = 1", "ms_per_token_ratio", times),
+)
 
 BAR_WIDTH, BAR_MARGIN = 128, 5
 """The interval bar's drawing area, in CSS pixels; 0 and 100 % lie at its margins."""
@@ -70,8 +118,17 @@ def write_report(result: Mapping[str, Any], path: Path | str) -> Path:
     return write_whole(path, render_report(result).encode("utf-8", "backslashreplace"))
 
 
-def render_report(result: Mapping[str, Any]) -> str:
-    """The page as text; arguments and errors as in `write_report`."""
+def render_report(
+    result: Mapping[str, Any], template: str = "mix", figures: Sequence[Figure] = FIGURES, **more: Any
+) -> str:
+    """The page as text.
+
+    Args:
+        result: as in `write_report`; so are the errors.
+        template: "mix", or one that extends it.
+        figures: columns beside the accuracies.
+        more: what the template shows beside.
+    """
     _require(result, _RESULT, "the result")
     for method in result["methods"]:
         _require(method, _METHOD, f"method {method.get('name')!r}")
@@ -80,17 +137,19 @@ def render_report(result: Mapping[str, Any]) -> str:
                 f"method {method['name']!r} has kind {method['kind']!r}; {nearest(method['kind'], KINDS)}"
             )
     return render(
-        "mix",
+        template,
         result=result,
-        kinds=_methods_by_kind(result),
+        figures=figures,
+        kinds=_methods_by_kind(result, figures),
         columns=[_group_column(group, result) for group in result["groups"]],
         groups=[(group, GROUPS.get(group, ""), result["skills"].get(group, [])) for group in result["groups"]],
-        matrix=_heat_table(result["matrix"], result, "matrix"),
-        per_skill=_heat_table(result["per_skill"], result, "per_skill"),
+        matrix=heat_table(result["matrix"], result, "matrix"),
+        per_skill=heat_table(result["per_skill"], result, "per_skill"),
         heatmaps=[dict(each, html=Markup(each["html"])) for each in result["heatmaps"]],
         duration=_duration(result["seconds"]),
         bar_width=BAR_WIDTH,
         bar_margin=BAR_MARGIN,
+        **more,
     )
 
 
@@ -100,26 +159,22 @@ def _require(given: Mapping[str, Any], names: Sequence[str], what: str) -> None:
         raise RosterError(f"report: {what} lacks {', '.join(missing)}")
 
 
-def _methods_by_kind(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _methods_by_kind(result: Mapping[str, Any], figures: Sequence[Figure]) -> list[dict[str, Any]]:
     """The main table's row groups: one per kind that occurs."""
     shown = []
     for kind, (heading, meaning) in KINDS.items():
-        rows = [_method_row(each, result) for each in result["methods"] if each["kind"] == kind]
+        rows = [_method_row(each, result, figures) for each in result["methods"] if each["kind"] == kind]
         if rows:
             shown.append({"kind": kind, "heading": heading, "meaning": meaning, "rows": rows})
     return shown
 
 
-def _method_row(method: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
-    agreement, ratio, extra = (method[name] for name in ("agreement", "ms_per_token_ratio", "extra_parameters"))
+def _method_row(method: Mapping[str, Any], result: Mapping[str, Any], figures: Sequence[Figure]) -> dict[str, Any]:
+    values = [(method[each.key], each) for each in figures]
     return {
         "method": method,
         "cells": [_accuracy_cell(method, group, result) for group in result["groups"]],
-        "figures": [
-            (agreement, _NONE if agreement is None else f"{100 * agreement:.0f} %"),
-            (extra, _NONE if extra is None else _short_count(extra)),
-            (ratio, _NONE if ratio is None else f"{ratio:.2f}×"),
-        ],
+        "figures": [(value, _NONE if value is None else each.text(value)) for value, each in values],
     }
 
 
@@ -161,8 +216,14 @@ def _means(result: Mapping[str, Any], group: str, kind: str) -> list[tuple[str, 
     return [(name, found["mean"]) for name, found in accuracies if found and found.get("mean") is not None]
 
 
-def _heat_table(table: Mapping[str, Any], result: Mapping[str, Any], what: str) -> dict[str, Any] | None:
-    """Rows of heat cells, with the columns' groups; None for a table without rows or columns."""
+def heat_table(table: Mapping[str, Any], result: Mapping[str, Any], what: str) -> dict[str, Any] | None:
+    """Rows of heat cells, with the columns' groups; None for a table without rows or columns.
+
+    Args:
+        table: rows, columns and values.
+        result: where names of rows have their labels.
+        what: the table is, for errors.
+    """
     _require(table, ("rows", "columns", "values"), what)
     rows, columns, values = table["rows"], table["columns"], table["values"]
     if len(values) != len(rows) or any(len(row) != len(columns) for row in values):
@@ -203,15 +264,6 @@ def _heat_cell(value: float | None, best: float | None, row: str, kinds: Mapping
 def _place(share: float) -> float:
     """Where a share from 0 to 1 lies on the interval bar, in CSS pixels."""
     return round(BAR_MARGIN + (BAR_WIDTH - 2 * BAR_MARGIN) * min(1.0, max(0.0, share)), 1)
-
-
-def _short_count(count: int) -> str:
-    """Three digits and a unit: 0, 950, 12.3 k, 1.25 M, 7 B."""
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        # From 999.5 on, three digits of the smaller unit would round to four.
-        if abs(count) >= size * 0.9995:
-            return f"{count / size:.3g} {unit}"
-    return str(count)
 
 
 def _duration(seconds: float) -> str:

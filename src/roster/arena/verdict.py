@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from roster.arena.evaluate import paired_difference
+from roster.arena.paired import gain
 
 _OURS = "auto"
 """The router that is meant when nobody names one."""
@@ -66,7 +66,8 @@ def _best(standings: Sequence[Standing], kind: str, prefer: str = "") -> Standin
 
 
 def _gain(ours: Standing, theirs: Standing, on: str) -> str:
-    mean, low, high = paired_difference(ours.scores, theirs.scores)
+    found = gain(ours.scores, theirs.scores)
+    mean, low, high = found.mean, found.low, found.high
     said = f"{ours.label} answers {_share(ours)} right{on}, {theirs.label} {_share(theirs)}"
     interval = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}, {len(ours.scores)} prompts"
     best = "the best that the same folder gives without it"
@@ -78,8 +79,8 @@ def _gain(ours: Standing, theirs: Standing, on: str) -> str:
 
 
 def _difference(above: Standing, below: Standing) -> str:
-    mean, low, high = paired_difference(above.scores, below.scores)
-    return f"a distance of {100 * mean:.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    found = gain(above.scores, below.scores)
+    return f"a distance of {100 * found.mean:.1f} points ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
 
 
 def _share(each: Standing) -> str:

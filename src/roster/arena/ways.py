@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from roster.adapters.attach import attach
 from roster.adapters.manifest import MixtureManifest
 from roster.adapters.merging import merge_experts
+from roster.arena.lessons import has_gates, taught
 from roster.errors import RosterError
 from roster.folders import load_folder
 from roster.library import Library
@@ -27,7 +28,7 @@ from roster.train.data import Row
 if TYPE_CHECKING:
     from roster.arena.compare import Comparison
 
-CHOSEN_ON = 48
+CHOSEN_ON = 24
 """Prompts on which the best single adapter is chosen."""
 _NEEDS = {
     "tasks": "the task of each prompt",
@@ -35,6 +36,10 @@ _NEEDS = {
     "gates": "each adapter's own data",
     "training": "pooled data of all adapters",
 }
+Data = Literal["none", "prompts only", "own data", "pooled data"]
+DATA: tuple[Data, ...] = get_args(Data)
+"""What a way needs beside the folder, the least first."""
+_DATA: dict[str, Data] = {"examples": "prompts only", "gates": "own data", "training": "pooled data"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Way:
         needs: what it needs beside the folder, in words.
         make: the model; the base itself, something attached to it, or a model of its own.
         told: whether the model is told the task of each prompt.
+        data: what it needs, by kind.
+        trains: whether it learns from the comparison's lessons.
     """
 
     name: str
@@ -55,9 +62,13 @@ class Way:
     needs: str
     make: Callable[[Comparison], Any]
     told: bool = False
+    data: Data = "none"
+    trains: bool = False
 
 
-def ways_of(library: Library, rows: Sequence[Row], recipes: Sequence[str], mixtures: Sequence[Path]) -> list[Way]:
+def ways_of(
+    library: Library, rows: Sequence[Row], recipes: Sequence[str], mixtures: Sequence[Path], lessons: bool = False
+) -> list[Way]:
     """Every way that a comparison tries, the base first.
 
     Args:
@@ -65,13 +76,22 @@ def ways_of(library: Library, rows: Sequence[Row], recipes: Sequence[str], mixtu
         rows: what is asked; without tasks that an expert's card names there is no oracle.
         recipes: names, with options as in `lora-tle:embed=hidden`; `auto` is among them where it is known.
         mixtures: folders that `roster build` wrote, for recipes that have to be trained.
+        lessons: whether the comparison has data to train on.
 
     Raises:
         RosterError: an unknown recipe or option, one that must be trained first, or nothing to compare.
     """
     found = [
         Way("base", "Base alone", "baseline", "nothing", lambda comparison: comparison.base),
-        Way("best-single", "Best single adapter", "baseline", "prompts with answers, to choose by", best_single),
+        Way(
+            "best-single",
+            "Best single adapter",
+            "baseline",
+            "prompts with answers, to choose by",
+            best_single,
+            data="pooled data",
+            trains=lessons,
+        ),
         Way("uniform", "Uniform mixing", "baseline", "nothing", lambda c: attached(c, find("uniform"))),
         Way("merged", "Merged adapters", "baseline", "nothing", merged),
     ]
@@ -80,7 +100,7 @@ def ways_of(library: Library, rows: Sequence[Row], recipes: Sequence[str], mixtu
         oracle = find("oracle")
         found.append(Way("oracle", "Oracle by task", "bound", _NEEDS["tasks"], lambda c: attached(c, oracle), True))
     auto = ["auto"] if "auto" in RECIPES else []
-    routed = [_of_recipe(name, library) for name in dict.fromkeys([*auto, *recipes])]
+    routed = [_of_recipe(name, library, lessons) for name in dict.fromkeys([*auto, *recipes])]
     routed += [_of_folder(folder) for folder in mixtures]
     if not routed:
         raise RosterError("which routers? give --recipe NAME (see `roster methods`), or --mixture FOLDER")
@@ -100,8 +120,9 @@ def alone(comparison: Comparison, name: str) -> Any:
 
 
 def best_single(comparison: Comparison) -> Any:
-    """The adapter that answers best alone, on a sample of the prompts themselves: a choice that flatters it."""
-    answered = [row for row in comparison.rows if row.answer is not None] or list(comparison.rows)
+    """The adapter that answers best alone on some of the lessons, or of the prompts themselves, which flatters it."""
+    rows = comparison.rows if comparison.lessons is None else comparison.lessons.rows
+    answered = [row for row in rows if row.answer is not None] or list(rows)
     step = max(1, -(-len(answered) // CHOSEN_ON))
     sample = answered[::step]
     model = attached(comparison, find("named"))
@@ -125,24 +146,46 @@ def merged(comparison: Comparison) -> Any:
         detach(model)
 
 
-def _of_recipe(text: str, library: Library) -> Way:
+def check_recipes(texts: Sequence[str]) -> None:
+    """RosterError for an unknown recipe or option, or one that does not route among adapters."""
+    for text in texts:
+        _recipe(text)
+
+
+def _recipe(text: str) -> tuple[Recipe, dict[str, Any]]:
+    """A recipe and its options, from `NAME:option=value,...`."""
     name, _, pairs = text.partition(":")
     recipe = find(name)
     if recipe.kind != "mixture":
         raise RosterError(f"recipe {name!r} does not route among adapters (it is of kind {recipe.kind!r})")
     options = parse_options([pair for pair in pairs.split(",") if pair])
     recipe(options)
-    if "training" in recipe.needs:
+    return recipe, options
+
+
+def _of_recipe(text: str, library: Library, lessons: bool) -> Way:
+    recipe, options = _recipe(text)
+    name = recipe.slug
+    trains = recipe.trains != "nothing" and not ("gates" in recipe.needs and has_gates(library))
+    if trains and not lessons:
         raise RosterError(f"recipe {name!r} has to be trained: `roster build` it, and give its folder by --mixture")
+    if not recipe.causal:
+        raise RosterError(f"recipe {name!r} lets a token see those after it: it is for encoders, which answer nothing")
     check_needs(recipe, library)
-    needs = ", ".join(_NEEDS[each] for each in recipe.needs) or "nothing"
-    told = "tasks" in recipe.needs
-    return Way(text, text, "bound" if told else "recipe", needs, lambda c: attached(c, recipe, options), told)
+
+    def make(comparison: Comparison) -> Any:
+        if not trains:
+            return attached(comparison, recipe, options)
+        given = comparison.base, comparison.library, recipe, options, comparison.rendering, comparison.lessons
+        return taught(*given)
+
+    needs, told, data = _about(recipe)
+    return Way(text, text, "bound" if told else "recipe", needs, make, told, data, trains)
 
 
 def _of_folder(folder: Path) -> Way:
     recipe = find(read_manifest(folder, MixtureManifest).recipe)
-    needs = ", ".join(_NEEDS[each] for each in recipe.needs) or "nothing"
+    needs, told, data = _about(recipe)
 
     def make(comparison: Comparison) -> Any:
         model = load_folder(folder, base=comparison.base)
@@ -150,5 +193,11 @@ def _of_folder(folder: Path) -> Way:
         model.roster.tokenizer, model.roster.template = rendering.tokenizer, rendering.template
         return model
 
-    told = "tasks" in recipe.needs
-    return Way(folder.name, f"{folder.name} ({recipe.slug})", "bound" if told else "recipe", needs, make, told)
+    return Way(folder.name, f"{folder.name} ({recipe.slug})", "bound" if told else "recipe", needs, make, told, data)
+
+
+def _about(recipe: Recipe) -> tuple[str, bool, Data]:
+    """What a recipe needs, in words; whether it is told tasks; and the most demanding kind of data among that."""
+    needs = ", ".join(_NEEDS[each] for each in recipe.needs) or "nothing"
+    kinds = [_DATA[each] for each in recipe.needs if each in _DATA]
+    return needs, "tasks" in recipe.needs, max(kinds, key=DATA.index, default="none")

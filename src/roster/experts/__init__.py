@@ -18,6 +18,7 @@ from roster.experts.scaled import ScaledExperts
 from roster.experts.scaling import ScalingExperts
 from roster.experts.slots import SlotExperts
 from roster.experts.spawned import Spawned
+from roster.experts.stored import StoredExperts
 from roster.experts.swiglu import SwiGLU
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "ScalingExperts",
     "SlotExperts",
     "Spawned",
+    "StoredExperts",
     "SwiGLU",
     "WithNull",
 ]

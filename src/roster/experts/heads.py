@@ -37,7 +37,7 @@ class HeadExperts(LowRankExperts):
 
     def forward(self, x_TI: Tensor, y_TO: Tensor, route: AnyRoute) -> Tensor:
         """Adds the experts' update to the base layer's output [T, O]."""
-        dtype, T, E, H = self._computes_in(x_TI), len(x_TI), self.num_experts, self.heads
+        dtype, T, E, H = self.computes_in(x_TI), len(x_TI), self.num_experts, self.heads
         weight_HTE = parts_of(route, H).to(device=x_TI.device, dtype=dtype).permute(2, 0, 1)
         A_RI, B_RO = self.A_RI.to(dtype), self.B_RO.to(dtype)
         R = len(A_RI)

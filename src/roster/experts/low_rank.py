@@ -20,17 +20,15 @@ from torch.nn import functional as F
 
 from roster.dispatch import fits_grouped_mm
 from roster.errors import RosterError
+from roster.experts.on_duty import OnDuty
 from roster.route import AnyRoute, Route
 
 # Below this many ranks in all, multiplying every one of them costs less than sorting (measured on CPU:
 # benchmarks/mixture.py).
 GROUPED_FROM_RANKS = 512
-# Up to so many multiplications (tokens x ranks x widths), a processor is faster in float32, casts included, than in
-# half precision, where the call itself costs most (measured at 1 to 16 tokens, ranks 8 to 64, widths 192 to 4096).
-_FLOAT32_UP_TO = 2**19
 
 
-class LowRankExperts(nn.Module):
+class LowRankExperts(OnDuty):
     """`y += sum_e g_e * scale_e * B_e A_e x`, with the gate g_e of the route.
 
     Args:
@@ -101,7 +99,7 @@ class LowRankExperts(nn.Module):
         """
         rank = self.rank
         if isinstance(route, Route) and route.duty is not None and self.average == "updates":
-            return self._few(x_TI, y_TO, route)
+            return self.few(x_TI, y_TO, route)
         if self.may_group and rank is not None and isinstance(route, Route) and self._pays_to_group(x_TI, route, rank):
             return self._grouped(x_TI, y_TO, route, rank)
         return self._dense(x_TI, y_TO, route.dense())
@@ -113,7 +111,7 @@ class LowRankExperts(nn.Module):
 
     def _dense(self, x_TI: Tensor, y_TO: Tensor, gate_TE: Tensor) -> Tensor:
         """Multiplies all ranks and lets the gate silence those off duty."""
-        dtype, T = self._computes_in(x_TI), x_TI.shape[0]
+        dtype, T = self.computes_in(x_TI), x_TI.shape[0]
         A_RI, B_RO = self.A_RI.to(dtype), self.B_RO.to(dtype)
         x_TI = x_TI.to(dtype)
         middle_TR = F.linear(x_TI, A_RI)
@@ -133,73 +131,19 @@ class LowRankExperts(nn.Module):
             return torch.addmm(y_TO, (middle * gate).view(T, -1), B_RO, alpha=scale)
         return y_TO.addmm_(middle.mul_(gate).view(T, -1), B_RO, alpha=scale)
 
-    def _few(self, x_TI: Tensor, y_TO: Tensor, route: Route) -> Tensor:
-        """Takes only the factors of the experts that are on duty anywhere; they are known without waiting."""
-        duty = [e for e in route.duty or () if self.ranks[e]]
-        if not duty:
-            return y_TO
-        A_rI, B_rO, scale = self._factors_of(duty, x_TI, route)
-        dtype = A_rI.dtype
-        middle_Tr = F.linear(x_TI.to(dtype), A_rI)
-        if not route.sole:
-            middle_Tr = middle_Tr * self._gate_of(duty, route, middle_Tr)
-        if y_TO.dtype == dtype and not torch.is_autocast_enabled(x_TI.device.type):
-            if torch.is_grad_enabled():
-                return torch.addmm(y_TO, middle_Tr, B_rO, alpha=scale)
-            return y_TO.addmm_(middle_Tr, B_rO, alpha=scale)
-        # Added in the wider type, rounded once.
-        if torch.is_grad_enabled() or torch.is_autocast_enabled(x_TI.device.type):
-            return (y_TO + (middle_Tr @ B_rO) * scale).to(y_TO.dtype)
-        return y_TO.add_(middle_Tr @ B_rO, alpha=scale)
+    @property
+    def stored(self) -> torch.dtype:
+        """The factors' type."""
+        return self.A_RI.dtype
 
-    def _factors_of(self, duty: Sequence[int], x_TI: Tensor, route: Route) -> tuple[Tensor, Tensor, float]:
-        """(A_rI, B_rO, scale) of some experts in the type to compute in; the scale is 1 where they differ in it."""
-        few = x_TI.device.type == "cpu" and x_TI.shape[0] * self._size(duty) <= _FLOAT32_UP_TO
-        key = (id(self), few, *duty)
-        found: tuple[Tensor, Tensor, float] | None = None if route.kept is None else route.kept.get(key)
-        if found is None:
-            dtype = self._computes_in(x_TI)
-            if few:
-                dtype = torch.promote_types(dtype, torch.float32)
-            rows = [slice(self.starts[e], self.starts[e] + self.ranks[e]) for e in duty]
-            A_rI, B_rO = (_rows(each, rows).to(dtype) for each in (self.A_RI, self.B_RO))
-            found = A_rI, B_rO, self.scales[duty[0]] if len(duty) == 1 else 1.0
-            if (few or len(duty) > 1) and route.kept is not None and not torch.is_grad_enabled():
-                route.kept[key] = found
-        return found
-
-    def _size(self, duty: Sequence[int]) -> int:
-        """Numbers in the factors of some experts."""
-        return sum(self.ranks[e] for e in duty) * self.widths
-
-    def _gate_of(self, duty: Sequence[int], route: Route, like: Tensor) -> Tensor:
-        """Gates of some experts, with their scales where there are several, for each of their ranks.
-
-        They are worked out once in a call for all layers whose experts are of the same shape.
-        """
-        key = (tuple(self.ranks[e] for e in duty), tuple(self.scales[e] for e in duty), *duty, like.dtype, like.device)
-        found = route.spread.get(key)
-        if found is None:
-            gate_TU = route.of(duty).to(like)
-            found = gate_TU if len(duty) == 1 else self._by_rank(gate_TU, duty)
-            if not torch.is_grad_enabled():
-                route.spread[key] = found
-        return found
-
-    def _by_rank(self, gate_TU: Tensor, duty: Sequence[int]) -> Tensor:
-        """Gates of some experts with their scales, one for each of their ranks."""
-        scale_U = torch.tensor([self.scales[e] for e in duty], dtype=gate_TU.dtype, device=gate_TU.device)
-        ranks = [self.ranks[e] for e in duty]
-        ranks_U = torch.tensor(ranks, device=gate_TU.device)
-        return (gate_TU * scale_U).repeat_interleave(ranks_U, dim=1, output_size=sum(ranks))
-
-    def _computes_in(self, x_TI: Tensor) -> torch.dtype:
-        """The wider of the two types: float32 factors are not rounded to a half-precision input's type."""
-        return torch.promote_types(x_TI.dtype, self.A_RI.dtype)
+    def taken(self, duty: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """(A_rI, B_rO) of some experts, one below the other."""
+        rows = [slice(self.starts[e], self.starts[e] + self.ranks[e]) for e in duty]
+        return _rows(self.A_RI, rows), _rows(self.B_RO, rows)
 
     def _grouped(self, x_TI: Tensor, y_TO: Tensor, route: Route, rank: int) -> Tensor:
         """Sorts the (token, expert) pairs by expert; each group meets one expert's factors."""
-        dtype, E, r = self._computes_in(x_TI), self.num_experts, rank
+        dtype, E, r = self.computes_in(x_TI), self.num_experts, rank
         x_TI = x_TI.to(dtype)
         token_P, expert_P, weight_P = route.triples()
         ends_E = route.counts_E.cumsum(0).to(torch.int32)

@@ -35,7 +35,7 @@ class RankExperts(LowRankExperts):
 
     def forward(self, x_TI: Tensor, y_TO: Tensor, route: AnyRoute) -> Tensor:
         """Adds the experts' update to the base layer's output [T, O]."""
-        dtype = self._computes_in(x_TI)
+        dtype = self.computes_in(x_TI)
         gate_TEP = parts_of(route, max(self.ranks)).to(device=x_TI.device, dtype=dtype)
         gate_TR = (gate_TEP * self.scale_E.to(dtype)[:, None]).flatten(1)[:, self.place_R]
         middle_TR = F.linear(x_TI.to(dtype), self.A_RI.to(dtype))

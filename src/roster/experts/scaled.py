@@ -38,7 +38,7 @@ class ScaledExperts(LowRankExperts):
 
     def forward(self, x_TI: Tensor, y_TO: Tensor, route: AnyRoute) -> Tensor:
         """Adds the experts' update to the base layer's output [T, O]."""
-        dtype = self._computes_in(x_TI)
+        dtype = self.computes_in(x_TI)
         gate_TE = route.dense().to(device=x_TI.device, dtype=dtype)
         middle_TR = F.linear(x_TI.to(dtype), self.A_RI.to(dtype)) * gate_TE[:, self.owner_R]
         weight_EO = F.dropout(self.weight_EO, self.dropout, self.training)

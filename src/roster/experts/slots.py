@@ -26,7 +26,7 @@ class SlotExperts(LowRankExperts):
         """Adds the experts' update to the base layer's output [T, O]."""
         if not isinstance(route, SoftRoute):
             return super().forward(x_TI, y_TO, route)
-        dtype = self._computes_in(x_TI)
+        dtype = self.computes_in(x_TI)
         rows_EnI = route.dispatch(x_TI.to(dtype)).unflatten(0, (self.num_experts, -1))
         outputs = []
         for rows_nI, expert in zip(rows_EnI, range(self.num_experts), strict=True):

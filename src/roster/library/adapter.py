@@ -57,6 +57,11 @@ class Rescaled(LowRank):
 
 
 @dataclass(frozen=True)
+class Stored(LowRank):
+    """An update that is to stay in its file, which is mapped into memory: it is read when it is used."""
+
+
+@dataclass(frozen=True)
 class Adapter:
     """One expert.
 

@@ -31,13 +31,19 @@ class Library(Mapping[str, Adapter]):
         self._one_base()
 
     @classmethod
-    def read(cls, folder: str | Path) -> Library:
+    def read(cls, folder: str | Path, *, mapped: bool = False) -> Library:
         """Every sub-folder with an adapter_config.json, in the order of the names; PEFT's own "default" comes first.
+
+        Args:
+            folder: of PEFT adapters.
+            mapped: leave the updates on disk and map them into memory, for folders that are larger than one wants to
+                hold: only experts on duty are read. The files must stay as they are; recipes that train experts or
+                average their factors refuse it.
 
         Raises:
             RosterError: no such folder, nothing in it, an adapter instead of a folder of them, or a bad adapter.
         """
-        adapters = (read_adapter(path) for path in adapter_folders(folder))
+        adapters = (read_adapter(path, mapped=mapped) for path in adapter_folders(folder))
         root = Path(folder).resolve()
         # PEFT writes the adapter called "default" into the folder itself, and the others below it.
         named = (

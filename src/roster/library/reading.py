@@ -18,7 +18,7 @@ from torch import Tensor
 from roster.errors import RosterError
 from roster.library.adalora import KIND as ADALORA
 from roster.library.adalora import as_lora
-from roster.library.adapter import Adapter, LowRank, Magnitude, hash_modules
+from roster.library.adapter import Adapter, LowRank, Magnitude, Stored, hash_modules
 from roster.library.config import config_of, read_raw, resolve, targets
 from roster.shelf.card import Card
 from roster.shelf.folders import CONFIG
@@ -42,12 +42,13 @@ _STRANGERS = {
 }
 
 
-def read_adapter(path: str | Path, *, stale_card: bool = False) -> Adapter:
+def read_adapter(path: str | Path, *, stale_card: bool = False, mapped: bool = False) -> Adapter:
     """Reads one adapter.
 
     Args:
         path: the folder that PEFT's `save_pretrained` wrote.
         stale_card: accept a card that describes other weights (to write a new one).
+        mapped: leave plain LoRA updates in the file, which must stay as it is while they are used.
 
     Returns:
         Tensors on the CPU, in the type of the file.
@@ -66,6 +67,11 @@ def read_adapter(path: str | Path, *, stale_card: bool = False) -> Adapter:
         config = config_of(raw, path / CONFIG)
         tensors = _read_tensors(path)
     modules = _modules(tensors, config, file)
+    if mapped:
+        modules = {
+            name: Stored(each.A_RD, each.B_OR, each.scale) if type(each) is LowRank else each
+            for name, each in modules.items()
+        }
     card = Card.read(path)
     weights_hash = hash_modules(modules)
     if not stale_card and card.weights_hash not in (None, weights_hash):

@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 
 from roster.errors import RosterError, nearest
+from roster.library import refresh_cards
 from roster.pocket.contents import digest
 from roster.prompts import Message
 from roster.saving import writing
@@ -43,6 +44,8 @@ class Item:
     close_to: str | None = None
 
 
+_CHATS = 1000
+"""Numbers of chats that one seed has for itself."""
 _TOPICS = (
     "a rainy day",
     "bread",
@@ -69,29 +72,30 @@ def _items(group: str, asked: Sequence[Question]) -> list[Item]:
     return [Item(group, each.messages, each.answer, each.skill, SKILLS[each.skill].close_to) for each in asked]
 
 
-def _known(count: int, trained: Sequence[str]) -> list[Item]:
-    return _items("known", [each for name in trained for each in questions(name, "test", count, wordings="train")])
+def _known(count: int, trained: Sequence[str], seed: int) -> list[Item]:
+    asked = [each for name in trained for each in questions(name, "test", count, wordings="train", seed=seed)]
+    return _items("known", asked)
 
 
-def _unseen(count: int, trained: Sequence[str]) -> list[Item]:
-    return _items("unseen", [each for name in trained for each in questions(name, "test", count)])
+def _unseen(count: int, trained: Sequence[str], seed: int) -> list[Item]:
+    return _items("unseen", [each for name in trained for each in questions(name, "test", count, seed=seed)])
 
 
-def _close(count: int, trained: Sequence[str]) -> list[Item]:
+def _close(count: int, trained: Sequence[str], seed: int) -> list[Item]:
     near = [name for name in CLOSE if SKILLS[name].close_to in trained]
-    return _items("close", [each for name in near for each in questions(name, "test", count)])
+    return _items("close", [each for name in near for each in questions(name, "test", count, seed=seed)])
 
 
-def _nobody(count: int, trained: Sequence[str]) -> list[Item]:
+def _nobody(count: int, trained: Sequence[str], seed: int) -> list[Item]:
     prompts = [request.format(topic) for request in _REQUESTS for topic in _TOPICS]
-    Random(digest("smol/nobody")).shuffle(prompts)
+    Random(digest(_seeded("smol/nobody", seed))).shuffle(prompts)
     return [Item("nobody", [{"role": "user", "content": each}], None, None) for each in prompts[:count]]
 
 
-def _switching(count: int, trained: Sequence[str]) -> list[Item]:
+def _switching(count: int, trained: Sequence[str], seed: int) -> list[Item]:
     """Chats of three turns, each of another skill; the earlier ones carry the right answers. One item a turn."""
     found = []
-    for chat in range(count):
+    for chat in range(seed * _CHATS, seed * _CHATS + count):
         rng = Random(digest(f"smol/switching/{chat}"))
         told: Messages = []
         for name in rng.sample(list(trained), min(3, len(trained))):
@@ -102,14 +106,19 @@ def _switching(count: int, trained: Sequence[str]) -> list[Item]:
     return found
 
 
-def _mixed(count: int, trained: Sequence[str]) -> list[Item]:
+def _mixed(count: int, trained: Sequence[str], seed: int) -> list[Item]:
     """Known prompts of all skills and nobody's in one random order, so that every batch mixes them."""
-    found = [*_known(count, trained), *_nobody(count, trained)]
-    Random(digest("smol/mixed")).shuffle(found)
+    found = [*_known(count, trained, seed), *_nobody(count, trained, seed)]
+    Random(digest(_seeded("smol/mixed", seed))).shuffle(found)
     return [Item("mixed", each.messages, each.answer, each.skill) for each in found]
 
 
-GROUPS: dict[str, Callable[[int, Sequence[str]], list[Item]]] = {
+def _seeded(name: str, seed: int) -> str:
+    """What is drawn by; the first draw has the name alone."""
+    return f"{name}/{seed}" if seed else name
+
+
+GROUPS: dict[str, Callable[[int, Sequence[str], int], list[Item]]] = {
     "known": _known,
     "unseen": _unseen,
     "close": _close,
@@ -119,7 +128,7 @@ GROUPS: dict[str, Callable[[int, Sequence[str]], list[Item]]] = {
 }
 
 
-def group(name: str, count: int = 20, trained: Sequence[str] = TRAINED) -> list[Item]:
+def group(name: str, count: int = 20, trained: Sequence[str] = TRAINED, seed: int = 0) -> list[Item]:
     """The items of one group, the same at each call.
 
     Args:
@@ -128,13 +137,14 @@ def group(name: str, count: int = 20, trained: Sequence[str] = TRAINED) -> list[
             is another skill's), ``mixed``.
         count: items a skill; chats for ``switching``; at most 60 for ``nobody``.
         trained: skills that have an adapter.
+        seed: of the draw.
 
     Raises:
         RosterError: an unknown group.
     """
     if name not in GROUPS:
         raise RosterError(f"unknown group {name!r}: {nearest(name, GROUPS)}")
-    return GROUPS[name](count, trained)
+    return GROUPS[name](count, trained, seed)
 
 
 def library(adapters: Path, out: Path, count: int, noise: float = 0.0, seed: int = 0) -> dict[str, str]:
@@ -166,6 +176,7 @@ def library(adapters: Path, out: Path, count: int, noise: float = 0.0, seed: int
             if turn and noise:
                 _disturb(folder / copy / WEIGHTS, noise, digest(f"{copy}/{seed}") % 2**31)
             skills[copy] = name
+        refresh_cards(folder)  # those of noisy copies describe the original's weights
     return skills
 
 

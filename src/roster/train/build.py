@@ -66,7 +66,7 @@ def build(
     recipe = find(router)
     if recipe.kind != "mixture":
         raise RosterError(f"recipe {router!r} does not route among adapters (it is of kind {recipe.kind!r})")
-    mixing = recipe(options)
+    recipe(options)  # before anything slow
     if out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
         raise RosterError(f"{str(out)!r} is not empty and not a mixture; choose another folder")
     trains = _trains(recipe, rows)
@@ -84,17 +84,45 @@ def build(
     plan: dict[str, Any] = {}
     if rendering is not None and trains:
         plan = plan_of(recipe.slug, options or {}, model, library, rows or (), settings, rendering.digest)
-    record: dict[str, Any] = {}
     with scratch_folder(out.with_name(out.name + ".training"), plan) if trains else nullcontext(out) as scratch:
-        if "gates" in recipe.needs and rows is not None:
-            record = train_gates(model, library, rows, rendering, scratch, settings)
-        attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=rendering)
+        record = attach_taught(model, library, recipe, options, rows, rendering, scratch, settings)
         cast(Any, model.roster).base_name = name
-        if mixing.search is not None and rendering is not None:
-            record = search(model, rows or (), rendering, settings)
-        elif mixing.trains:
-            record = fit(model, rows or (), rendering, scratch, settings)
         save(model, out, Wanted(include_base))
+    return record
+
+
+def attach_taught(
+    model: Any,
+    library: Library,
+    recipe: Recipe,
+    options: Mapping[str, Any] | None,
+    rows: Sequence[Row] | None,
+    rendering: Rendering | None,
+    scratch: Path,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Attaches a library under a recipe, and trains what the recipe says.
+
+    Args:
+        model: the plain base; routed afterwards.
+        library: the experts; gates are written beside those that have none.
+        recipe, options: the method.
+        rows: training data; None where nothing is to be trained.
+        rendering: how prompts become the base's tokens; needed for training.
+        scratch: for checkpoints.
+        settings: of the training.
+
+    Returns:
+        The training record; empty when nothing was trained.
+    """
+    mixing, record = recipe(options), {}
+    if "gates" in recipe.needs and rows is not None:
+        record = train_gates(model, library, rows, rendering, scratch, settings)
+    attach(model, library, mixing, recipe=recipe.slug, options=options, tokenizer=rendering)
+    if mixing.search is not None and rendering is not None:
+        return search(model, rows or (), rendering, settings)
+    if mixing.trains:
+        return fit(model, rows or (), rendering, scratch, settings)
     return record
 
 
