@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from roster.arena.compare import Comparison, Terms, groups_of, judged
@@ -75,7 +74,7 @@ def compare_all(
     return {
         "title": f"Ways to use a folder of adapters: {ground.name}",
         "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {workers.processes} x {torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {workers.processes} process(es)",
         "versions": {name: version(name) for name in ("roster-moe", "torch", "transformers", "peft")},
         "ground": ground.name,
         "seeds": list(seeds),
