@@ -18,6 +18,7 @@ def test_the_gate_is_a_softmax_of_a_linear_map_of_what_it_reads(hidden):
     if hidden:
         read_BF = (read_BF @ gate.reads[0].weight.T + gate.reads[0].bias).clamp_min(0)
     assert gate.weight_EF.shape == (E, hidden or D)
+    assert not list(gate.norm.parameters())
     index_BE, weight_BE = gate(x_BD).unbind(1)
     torch.testing.assert_close(weight_BE, (read_BF @ gate.weight_EF.T).softmax(1))
     assert index_BE.tolist() == [[0, 1, 2]] * 5

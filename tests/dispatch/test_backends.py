@@ -183,7 +183,12 @@ def test_grouped_mm_says_what_it_cannot_take():
 @pytest.fixture
 def dirty(monkeypatch):
     """Memory is never as it was left by chance: what is not written is NaN."""
-    monkeypatch.setattr(memory, "empty", lambda like, *shape: like.new_full(shape, torch.nan))
+
+    def filled(like, *shape):
+        return like.new_full(shape[0] if isinstance(shape[0], tuple) else shape, torch.nan)
+
+    monkeypatch.setattr(memory, "empty", filled)
+    monkeypatch.setattr(torch.Tensor, "new_empty", filled)
 
 
 @pytest.mark.usefixtures("dirty")
@@ -201,6 +206,17 @@ def test_nothing_is_read_that_was_not_written(form):
     for grad in ours[2:]:
         assert torch.equal(grad[1], torch.zeros_like(grad[1])), "an expert without rows"
     assert_same(ours, theirs)
+
+
+@pytest.mark.usefixtures("dirty")
+def test_a_matmul_leaves_nothing_unwritten_in_its_gradients():
+    torch.manual_seed(0)
+    counts_E, rows_RD = torch.tensor([2, 0, 3]), torch.randn(8, D, requires_grad=True)
+    weight_EDF = torch.randn(3, D, 4, requires_grad=True)
+    with use("blocks"):
+        grouped_matmul(rows_RD, weight_EDF, counts_E)[:5].sum().backward()
+    assert torch.equal(rows_RD.grad[5:], torch.zeros(3, D)), "nobody's rows"
+    assert torch.equal(weight_EDF.grad[1], torch.zeros(D, 4)), "an expert without rows"
 
 
 @pytest.mark.usefixtures("dirty")
