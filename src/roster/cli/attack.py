@@ -12,7 +12,6 @@ import typer
 from roster.cli.common import MixtureBase, console, quiet, table
 from roster.errors import RosterError
 from roster.options import parse_options
-from roster.prompts import Rendering
 
 
 def attack(
@@ -100,6 +99,7 @@ def _ids(model: Any, name: str, base: str | None, text: str) -> Any:
     """The token ids of a text, [1, S]."""
     import torch
 
+    from roster.prompts import Rendering
     from roster.routed.base import load_tokenizer
 
     own = getattr(getattr(model, "roster", None), "tokenizer", None)

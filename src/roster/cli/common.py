@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -60,6 +62,17 @@ def experts_folder(name: str) -> Path:
 
         return pocket.experts_path()
     return Path(name)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Imports make many objects and hardly any garbage: the collector does not look for it, then or later."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def quiet() -> None:

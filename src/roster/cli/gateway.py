@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,6 +52,8 @@ def serve(
       roster gateway serve gateway.yaml --check --offline
     """
     _check_installed()
+    import asyncio
+
     from roster.gateway import serving
 
     if example:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roster.cli.common import JobsOption, RayOption, console, quiet
+from roster.cli.common import JobsOption, RayOption, console, importing, quiet
 from roster.cli.writing import Asking, EvalOption, Progress, place
 from roster.errors import RosterError
 from roster.options import parse_options
@@ -64,11 +64,12 @@ def merge(
       roster merge --method linear --model pocket --option weight=1 \\
         --eval test.jsonl --out my-measured
     """
-    from roster.merge import find_method, plan_merge, read_config
-    from roster.merge.many import merge_many
-    from roster.merge.report import PAGE, Report, add_quality
-    from roster.weights import parse_size, run
-    from roster.workers import Workers
+    with importing():
+        from roster.merge import find_method, plan_merge, read_config
+        from roster.merge.many import merge_many
+        from roster.merge.report import PAGE, Report, add_quality
+        from roster.weights import parse_size, run
+        from roster.workers import Workers
 
     workers, size = Workers(jobs, ray), parse_size(max_shard_size)
     config = configs[0] if configs else None

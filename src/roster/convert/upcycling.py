@@ -61,7 +61,7 @@ def plan_upcycling(
     experts, width = copies * shards, dense.width // shards
     into = find_container(container)
     half = 0.5 if into.shared else 1.0
-    cut = _shards(dense, shards)
+    cut = _shards(dense, shards if shards > 1 else 0)
     outputs = [Output(name, spec, (Operand(dense.source, name),), Copy()) for name, spec in dense.others().items()]
     for layer in range(len(dense.blocks)):
         made = list(_experts(dense, cut, layer, copies, shards, half))
@@ -75,8 +75,9 @@ def plan_upcycling(
 
 
 def _shards(dense: Dense, shards: int) -> Views:
-    """Every shard's matrices, called layer.shard.part."""
-    width, views = dense.width // shards, dict[str, View]()
+    """Every shard's matrices, called layer.shard.part; none where blocks stay whole."""
+    views = dict[str, View]()
+    width = dense.width // max(shards, 1)
     for layer in range(len(dense.blocks)):
         for shard in range(shards):
             units = range(shard * width, (shard + 1) * width)

@@ -12,11 +12,14 @@ from torch import Tensor
 from roster.errors import RosterError
 from roster.weights.figures import Figures
 from roster.weights.plan import Plan
-from roster.weights.rule import BLOCK, Kernel, Operand, Output, block_of
+from roster.weights.rule import BLOCK, Copy, Kernel, Operand, Output, block_of
 from roster.weights.writer import Writer
 
 PIECE = 2 * BLOCK
 """Elements of one operand that are in memory at a time: few enough for a core's cache."""
+
+_COPIED = 4
+"""Pieces that are copied in one go: nothing is computed, and systems write large pieces more cheaply."""
 
 Progress = Callable[[int, int, str], None]
 """Called with the bytes written so far, all bytes to write, and the tensor that was finished."""
@@ -59,11 +62,15 @@ def run(
             written = sum(output.spec.nbytes for output in plan.outputs if output.name in writer.done)
             if todo:
                 _survey(plan, piece)
-            for output in todo:
-                _compute(output, writer, piece, watch(output) if watch is not None else None)
-                written += output.spec.nbytes
-                if progress is not None:
-                    progress(written, plan.bytes_to_write, output.name)
+            for together in _copies(todo):
+                if len(together) > 1:
+                    _copy(together, writer, piece)
+                else:
+                    _compute(together[0], writer, piece, watch(together[0]) if watch is not None else None)
+                for output in together:
+                    written += output.spec.nbytes
+                    if progress is not None:
+                        progress(written, plan.bytes_to_write, output.name)
             figures = {output.name: writer.done[output.name] for output in plan.outputs}
             writer.finish(report(figures) if report is not None else None)
             return figures
@@ -108,6 +115,28 @@ def _survey(plan: Plan, piece: int) -> None:
                 output.kernel.survey(_read(output, start, stop), start)
         # Kernels of one run share what they learn, so one of them closes the look for all.
         surveyors[0].kernel.end_survey()
+
+
+def _copies(outputs: Sequence[Output]) -> list[list[Output]]:
+    """The outputs in their order; those that are copies of one tensor together, where its first one stands."""
+    found: dict[object, list[Output]] = {}
+    for output in outputs:
+        key: object = id(output)
+        if type(output.kernel) is Copy:
+            operand = output.operands[0]
+            key = (id(operand.source), operand.tensor, output.spec)
+        found.setdefault(key, []).append(output)
+    return list(found.values())
+
+
+def _copy(outputs: Sequence[Output], writer: Writer, piece: int) -> None:
+    """Reads once what several outputs hold."""
+    names = [output.name for output in outputs]
+    for start, stop in pieces(outputs[0], _COPIED * piece):
+        (read,) = _read(outputs[0], start, stop)
+        writer.write_each(names, start, read.to(outputs[0].spec.dtype))
+    for name in names:
+        writer.finish_tensor(name, {})
 
 
 def _compute(output: Output, writer: Writer, piece: int, figures: Figures | None) -> None:

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,18 @@ class Writer:
 
     def write(self, name: str, start: int, piece: Tensor) -> None:
         """Elements from `start` on of a flat tensor, in its final type."""
-        shard, offset = self._where[name]
-        view = piece.view(torch.uint8).numpy().data if piece.numel() else memoryview(b"")
-        at = offset + start * piece.dtype.itemsize
+        self.write_each((name,), start, piece)
+
+    def write_each(self, names: Sequence[str], start: int, piece: Tensor) -> None:
+        """The same elements of several tensors."""
+        whole = piece.view(torch.uint8).numpy().data if piece.numel() else memoryview(b"")
         try:
-            while view:
-                written = os.pwrite(self._file(shard), view, at)
-                view, at = view[written:], at + written
+            for name in names:
+                shard, offset = self._where[name]
+                view, at = whole, offset + start * piece.dtype.itemsize
+                while view:
+                    written = os.pwrite(self._file(shard), view, at)
+                    view, at = view[written:], at + written
         except OSError as error:
             raise RosterError(
                 f"{str(self.staging)!r} cannot be written: {error.strerror}; what is finished is kept, the same "
