@@ -7,8 +7,8 @@
 Two Llama-like checkpoints of random bfloat16 tensors in shards of 1 GB are merged linearly by `roster merge` in a
 process of its own under `ulimit -v` of 4 GiB (address space, so the process could not map more than that either). The
 pages of the inputs are dropped from the cache first. The disk's speed is what `cp` takes, synced, to copy one of the
-inputs, also from a cold cache, before and after; the floor of the merge is reading both inputs and writing one output. All files are
-deleted afterwards. Results: benchmarks/results/large_merge.json.
+inputs, also from a cold cache, before and after; the floor of the merge is reading both inputs and writing one output.
+All files are deleted afterwards. Results: benchmarks/results/large_merge.json.
 """
 
 from __future__ import annotations
