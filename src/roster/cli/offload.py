@@ -87,6 +87,9 @@ def run(
     option: Options = None,
     routes: RoutesOption = None,
     dtype: DtypeOption = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Hold experts as 8-bit numbers: more of them fit; answers are approximate.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Let a mixture that is larger than the memory write, and show what its cache of experts did.
@@ -97,6 +100,7 @@ def run(
       roster moe export sparse --out mixtral
       roster offload run mixtral "reverse: abcd =" --max-memory 12MB
       roster offload run mixtral "sort: dbca =" --max-memory 12MB --json
+      roster offload run mixtral "sort: dbca =" --max-memory 9MB --int8
     """
     quiet()
     import torch
@@ -112,6 +116,7 @@ def run(
         "policy": policy,
         "options": parse_options(option or []),
         "routes": known,
+        "int8": int8,
         **dtype_argument(dtype),
     }
     opened = load(model, max_memory, **given)

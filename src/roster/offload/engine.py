@@ -144,6 +144,10 @@ class Engine:
         Raises:
             RosterError: it could not be read, or the cache was closed.
         """
+        return self.layout.sites[layer].parts[part].view(self.share(layer, expert, part))
+
+    def share(self, layer: int, expert: int, part: int) -> Tensor:
+        """The bytes of that tensor, as they are held; as `part`."""
         key = (layer, expert)
         with self._wake:
             self._give_back()
@@ -155,8 +159,7 @@ class Engine:
                 self._urgent.append(job)
         self._await(job, layer)
         self._lent = job
-        described = self.layout.sites[layer].parts[part]
-        return described.view(next(share for number, share in job.parts if number == part))
+        return next(share for number, share in job.parts if number == part)
 
     def done(self) -> None:
         """The layer has computed; what it needed may go."""
@@ -238,7 +241,7 @@ class Engine:
 
     def _begin_stream(self, key: Key, part: int) -> _Job:
         memory = self._buffers.pop()
-        nbytes = self.layout.sites[key[0]].parts[part].spec.nbytes
+        nbytes = self.layout.sites[key[0]].parts[part].nbytes
         job = _Job(key, memory, [(part, memory[:nbytes])], ahead=False)
         self._enqueue(job, self._urgent)
         return job
@@ -319,7 +322,8 @@ class Engine:
             error = caught
         with self._wake:
             layer = self.statistics.layers[job.key[0]]
-            layer.nbytes += sum(len(share) for _, share in job.parts)
+            parts = self.layout.sites[job.key[0]].parts
+            layer.nbytes += sum(parts[number].spec.nbytes for number, _ in job.parts)
             self._moving.discard(job.key)
             job.error, job.state = error, "ready" if error is None else "failed"
             if error is not None and self._held.get(job.key) is job:

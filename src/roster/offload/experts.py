@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from roster.errors import RosterError
 from roster.offload.engine import Engine
+from roster.offload.int8 import has_kernel, multiplied, numbers
 from roster.offload.layout import Site
 from roster.offload.predicting import Votes
 
@@ -92,10 +93,15 @@ class OffloadedSite:
         return weighted_SD[back_S].view(len(x_TD), K, -1).sum(dim=1).to(x_TD.dtype)
 
     def _linear(self, experts: Any, name: str, rows: Tensor, expert_S: Tensor, groups: dict[int, slice]) -> Tensor:
-        spec = self.site.parts[self._numbers[name]].spec
+        part = self.site.parts[self._numbers[name]]
+        spec = part.spec
         width = spec.shape[1] if experts.is_transposed else spec.shape[0]
         out = rows.new_empty(len(rows), width, dtype=spec.dtype)
         for expert, group in groups.items():
+            if part.int8 and not experts.is_transposed and has_kernel(rows[group], spec.dtype):
+                share = self.engine.share(self.layer, expert, self._numbers[name])
+                out[group] = multiplied(rows[group].to(spec.dtype), *numbers(share, spec.shape))
+                continue
             weight = self.tensor(name, expert)[None]
             ends = torch.tensor([group.stop - group.start], dtype=torch.int32, device=rows.device)
             matrix = weight if experts.is_transposed else weight.mT

@@ -30,6 +30,7 @@ from transformers.core_model_loading import (
 
 from roster.errors import RosterError
 from roster.header import Place, Spec
+from roster.offload.int8 import held_bytes, numbers, restored
 
 ALIGNED = 64
 """Bytes: parts of a slot start at multiples of it, as torch's own tensors do; kernels may round differently elsewhere.
@@ -64,19 +65,28 @@ class Part:
         spec: of one expert's share.
         pieces: of each expert.
         start: bytes from the start of a slot.
+        int8: whether it is held as whole numbers of 8 bits (see `roster.offload.int8`).
     """
 
     name: str
     spec: Spec
     pieces: tuple[tuple[Piece, ...], ...]
     start: int
+    int8: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Of its share of a slot."""
+        return held_bytes(self.spec.shape[0], self.spec.numel) if self.int8 else self.spec.nbytes
 
     def bytes_in(self, slot: Tensor) -> Tensor:
         """Its share of a slot."""
-        return slot[self.start : self.start + self.spec.nbytes]
+        return slot[self.start : self.start + self.nbytes]
 
     def view(self, share: Tensor) -> Tensor:
-        """The tensor that lies in those bytes."""
+        """The tensor that lies in those bytes; what they stand for, where they are 8-bit numbers."""
+        if self.int8:
+            return restored(*numbers(share, self.spec.shape), self.spec.dtype)
         return share.view(self.spec.dtype).view(self.spec.shape)
 
 
@@ -98,7 +108,7 @@ class Site:
     def nbytes(self) -> int:
         """Of one expert in a slot."""
         last = self.parts[-1]
-        return _aligned(last.start + last.spec.nbytes)
+        return _aligned(last.start + last.nbytes)
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,7 @@ class Layout:
     @property
     def part_bytes(self) -> int:
         """Of the largest part."""
-        return max(part.spec.nbytes for site in self.sites for part in site.parts)
+        return max(part.nbytes for site in self.sites for part in site.parts)
 
     @property
     def count(self) -> int:
@@ -146,7 +156,11 @@ def expert_parameters(model: nn.Module, sites: Sequence[str]) -> dict[str, dict[
 
 
 def lay_out(
-    model: PreTrainedModel, places: Mapping[str, Place], experts: Mapping[str, Mapping[str, Spec]], where: str
+    model: PreTrainedModel,
+    places: Mapping[str, Place],
+    experts: Mapping[str, Mapping[str, Spec]],
+    where: str,
+    int8: bool = False,
 ) -> Layout:
     """Finds every expert of a model in its checkpoint.
 
@@ -155,6 +169,7 @@ def lay_out(
         places: of the checkpoint's tensors.
         experts: as `expert_parameters` gives them, with the types that the loaded model has.
         where: the checkpoint, for messages.
+        int8: whether experts are held as 8-bit numbers.
 
     Raises:
         RosterError: an expert is missing, or stored in a way that is no plain sequence of bytes.
@@ -167,8 +182,8 @@ def lay_out(
         for name, spec in specs.items():
             one = Spec(spec.dtype, spec.shape[1:])
             pieces = _pieces(sources.get(f"{site}.{name}"), spec, f"{where}: {site}.{name}")
-            parts.append(Part(name, one, pieces, start))
-            start = _aligned(start + one.nbytes)
+            parts.append(Part(name, one, pieces, start, int8))
+            start = _aligned(start + parts[-1].nbytes)
         sites.append(Site(site, tuple(parts), next(iter(specs.values())).shape[0]))
     stored = frozenset(name for target in sources.values() for names in target.by_pattern for name, _ in names)
     return Layout(tuple(sites), stored)

@@ -42,6 +42,7 @@ def load(
     host_memory: str | int | None = None,
     direct: bool | None = None,
     threads: int = 3,
+    int8: bool = False,
     **kwargs: Any,
 ) -> Any:
     """A mixture of transformers that is larger than the memory; its answers have the bits of the whole model's.
@@ -59,6 +60,8 @@ def load(
             so much; otherwise they are read from disk.
         direct: read past the system's cache; by default when the experts do not fit into the memory that is free.
         threads: that read.
+        int8: hold experts as 8-bit numbers with a scale per row, so that twice as many have a slot. Approximate: the
+            answers are no longer the whole model's (see `roster.offload.int8`).
         kwargs: for `from_pretrained` (dtype, attn_implementation, experts_implementation, ...).
 
     Raises:
@@ -74,7 +77,7 @@ def load(
     skeleton, dtype = _skeleton(cls, path, checkpoint, kwargs)
     names = [f"{name}.experts" for name in find_experts(skeleton)]
     experts = _typed(expert_parameters(skeleton, names), checkpoint, dtype)
-    layout = lay_out(skeleton, checkpoint.places, experts, repr(str(folder)))
+    layout = lay_out(skeleton, checkpoint.places, experts, repr(str(folder)), int8)
     geometry = geometry_of(skeleton.config, [site.num_experts for site in layout.sites])
     slots = _slots(layout, _bytes(max_memory), resident_bytes(layout, checkpoint.places, dtype), geometry, max_memory)
     if routes is not None:

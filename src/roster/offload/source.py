@@ -12,8 +12,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from roster.offload.layout import Key, Layout
+from roster.offload.int8 import numbers, quantise
+from roster.offload.layout import Key, Layout, Part
 from roster.offload.reading import Files
+
+_BLOCK = 2**23
+"""Bytes of a matrix that are read before they are rounded."""
 
 
 class Source(Protocol):
@@ -38,6 +42,9 @@ class Disk:
         """See `Source.fill`; raises RosterError where the checkpoint was changed."""
         index, expert = key
         described = self.layout.sites[index].parts[part]
+        if described.int8:
+            self._quantised(described, expert, into)
+            return
         whole = into.view(described.spec.dtype)
         for piece in described.pieces[expert]:
             target = whole[piece.at : piece.at + piece.spec.numel]
@@ -46,6 +53,20 @@ class Disk:
             self.files.read(piece.file, piece.offset, read.view(torch.uint8).numpy().data)
             if not same:
                 target.copy_(read)
+
+    def _quantised(self, part: Part, expert: int, into: Tensor) -> None:
+        """Read some rows at a time: what is between has the size of `_BLOCK`."""
+        columns = part.spec.shape[1]
+        q_NK, s_N = numbers(into, part.spec.shape)
+        for piece in part.pieces[expert]:
+            first, step = piece.at // columns, max(1, _BLOCK // (columns * piece.spec.dtype.itemsize))
+            for start in range(0, piece.spec.numel // columns, step):
+                count = min(step, piece.spec.numel // columns - start)
+                rows_NK = torch.empty(count, columns, dtype=piece.spec.dtype)
+                offset = piece.offset + start * columns * piece.spec.dtype.itemsize
+                self.files.read(piece.file, offset, rows_NK.view(torch.uint8).flatten().numpy().data)
+                at = slice(first + start, first + start + count)
+                quantise(rows_NK.to(part.spec.dtype), q_NK[at], s_N[at])
 
     def close(self) -> None:
         """Closes the files."""
@@ -60,7 +81,7 @@ class Host:
         for index, site in enumerate(layout.sites):
             for expert in range(site.num_experts):
                 for number, part in enumerate(site.parts):
-                    held = torch.empty(part.spec.nbytes, dtype=torch.uint8, pin_memory=pin)
+                    held = torch.empty(part.nbytes, dtype=torch.uint8, pin_memory=pin)
                     disk.fill((index, expert), number, held)
                     self._held[(index, expert), number] = held
         disk.close()
