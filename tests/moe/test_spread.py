@@ -11,6 +11,7 @@ import roster
 import tiny
 from roster import RosterError
 from roster.context import Context
+from roster.dispatch.exchange import pipelined
 from roster.moe import replace
 from roster.moe.shards import gather, read_shards, write_shards
 from roster.moe.spreading import spread
@@ -101,6 +102,8 @@ def work(rank, world, folder):
     if world == 2:
         found["alone"] = compared("switch", "experts", rank, world, processes=None)
         found["recomputed"] = recomputed(rank, world)
+        with pipelined(4):
+            found["pipelined"] = compared("shared", "experts", rank, world)
         found["queues"] = queues(rank, world)
         found["half"] = half(rank, world)
         model = spread(made("shared"), "experts")
@@ -214,9 +217,11 @@ def test_without_the_sums_over_processes_the_balance_is_another(folder):
     assert apart["logits"] < 1e-5, "the sums concern losses and capacities alone"
 
 
-def test_recomputation_capacities_and_half_precision(folder):
+def test_recomputation_chunks_capacities_and_half_precision(folder):
     found = json.loads((folder / "found-2.json").read_text())
     assert found["recomputed"] < ROUND_OFF
+    assert found["pipelined"]["logits"] < 1e-6
+    assert found["pipelined"]["gradients"] < ROUND_OFF
     assert found["queues"] == [True, True]
     assert found["half"] < 0.02
 

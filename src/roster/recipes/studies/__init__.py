@@ -8,6 +8,8 @@ from roster.recipes.studies import (
     contrast,
     early_exit,
     experiments,
+    fedjets,
+    fsmoe,
     hyperband,
     look,
     mixture_of_prompts,
@@ -31,4 +33,6 @@ RECIPES = (
     *continual.RECIPES,
     mixture_of_prompts.RECIPE,
     r2_t2.RECIPE,
+    fsmoe.RECIPE,
+    fedjets.RECIPE,
 )
