@@ -23,18 +23,24 @@ from roster.lm.routing import Routing
 
 MADE = tiny.records(400)
 TEST = MADE.split("test")
+TOLD = []
 
 
 @pytest.fixture(scope="module")
 def report():
     routers = {"lm-knn": lambda: Routing(KNN(neighbours=20), Weights())}
     return evaluate(
-        MADE, routers, held_out=["bird"], added=["dog-person"], probes=(10, 40), draws=60, progress=lambda _: None
+        MADE, routers, held_out=["bird"], added=["dog-person"], probes=(10, 40), draws=60, progress=TOLD.append
     )
 
 
 def by_slug(section):
     return {row.router: row for row in section.rows}
+
+
+def test_it_says_what_it_is_at(report):
+    assert all(any(each.startswith(part) for each in TOLD) for part in ("in distribution", "held out: bird"))
+    assert "added: dog-person" in TOLD
 
 
 def test_yardsticks_by_hand(report):
