@@ -1,6 +1,7 @@
 """RegMean against NumPy's least squares, on matrices and on a whole model from the command line."""
 
 import numpy as np
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -142,3 +143,28 @@ def test_too_few_tokens_are_refused_before_any_work(family, monkeypatch):
     said = refuse(*command, "--option", "reduction=1", "--rows", 8, "--length", 2)
     assert "inputs, and 32 tokens cannot determine it" in said
     assert not list(family.glob("*merged*"))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("method", ["regmean", "fisher"])
+def test_an_adapter_on_its_base_is_a_model_too(method, family, monkeypatch):
+    """Asked with the adapter in it; two of the same come out as what PEFT merges."""
+    monkeypatch.chdir(family)
+    model = AutoModelForCausalLM.from_pretrained(family / "m0")
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
+    for name, each in adapted.named_parameters():
+        if "lora_B" in name:
+            each.data.normal_(std=0.3)
+    for name in ("a", "same"):
+        adapted.save_pretrained(family / name)
+    command = ["merge", "--method", method, "--model", "m0+a", "--model", "m0+same", "--data", "d0.jsonl"]
+    succeed(*command, "--dtype", "float32", "--keep", "known", "--out", "merged")
+    wanted = adapted.merge_and_unload().state_dict()
+    for name, each in load_file(family / "merged" / "model.safetensors").items():
+        torch.testing.assert_close(each, wanted[name], rtol=1e-4, atol=1e-5)
+    if method == "regmean":
+        plain = Grams(open_checkpoint(family / "m0"), read_texts(family / "d0.jsonl", family / "m0"), family, "plain")
+        plain.gather()
+        name = "model.layers.1.mlp.gate_proj"
+        own = load_file(family / "known" / "gram-0-0001.safetensors")[name]
+        assert not torch.allclose(own, plain.of(name).read(), rtol=1e-2)

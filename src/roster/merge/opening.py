@@ -7,6 +7,7 @@ from pathlib import Path
 
 from roster.errors import RosterError
 from roster.weights import Source, open_checkpoint
+from roster.weights.source import folder_of as folder_of
 
 
 def open_models(names: Iterable[str]) -> dict[str, Source]:
@@ -32,9 +33,3 @@ def open_model(name: str) -> Source:
     if (Path(name) / "adapter_config.json").is_file() and not (Path(name) / "config.json").is_file():
         raise RosterError(f"{name!r} is an adapter, not a model; write BASE+{name} to merge it as one")
     return open_checkpoint(name)
-
-
-def folder_of(source: Source) -> Path | None:
-    """Where a model's config and tokenizer lie."""
-    folder = getattr(source, "folder", None)
-    return folder if isinstance(folder, Path) else None

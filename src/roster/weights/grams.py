@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from roster.errors import RosterError
 from roster.weights.kept import Kept, read_all
 from roster.weights.layers import Progress, Send, run_layers
-from roster.weights.source import Checkpoint, Source
+from roster.weights.source import Model, Source, folder_of
 from roster.weights.texts import Texts, digest
 
 _ALIASES = "aliases"
@@ -64,8 +64,7 @@ class Grams:
 
     def __init__(self, model: Source, texts: Texts, folder: Path, name: str) -> None:
         self._widths = linear_layers(model)
-        assert isinstance(model, Checkpoint), "others have been refused"
-        self.model, self.texts = model, texts
+        self.model, self.texts = cast(Model, model), texts  # what has no folder has been refused
         self.key = hashlib.sha256(repr(("gram", model.fingerprint(), digest(texts))).encode()).hexdigest()
         layers = max((int(each.split(".")[2]) for each in self._widths), default=-1) + 1
         self._files = [Kept(folder / f"{name}-{number:04d}.safetensors", self.key) for number in range(layers)]
@@ -111,9 +110,10 @@ def linear_layers(model: Source) -> dict[str, int]:
     from transformers import AutoConfig, AutoModel
 
     built: Any = None
-    if isinstance(model, Checkpoint) and (model.folder / "config.json").is_file():
+    folder = folder_of(model)
+    if folder is not None and (folder / "config.json").is_file():
         with init_empty_weights(include_buffers=False):
-            built = AutoModel.from_config(AutoConfig.from_pretrained(str(model.folder)))
+            built = AutoModel.from_config(AutoConfig.from_pretrained(str(folder)))
     if not hasattr(built, "layers") or "model.embed_tokens.weight" not in model.specs:
         raise RosterError(
             f"{model.name!r} cannot be run layer by layer: it has no model.embed_tokens and model.layers, as Llama and "

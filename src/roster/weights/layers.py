@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from roster.errors import RosterError
-from roster.weights.source import Checkpoint
+from roster.weights.source import Model
 from roster.weights.texts import Texts
 
 AT_ONCE = 8
@@ -42,7 +42,7 @@ Load = Callable[[int, nn.Module], dict[str, Tensor]]
 
 @torch.no_grad()
 def run_layers(
-    source: Checkpoint,
+    source: Model,
     texts: Texts,
     visit: Visit,
     *,
@@ -146,7 +146,7 @@ def _cut(value: Any, part: slice, rows: int) -> Any:
     return value
 
 
-def _plain(source: Checkpoint) -> Load:
+def _plain(source: Model) -> Load:
     def load(number: int, layer: nn.Module) -> dict[str, Tensor]:
         state = {}
         for name in dict(layer.named_parameters()):

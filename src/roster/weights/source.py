@@ -38,6 +38,18 @@ class Source(Protocol):
         """Changes when what `read` returns may have changed."""
 
 
+class Model(Source, Protocol):
+    """A source that can be asked: its config and tokenizer lie in a folder."""
+
+    folder: Path
+
+
+def folder_of(source: Source) -> Path | None:
+    """Where a source's config and tokenizer lie; None for one that has none."""
+    folder = getattr(source, "folder", None)
+    return folder if isinstance(folder, Path) else None
+
+
 class Checkpoint:
     """A folder with `config.json` and safetensors, sharded or not, or a single .safetensors file.
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from roster.errors import RosterError
-from roster.weights.source import Source
+from roster.weights.source import Source, folder_of
 
 
 def load_whole(source: Source) -> Any:
@@ -61,7 +61,7 @@ def _empty(source: Source) -> Any:
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    folder = getattr(source, "folder", None)
+    folder = folder_of(source)
     if folder is None or not (folder / "config.json").is_file():
         raise RosterError(f"{source.name!r} has no config.json, so that it cannot be asked anything")
     try:
