@@ -41,7 +41,7 @@ from roster.library import Card, Library, LowRank, make_adapter, write_adapter
 from roster.recipes import find
 
 RESULTS = Path(__file__).parent / "results" / "library.json"
-WIDTH, RANK, FEW, PROMPT, TOKENS, ROUNDS = 2048, 8, 8, 64, 8, 7
+WIDTH, RANK, FEW, PROMPT, TOKENS = 2048, 8, 8, 64, 8
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -172,10 +172,10 @@ def timed(run: Callable[[], object]) -> float:
     return time.thread_time() - started
 
 
-def in_turns(runs: dict[str, Callable[[], object]], over: str) -> dict[str, float]:
+def in_turns(runs: dict[str, Callable[[], object]], over: str, rounds: int) -> dict[str, float]:
     """Median over rounds of each one's time over that of `over` in the same round."""
     found: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(-1, ROUNDS):
+    for turn in range(-1, rounds):
         times = {name: timed(run) for name, run in runs.items()}
         if turn >= 0:
             for name, each in times.items():
@@ -183,7 +183,7 @@ def in_turns(runs: dict[str, Callable[[], object]], over: str) -> dict[str, floa
     return {name: round(statistics.median(values), 3) for name, values in found.items()}
 
 
-def answering(layers: int, folder: Path, count: int, block: int, console: Console) -> dict[str, Any]:
+def answering(layers: int, folder: Path, count: int, block: int, rounds: int, console: Console) -> dict[str, Any]:
     console.print("fitting auto on all adapters", highlight=False)
     models = {"all": attached(layers, folder, count, True, block)}
     for name, mapped in (("few", True), ("few, in memory", False)):
@@ -200,9 +200,15 @@ def answering(layers: int, folder: Path, count: int, block: int, console: Consol
 
     with torch.inference_mode():
         return {
-            "forward": in_turns({name: forward(each) for name, each in models.items()}, "few"),
-            "generate": in_turns({name: generate(each) for name, each in models.items()}, "few"),
+            "forward": in_turns({name: forward(each) for name, each in models.items()}, "few", rounds),
+            "generate": in_turns({name: generate(each) for name, each in models.items()}, "few", rounds),
         }
+
+
+def store(result: dict[str, Any], not_now: bool) -> None:
+    """Each part is written as it ends."""
+    if not not_now:
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -211,6 +217,7 @@ def main() -> None:
     parser.add_argument("--adapters", type=int, default=1000)
     parser.add_argument("--block", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path.home() / ".cache" / "roster" / "benchmark-library")
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", choices=("make", "attach", "find", "answer"))
     parser.add_argument("--attaching", choices=("memory", "mapped"), help="inner use: one measurement, as JSON")
     parser.add_argument("--no-write", action="store_true")
@@ -225,6 +232,7 @@ def main() -> None:
     stored = sum(path.stat().st_size for path in folder.glob("*/adapter_model.safetensors")) / 1e6
     result: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     result |= {**about(), "load": round(os.getloadavg()[0], 1), "layers": asked.layers, "adapters": asked.adapters}
+    result["rounds"] = asked.rounds
     result["stored_MB"] = round(stored, 1)
     if asked.only in (None, "attach"):
         for how in ("memory", "mapped"):
@@ -232,13 +240,14 @@ def main() -> None:
             given = ("--layers", str(asked.layers), "--adapters", str(asked.adapters), "--work", str(asked.work))
             found = in_own_process(*given, "--attaching", how)
             result[f"attach, {how}"] = {**found, "own_over_stored": round(found["own_MB"] / stored, 3)}
+        store(result, asked.no_write)
     if asked.only in (None, "find"):
         result["find"] = finding(folder, name_of(asked.adapters - 1))
+        store(result, asked.no_write)
     if asked.only in (None, "answer"):
-        result["answer"] = answering(asked.layers, folder, asked.adapters, asked.block, console)
+        result["answer"] = answering(asked.layers, folder, asked.adapters, asked.block, asked.rounds, console)
     console.print_json(json.dumps(result))
-    if not asked.no_write:
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    store(result, asked.no_write)
 
 
 if __name__ == "__main__":

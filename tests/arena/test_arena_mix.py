@@ -235,6 +235,7 @@ def test_only_what_nothing_cheaper_beats_is_framed():
         (("auto:layers=3",), "has no option 'layers'"),
         (("switch-transformer",), "does not route among adapters"),
         (("auto", "--ground", "nowhere"), "a folder of adapters goes with --data"),
+        (("auto", "--ground", "reasoning"), "give --experts FOLDER"),
         (("auto", "--lessons", "x.jsonl"), "go with a folder of adapters"),
         (("auto", "--metric", "exakt"), "did you mean 'exact'"),
     ],

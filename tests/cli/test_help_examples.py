@@ -13,6 +13,7 @@ from texts import needed
 
 ELSEWHERE = {
     "roster demo": "takes minutes; the arena has tests of its own",
+    "roster arena reasoning": "needs reasoning-gym; tests/arena/test_reasoning.py runs it where it is",
     "roster lm board import": "needs downloaded files; tests/lm/test_boards.py makes some",
 }
 

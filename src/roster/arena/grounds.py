@@ -1,7 +1,7 @@
 """Grounds of the arena: a base, a folder of adapters, what is asked, and what may be learnt from.
 
-`pocket` and `smol` draw their prompts anew for every seed; a folder of one's own is asked the same rows each time. Rows
-name a task for the oracle; where the right expert is known by it, the group is among `own`.
+`pocket`, `smol` and `reasoning` draw their prompts anew for every seed; a folder of one's own is asked the same rows
+each time. Rows name a task for the oracle; where the right expert is known by it, the group is among `own`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roster import pocket, smol
+from roster.arena.reasoning import GROUP, reasoning_rows
 from roster.errors import RosterError
 from roster.library import Library
 from roster.pocket.skills import COMPOSED, HELD_IN, UNSEEN, examples
@@ -23,11 +24,12 @@ from roster.smol.skills import TRAINED, questions
 from roster.train.data import Row, read_rows
 from roster.train.fit import Settings
 
-POCKET, SMOL = "pocket", "smol"
+POCKET, SMOL, REASONING = "pocket", "smol", "reasoning"
 _POCKET_ASKED, _POCKET_TAUGHT, _POCKET_TOKENS = 12, 60, 28
 _SMOL_ASKED = {"known": 2.0, "unseen": 2.0, "nobody": 20.0, "switching": 8.0, "mixed": 1.0}
 """Prompts a skill at scale 1; prompts in all for nobody's, chats of three turns for switching."""
 _SMOL_TAUGHT = 24
+_REASONING_ASKED, _REASONING_TAUGHT = 20, 40
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,25 @@ def smol_ground(seeds: Sequence[int], scale: float = 1.0, experts: Path | None =
     settings = Settings(steps=40, batch_size=8, learning_rate=5e-3, save_every=20, progress=False)
     own = ("known", "unseen", "switching", "mixed")
     return Ground(SMOL, str(base_path()), experts, rows, lessons, own, NEW_TOKENS, settings)
+
+
+def reasoning_ground(experts: Path, seeds: Sequence[int], scale: float = 1.0, base: str | None = None) -> Ground:
+    """Adapters whose cards name tasks of reasoning-gym, on its prompts.
+
+    Args:
+        experts: a folder of adapters.
+        seeds: of the draws.
+        scale: multiplies the number of prompts.
+        base: by default what the adapters call their base.
+
+    Raises:
+        RosterError: reasoning-gym is missing, or a card names none of its tasks.
+    """
+    tasks = list(dict.fromkeys(each.card.task for each in Library.read(experts).values() if each.card.task))
+    rows = {seed: reasoning_rows(tasks, "test", _count(_REASONING_ASKED, scale), seed) for seed in seeds}
+    lessons = reasoning_rows(tasks, "train", _REASONING_TAUGHT)
+    settings = Settings(steps=100, batch_size=16, learning_rate=5e-3, save_every=50, progress=False)
+    return Ground(REASONING, base or _base_of(experts), experts, rows, lessons, (GROUP,), 48, settings)
 
 
 def own_ground(

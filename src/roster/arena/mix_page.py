@@ -209,14 +209,20 @@ def _pairs(result: Mapping[str, Any]) -> dict[str, Any]:
         bounds = "" if pair["low"] is None else f"{100 * pair['low']:+.1f} to {100 * pair['high']:+.1f}"
         back = "" if pair["low"] is None else f"{-100 * pair['high']:+.1f} to {-100 * pair['low']:+.1f}"
         one, other = pair["of"], pair["over"]
-        cells[one, other] = {"text": f"{100 * pair['mean']:+.0f}", "word": pair["word"], "title": bounds}
+        cells[one, other] = {"text": _points(pair["mean"]), "word": pair["word"], "title": bounds}
         word = opposite.get(pair["word"], pair["word"])
-        cells[other, one] = {"text": f"{-100 * pair['mean']:+.0f}", "word": word, "title": back}
+        cells[other, one] = {"text": _points(-pair["mean"]), "word": word, "title": back}
     ranked = sorted(result["methods"], key=lambda each: -_all(each)["mean"])
     return {
         "columns": [each["label"] for each in ranked],
         "rows": [(one["label"], [cells.get((one["name"], other["name"])) for other in ranked]) for one in ranked],
     }
+
+
+def _points(share: float) -> str:
+    """+12, -3, 0."""
+    points = round(100 * share)
+    return f"{points:+d}" if points else "0"
 
 
 def _confusions(result: Mapping[str, Any], shown: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -42,6 +42,7 @@ def compare_all(
     workers: Workers,
     console: Console,
     dtype: str | None = None,
+    matrix: bool = True,
 ) -> dict[str, Any]:
     """Runs what has no record yet, and says what came of all of it.
 
@@ -55,6 +56,7 @@ def compare_all(
         workers: where runs are done.
         console: where progress goes.
         dtype: of the base.
+        matrix: whether every expert answers every task alone, in folders of up to `MATRIX_UP_TO`.
 
     Raises:
         RosterError: an unknown recipe or option, or a prompt that the base cannot take, before anything is run.
@@ -66,7 +68,12 @@ def compare_all(
         first = Run(each, size, seeds[0], "base", tuple(recipes), terms, out, dtype)
         names = [way.name for way in ways(first)]
         runs += [Run(each, size, seed, name, tuple(recipes), terms, out, dtype) for seed in seeds for name in names]
-        if size is None and len(comparison_of(first).library) <= MATRIX_UP_TO and matrix_rows(each, seeds[0]):
+        if (
+            matrix
+            and size is None
+            and len(comparison_of(first).library) <= MATRIX_UP_TO
+            and matrix_rows(each, seeds[0])
+        ):
             runs.append(Run(each, size, seeds[0], ALONE, tuple(recipes), terms, out, dtype))
     ended = play(runs, workers, console)
     of_size = {size: [each for each in ended if each.run.size == size] for size in folders}

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from roster.cli.arena_mix import mix
+from roster.cli.arena_mix import mix, reasoning
 from roster.cli.common import JobsOption, RayOption, console, quiet, table
 
 app = typer.Typer(no_args_is_help=True, help="Compare many methods in one run, on equal terms.")
 app.command()(mix)
+app.command()(reasoning)
 
 
 @app.command()

@@ -30,15 +30,19 @@ def mix(
         list[str] | None,
         typer.Argument(help="Recipes, as NAME or NAME:option=value,...; by default all that route among adapters."),
     ] = None,
-    ground: Annotated[str, typer.Option(help="`pocket`, `smol`, or a folder of adapters with --data.")] = "pocket",
+    ground: Annotated[str, typer.Option(help="`pocket`, `smol`, `reasoning`, or a folder, with --data.")] = "pocket",
     data: Annotated[
         Path | None, typer.Option(help="For a folder: JSONL with prompt (or messages), answer, task, group.")
     ] = None,
     lessons: Annotated[
         Path | None, typer.Option(help="For a folder: JSONL of the same kind, for recipes that have to be trained.")
     ] = None,
-    base: Annotated[str | None, typer.Option(help="For a folder: its base, if the adapters do not name it.")] = None,
-    experts: Annotated[Path | None, typer.Option(help="For `smol`: adapters that lie elsewhere.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="For a folder or `reasoning`: the base, where adapters name none.")
+    ] = None,
+    experts: Annotated[
+        Path | None, typer.Option(help="For `reasoning`: adapters of its tasks; for `smol`: others than its own.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for records, result.json and report.html.")] = Path("arena-mix"),
     seeds: Annotated[int, typer.Option(min=1, help="Draws of prompts, each with trainings of its own.")] = 1,
     scale: Annotated[float, typer.Option(min=0.01, help="Multiplies the number of prompts; not of a folder.")] = 1.0,
@@ -53,6 +57,9 @@ def mix(
     jobs: JobsOption = 1,
     ray: RayOption = None,
     timed: Annotated[bool, typer.Option("--time/--no-time", help="Whether to measure time per token.")] = True,
+    matrix: Annotated[
+        bool, typer.Option("--matrix/--no-matrix", help="Whether every expert answers every task alone, too.")
+    ] = True,
     dtype: DtypeOption = None,
 ) -> None:
     """Compare any ways to use a folder of adapters on any ground: accuracy, cost, data needed, who is taken for whom.
@@ -88,7 +95,16 @@ def mix(
     terms = Terms(max_new_tokens or where.new_tokens, batch_size, metric, timed, traced=True)
     try:
         result = compare_all(
-            where, names, list(range(seeds)), size or [], terms, out.absolute(), workers, console(stderr=True), dtype
+            where,
+            names,
+            list(range(seeds)),
+            size or [],
+            terms,
+            out.absolute(),
+            workers,
+            console(stderr=True),
+            dtype,
+            matrix,
         )
     except KeyboardInterrupt:
         complain(f"what is done is kept in {out}; run the same command again to go on", code=130)
@@ -110,12 +126,20 @@ def _ground(
     seeds: range,
     scale: float,
 ) -> Ground:
-    from roster.arena.grounds import POCKET, SMOL, own_ground, pocket_ground, smol_ground
+    from roster.arena.grounds import (
+        POCKET,
+        REASONING,
+        SMOL,
+        own_ground,
+        pocket_ground,
+        reasoning_ground,
+        smol_ground,
+    )
 
-    if data is None and (lessons is not None or base is not None):
+    if data is None and (lessons is not None or (base is not None and name != REASONING)):
         raise RosterError("--lessons and --base go with a folder of adapters and --data")
-    if experts is not None and name != SMOL:
-        raise RosterError("--experts goes with --ground smol; a folder of one's own is the ground itself")
+    if experts is not None and name not in (SMOL, REASONING):
+        raise RosterError("--experts goes with --ground smol or reasoning; a folder of one's own is the ground itself")
     if data is not None:
         folder = experts_folder(name)
         return own_ground(folder, data, seeds, lessons, base or ("pocket" if name == POCKET else None))
@@ -123,4 +147,32 @@ def _ground(
         return pocket_ground(seeds, scale)
     if name == SMOL:
         return smol_ground(seeds, scale, experts)
-    raise RosterError(f"--ground {name!r} is neither `pocket` nor `smol`: a folder of adapters goes with --data")
+    if name == REASONING:
+        if experts is None:
+            raise RosterError("--ground reasoning needs adapters whose cards name its tasks: give --experts FOLDER")
+        return reasoning_ground(experts, seeds, scale, base)
+    raise RosterError(
+        f"--ground {name!r} is not `pocket`, `smol` or `reasoning`: a folder of adapters goes with --data"
+    )
+
+
+def reasoning(
+    tasks: Annotated[list[str], typer.Argument(help="Tasks of reasoning-gym.")],
+    count: Annotated[int, typer.Option(min=1, help="Prompts of each.")] = 40,
+    split: Annotated[str, typer.Option(help="train, or test: no prompt is in both.")] = "train",
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+) -> None:
+    """Write prompts and answers of reasoning-gym as JSONL, to train adapters on for `roster arena mix`.
+
+    Needs the package reasoning-gym: pip install 'roster-moe[reasoning]'.
+
+    \b
+    Examples:
+      roster arena reasoning chain_sum --count 200 > chain_sum.jsonl
+    """
+    from roster.arena.reasoning import reasoning_rows
+
+    if split not in ("train", "test"):
+        raise RosterError(f"--split is train or test, not {split!r}")
+    for row in reasoning_rows(tasks, "train" if split == "train" else "test", count, seed):
+        typer.echo(json.dumps(row.model_dump(exclude_none=True), ensure_ascii=False))
