@@ -17,7 +17,11 @@ import torch
 from safetensors.torch import load_file
 
 import made_jobs
+from evidence.protocol import runner
+from evidence.protocol.declaration import declare
+from evidence.protocol.record import Record
 from lm import tiny
+from protocol.test_running import find, made_up
 from roster import pocket
 from roster.arena.moe import compare as arena
 from roster.arena.moe.pretrain import Terms
@@ -26,6 +30,7 @@ from roster.lm.evaluate import evaluate
 from roster.merge import plan_merge, read_config
 from roster.merge.many import merge_many
 from roster.recipes import RECIPES
+from roster.search import METHODS, Range, search
 from roster.weights import run
 from roster.workers import Workers
 
@@ -62,7 +67,7 @@ def cluster():
             for end in (signal.SIGTERM, signal.SIGKILL):
                 with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
                     os.killpg(started.pid, end)
-                    started.wait(20)
+                    started.wait(5)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +161,27 @@ def test_many_merges_are_each_what_one_alone_is(workers, tmp_path):
     (tmp_path / "more" / "even.yaml").write_text(configs[0].read_text())
     with pytest.raises(RosterError, match="two of the files are called 'even'"):
         merge_many([configs[0], tmp_path / "more" / "even.yaml"], tmp_path / "there", max_shard=2**30)
+
+
+def test_evidence_is_the_same_wherever_its_runs_are_made(workers, tmp_path):
+    found = []
+    for name, where in (("here", Workers()), ("there", workers)):
+        folder = tmp_path / name
+        declare(made_up().declaration, folder / "declarations", has_results=False)
+        runner.run_all(["made-up"], find, folder, where, report=lambda _: None)
+        found.append(Record(folder / "records", made_up().declaration).values())
+    assert found[0] == found[1]
+
+
+def test_a_search_runs_on_workers_and_goes_on(workers, tmp_path):
+    pytest.importorskip("optuna", reason="Optuna is not installed (roster-moe[search])")
+    asked = {"trials": 6, "most": 9, "folder": tmp_path, "workers": workers}
+    found = search(METHODS["hyperband"], made_jobs.parabola, {"x": Range(0.0, 1.0)}, **asked)
+    assert len(found.trials) == 6
+    assert found.best.loss == min(each.loss for each in found.trials if each.whole)
+    assert found.best.loss == pytest.approx((found.best.settings["x"] - 0.3) ** 2)
+    longer = search(METHODS["hyperband"], made_jobs.parabola, {"x": Range(0.0, 1.0)}, **{**asked, "trials": 8})
+    assert longer.trials[:6] == found.trials
 
 
 def test_a_cluster_places_jobs_by_their_gpus(joined):
