@@ -163,3 +163,65 @@ def moe(
         f"{steps} steps on {record['lessons']} rows in {record['seconds']} s, loss {losses[max(losses)]}", err=True
     )
     typer.echo(f"wrote {out}")
+
+
+@app.command("mixture")
+def mixture(
+    source: Annotated[str, typer.Argument(help="A mixture of transformers: a folder or a hub name.")],
+    data: Annotated[
+        Path, typer.Argument(help="JSONL with prompt (or messages) and answer, or with text; or one text file.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    part: Annotated[
+        Literal["router", "lora", "all"], typer.Option(help="What is trained; a LoRA is merged afterwards.")
+    ] = "router",
+    rank: Annotated[int, typer.Option(min=1, help="Of the LoRA.")] = 8,
+    sharpen: Annotated[
+        bool, typer.Option("--sharpen", help="Multiply routers that were made flat (cmoe, factorllm) by 2^13 first.")
+    ] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 200,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate; by default 1e-3, or 1e-4 where all is trained.")
+    ] = None,
+    length: Annotated[int, typer.Option(min=2, help="Tokens of a piece of text.")] = 512,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    template: TemplateOption = None,
+) -> None:
+    """Train what `roster convert` or `roster compress` wrote, for a short while; a plain mixture comes out again.
+
+    A training that is interrupted goes on from its last checkpoint when the same command is run again.
+
+    \b
+    Examples:
+      roster convert pocket --to upcycling --option copies=4 --out my-copies
+      roster pocket data --split train --count 4 > train.jsonl
+      roster train mixture my-copies train.jsonl --steps 2 --out my-trained
+    """
+    from roster.train import Settings
+    from roster.train.mixture import train_mixture
+
+    quiet()
+    rate = learning_rate or (1e-4 if part == "all" else 1e-3)
+    try:
+        record = train_mixture(
+            source,
+            data,
+            out,
+            part=part,
+            settings=Settings(steps, batch_size, rate, seed, save_every),
+            rank=rank,
+            sharpen=sharpen,
+            length=length,
+            template=template is not False,
+        )
+    except KeyboardInterrupt:
+        complain(f"{out} was not written; run the same command again to go on from the last checkpoint", code=130)
+    losses = record["losses"]
+    typer.echo(
+        f"{steps} steps on {record['lessons']} rows in {record['seconds']} s, {record['trained']:,} parameters, loss "
+        f"{losses[max(losses)]}",
+        err=True,
+    )
+    typer.echo(f"wrote {out}")

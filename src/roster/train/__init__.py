@@ -5,6 +5,7 @@ from roster.train.build import build
 from roster.train.data import Row, read_rows
 from roster.train.expert import Lesson, train_expert
 from roster.train.fit import Settings, fit
+from roster.train.mixture import train_mixture
 from roster.train.moe import Blocks, train_moe
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "fit",
     "read_rows",
     "train_expert",
+    "train_mixture",
     "train_moe",
 ]

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from torch import distributed
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from roster.errors import RosterError
 from roster.prompts import Rendering
+from roster.saving import MANIFEST
 from roster.train.data import Encoded, Row, collate
 from roster.train.progress import Told
 from roster.train.spread import SpreadTrainer, is_sharded
@@ -80,33 +81,43 @@ def fit(
     return learn(model, Encoded(rows, rendering, limit, task_ids), rendering.pad_token_id, folder, settings)
 
 
-def learn(model: Any, data: Any, pad: int, folder: Path, settings: Settings) -> dict[str, Any]:
+def learn(
+    model: Any,
+    data: Any,
+    pad: int,
+    folder: Path,
+    settings: Settings,
+    trainer: type[Trainer] | None = None,
+    weights: str = MANIFEST,
+) -> dict[str, Any]:
     """Trains on what is encoded already; see `fit`.
 
     Args:
-        model: a routed model; what has a gradient is trained.
+        model: what has a gradient is trained.
         data: a dataset of `input_ids` and `labels`.
         pad: what fills up rows.
         folder: for checkpoints.
         settings: steps, batch, rate, seed.
+        trainer: what writes the checkpoints; by default that of routed models.
+        weights: the file that it writes of the model.
     """
-    kind = SpreadTrainer if is_sharded(model) else RoutedTrainer
-    trainer = kind(
+    kind = trainer or (SpreadTrainer if is_sharded(model) else RoutedTrainer)
+    made = kind(
         model=model,
         args=_arguments(folder, settings, is_sharded(model)),
         train_dataset=data,
         data_collator=partial(collate, pad=pad),
         callbacks=[Advance(), *([Told()] if settings.progress else [])],
     )
-    trainer.remove_callback(PrinterCallback)
-    checkpoint = last_checkpoint(folder)
+    made.remove_callback(PrinterCallback)
+    checkpoint = last_checkpoint(folder, weights)
     start = time.monotonic()
     was_training = model.training
     try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        made.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
         model.train(was_training)
-    losses = {entry["step"]: round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry}
+    losses = {entry["step"]: round(entry["loss"], 4) for entry in made.state.log_history if "loss" in entry}
     return {"settings": asdict(settings), "losses": losses, "seconds": round(time.monotonic() - start, 1)}
 
 
