@@ -1,7 +1,7 @@
 """Twenty arena runs in one process, in two, and by two workers of a local Ray cluster.
 
-    python benchmarks/workers.py                 # four minutes of two free cores
-    python benchmarks/workers.py --steps 30
+    python benchmarks/workers.py                 # seven minutes of two free cores
+    python benchmarks/workers.py --steps 30 --only "two processes"
 
 Every contender makes the same runs (two recipes, ten seeds) in a folder of its own, from its first process to the last
 file; what Ray and fresh processes take to start counts. The losses of all are compared: they must be equal. Needs two
@@ -42,12 +42,15 @@ def main():
     from roster.workers import Workers
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=100, help="of each run")
+    parser.add_argument("--steps", type=int, default=150, help="of each run")
+    parser.add_argument("--only", nargs="+", help="contenders beside one process, by name")
     given = parser.parse_args()
     terms = Terms(steps=given.steps)
     corpus()  # read once by this process, and once by each worker, inside its time
     ways = {"one process": Workers(), "two processes": Workers(2), "Ray, two workers": Workers(ray="local")}
     found, losses = {}, {}
+    if given.only:
+        ways = {name: each for name, each in ways.items() if name in ("one process", *given.only)}
     for name, workers in ways.items():
         load = os.getloadavg()[0]
         found[name], losses[name] = seconds(workers, terms)
