@@ -29,6 +29,7 @@ from peft.tuners.lora import ArrowConfig, create_arrow_model
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import roster
@@ -200,12 +201,63 @@ def memory_row(size: str, experts: int) -> dict:
     }
 
 
+class Letters:
+    """The least of a tokenizer that recipes need which read example prompts."""
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) % 200 for letter in text]}
+
+    def decode(self, ids: Any) -> str:
+        return ""
+
+
+def with_products(model: Any, directions: int) -> Any:
+    """A model whose adapted layers also multiply what they read by as many vectors as a router would."""
+
+    def product(weight: torch.Tensor) -> Callable[..., None]:
+        def after(layer: Any, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            F.linear(given[0].reshape(-1, weight.shape[1]), weight)
+
+        return after
+
+    for name, module in model.named_modules():
+        if name.rsplit(".", 1)[-1] in TARGETS:
+            module.register_forward_hook(product(torch.randn(directions, module.in_features)))
+    return model
+
+
+def ranks_row(size: str, experts: int, rounds: int) -> dict:
+    """Routers of ranks beside one LoRA of as many active ranks, and beside it with the products of such a router."""
+    base, rank = base_model(size), 8
+    library, one = adapters(base, experts, rank), adapters(base, 1, rank)
+    for adapter in library.values():
+        adapter.card.examples[:] = [adapter.name, adapter.name[::-1]]
+
+    def routed(slug: str) -> Any:
+        return roster.load(
+            base_model(size), experts=library, router=slug, options={"k": rank}, tokenizer=Letters()
+        ).eval()
+
+    contenders = {
+        "base": base,
+        "one LoRA of rank 8": roster.load(base_model(size), experts=one, router="uniform"),
+        "one LoRA and a router's products": with_products(
+            roster.load(base_model(size), experts=one, router="uniform"), experts * rank
+        ),
+        "roster SMoRA": routed("smora"),
+        "roster Intuition-MoR1E": routed("intuition-mor1e"),
+    }
+    return {"forward": race(contenders, forward, rounds)}
+
+
 ROWS: dict[str, Callable[[], dict]] = {
     "small: 8 experts, top-2, hidden 256": lambda: arrow_row("small", 8, 15),
     "large: 8 experts, top-2, hidden 1024": lambda: arrow_row("large", 8, 9),
     "large: X-LoRA, two passes": lambda: xlora_row("large", 8, 7),
     "large: 256 experts, top-2, without PEFT": lambda: arrow_row("large", 256, 7, False, peft=False),
     "large: 256 experts, top-2, with PEFT": lambda: arrow_row("large", 256, 7, False, frozenset({"PEFT Arrow"})),
+    "small: 8 of 64 ranks": lambda: ranks_row("small", 8, 15),
+    "large: 8 of 64 ranks": lambda: ranks_row("large", 8, 7),
     "memory, small: 8 experts": lambda: memory_row("small", 8),
     "memory, small: 32 experts": lambda: memory_row("small", 32),
 }

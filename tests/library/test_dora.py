@@ -195,13 +195,6 @@ def test_a_magnitude_that_the_config_does_not_know_of(folder):
         read_adapter(folder / NAMES[0])
 
 
-def test_ia3_says_why_not(tmp_path):
-    config = peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])
-    peft.get_peft_model(tiny.base(), config).save_pretrained(tmp_path / "ia3")
-    with pytest.raises(RosterError, match=r"peft_type is 'IA3'; .*rescales what the layers of a feed"):
-        read_adapter(tmp_path / "ia3")
-
-
 def test_a_checkpoint_with_a_dora_is_what_peft_merges(folder, tmp_path):
     """Read whole, and in pieces that begin and end within rows."""
     tiny.base().save_pretrained(tmp_path / "base")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,8 @@ from roster.adapters.site import BlockRouter, RoutedLinear
 from roster.errors import RosterError
 from roster.experts import LowRankExperts, RescaledExperts, StoredExperts
 from roster.library import Adapter, Library
-from roster.library.adapter import Magnitude, Rescaled, Stored
-from roster.library.dora import has_magnitudes, on_base
+from roster.library.adapter import Magnitude, Rescaled, Stored, Vector
+from roster.library.dora import has_magnitudes, layer_of, on_base
 from roster.library.fits import linear_size
 from roster.library.templates import check_templates
 from roster.prompts import Rendering
@@ -124,7 +125,7 @@ def attach(
 
 
 def _check_kinds(library: Library, mixing: Mixing, recipe: str) -> None:
-    """RosterError for a recipe that makes something else of updates than adding them up, where some are DoRAs."""
+    """RosterError for a recipe that does anything but add updates up, where some are DoRAs or (IA)3."""
     trained = "experts" in mixing.trains
     stored = any(isinstance(update, Stored) for adapter in library.values() for update in adapter.modules.values())
     if stored and (trained or mixing.experts is not None or mixing.average == "factors"):
@@ -135,13 +136,14 @@ def _check_kinds(library: Library, mixing: Mixing, recipe: str) -> None:
     if (trained or mixing.experts is not None or mixing.average == "factors") and has_magnitudes(library):
         why = "trains the experts" if trained else "does not add updates up"
         raise RosterError(
-            f"recipe {recipe!r} {why}, and a DoRA (use_dora) is more than a pair of factors: give it plain LoRAs"
+            f"recipe {recipe!r} {why}, and a DoRA (use_dora) or (IA)3 is another thing than a pair of factors: give it "
+            "plain LoRAs"
         )
 
 
 def _without_tensors(adapter: Adapter) -> Adapter:
-    """An adapter whose tensors the mixture holds; of a DoRA it holds what the base made of them, so they stay."""
-    kept = {name: update for name, update in adapter.modules.items() if isinstance(update, Magnitude)}
+    """An adapter whose tensors the mixture holds; of a DoRA or (IA)3 it holds what the base made of them: they stay."""
+    kept = {name: each for name, each in adapter.modules.items() if isinstance(each, Magnitude | Vector)}
     return replace(adapter, modules=kept)
 
 
@@ -176,7 +178,8 @@ def _routed_linear(
     model: nn.Module, site: Site, mixing: Mixing, mixture: AdapterMixture, surroundings: Surroundings | None
 ) -> RoutedLinear:
     device, dtype = computes_in(model.get_submodule(site.name), model)
-    experts = mixing.experts(site) if mixing.experts is not None else lora_experts(site, mixing)
+    linear = model.get_submodule(site.name)
+    experts = mixing.experts(site) if mixing.experts is not None else lora_experts(site, mixing, linear)
     router = _router(site, mixing, surroundings) if mixing.at == "linear" else None
     if router is not None:
         router.to(device=device)
@@ -237,14 +240,20 @@ def _router(site: Site, mixing: Mixing, surroundings: Surroundings | None) -> Ro
     return router
 
 
-def lora_experts(site: Site, mixing: Mixing) -> LowRankExperts | StoredExperts:
-    """The default experts of a site: the library's updates."""
-    gains = [each.gain_O if isinstance(each, Rescaled) else None for each in site.updates]
-    if any(gain_O is not None for gain_O in gains):
-        zero_O = torch.zeros(site.out_features)
-        return RescaledExperts(
-            site.factors, torch.stack([zero_O if each is None else each for each in gains]), site.bias_O
-        )
+def lora_experts(site: Site, mixing: Mixing, linear: nn.Module | None = None) -> LowRankExperts | StoredExperts:
+    """The default experts of a site: the library's updates; `linear` is the base's layer."""
+    rescaled = {e: each for e, each in enumerate(site.updates) if isinstance(each, Rescaled)}
+    if rescaled:
+        gain_EO = torch.zeros(site.num_experts, site.out_features)
+        gain_EI = torch.zeros(site.num_experts, site.width)
+        for e, update in rescaled.items():
+            gain_EO[e] = update.gain_O
+            if update.gain_I is not None:
+                gain_EI[e] = update.gain_I
+        with_bias = [e for e, each in rescaled.items() if each.with_bias]
+        reads = any(each.gain_I is not None for each in rescaled.values()) and linear is not None
+        layer = partial(layer_of, linear) if reads and linear is not None else None
+        return RescaledExperts(site.factors, gain_EO, site.bias_O, with_bias, gain_EI if reads else None, layer)
     if any(isinstance(each, Stored) for each in site.updates):
         return StoredExperts(site.factors)
     return LowRankExperts(site.factors, mixing.average, trains="experts" in mixing.trains)

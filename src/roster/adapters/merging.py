@@ -148,8 +148,8 @@ def _route(model: Any, child: Any, context: Context) -> AnyRoute:
 def _merge_layer(name: str, experts: nn.Module, route: AnyRoute) -> LowRank | None:
     if isinstance(experts, RescaledExperts):
         raise RosterError(
-            f"some experts of {name!r} are DoRAs, which rescale the base's rows, and no low rank does the same; one "
-            "alone is the adapter itself, or `roster merge` puts it into the base"
+            f"some experts of {name!r} are DoRAs or (IA)3: they rescale rows of the base, which no low rank does; "
+            "one alone is the adapter itself, or `roster merge` puts a DoRA into the base"
         )
     gate_E = route.dense()[0].cpu()
     if hasattr(experts, "merged"):  # experts that are no plain sum of stored updates

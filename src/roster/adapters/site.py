@@ -46,7 +46,8 @@ class RoutedLinear(nn.Module):
         self.siblings: Siblings | None = None
         self.reads_context = bool(getattr(experts, "reads_context", False))
         ranks = getattr(experts, "ranks", None)
-        self.served = None if ranks is None else frozenset(e for e, rank in enumerate(ranks) if rank)
+        of_rank = None if ranks is None else frozenset(e for e, rank in enumerate(ranks) if rank)
+        self.served: frozenset[int] | None = getattr(experts, "served", of_rank)
 
     @property
     def route_source(self) -> str:

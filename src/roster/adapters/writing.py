@@ -24,7 +24,7 @@ from roster.adapters.site import routed_linears
 from roster.errors import RosterError
 from roster.experts import LowRankExperts
 from roster.library import Adapter, LowRank, fingerprint, write_adapter
-from roster.library.adapter import Magnitude, hash_modules
+from roster.library.adapter import Magnitude, Vector, hash_modules
 from roster.prompts import RAW
 from roster.routed.running import CHILD, is_added
 from roster.routed.writing import MIXTURE_ENTRIES, write_base, write_tokenizer
@@ -108,7 +108,7 @@ def current_adapters(model: Any, state: Mapping[str, Tensor] | None = None) -> d
                 prefix = f"{site}.{CHILD}.experts"
                 given = None if state is None else (state[f"{prefix}.A_RI"], state[f"{prefix}.B_RO"])
                 factors = child.experts.expert(index, given)
-                if factors is not None and not isinstance(modules.get(site), Magnitude):
+                if factors is not None and not isinstance(modules.get(site), Magnitude | Vector):
                     A_RI, B_OR, scale = factors
                     modules[site] = LowRank(A_RI.detach().cpu(), B_OR.detach().cpu(), scale)
         weights_hash = hash_modules(modules)

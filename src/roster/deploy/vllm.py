@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from roster.errors import RosterError
 from roster.library import Adapter
+from roster.library.adapter import Vector
 
 PORT = 8200
 SCRIPT = "start-vllm.sh"
@@ -62,6 +63,9 @@ def start_script(base: str, adapters: Mapping[str, Adapter], folder: str, base_n
 
 
 def _rank(adapters: Mapping[str, Adapter]) -> int:
+    for name, each in adapters.items():
+        if any(isinstance(update, Vector) for update in each.modules.values()):
+            raise RosterError(f"vLLM serves LoRAs; {name!r} is an (IA)3 adapter")
     ranks = {name: max(update.A_RD.shape[0] for update in each.modules.values()) for name, each in adapters.items()}
     largest = max(ranks, key=lambda name: ranks[name])
     found = next((rank for rank in _RANKS if rank >= ranks[largest]), None)

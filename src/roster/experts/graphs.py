@@ -56,7 +56,7 @@ class GraphExperts(LowRankExperts):
 
     def forward(self, x_TI: Tensor, y_TO: Tensor, route: AnyRoute, context: Context | None = None) -> Tensor:
         """Adds the experts' update to the base layer's output [T, O]; without a context there are no links."""
-        dtype, E = self._computes_in(x_TI), self.num_experts
+        dtype, E = self.computes_in(x_TI), self.num_experts
         middle_TEP = F.linear(x_TI.to(dtype), self.A_RI.to(dtype)).view(len(x_TI), E, -1)
         told_TEP = middle_TEP
         relation_EQPP = (self.relation_EQPP * self.reads_EQ11).to(dtype)

@@ -34,9 +34,15 @@ class RankExperts(LowRankExperts):
         self.register_buffer("place_R", torch.tensor(within), persistent=False)
 
     def forward(self, x_TI: Tensor, y_TO: Tensor, route: AnyRoute) -> Tensor:
-        """Adds the experts' update to the base layer's output [T, O]."""
-        dtype = self.computes_in(x_TI)
+        """Adds the experts' update to the base layer's output [T, O]; in place when no gradients are recorded."""
+        dtype, scale = self.computes_in(x_TI), self.scale
         gate_TEP = parts_of(route, max(self.ranks)).to(device=x_TI.device, dtype=dtype)
-        gate_TR = (gate_TEP * self.scale_E.to(dtype)[:, None]).flatten(1)[:, self.place_R]
-        middle_TR = F.linear(x_TI.to(dtype), self.A_RI.to(dtype))
-        return (y_TO + (middle_TR * gate_TR) @ self.B_RO.to(dtype)).to(y_TO.dtype)
+        if scale is None:
+            gate_TEP, scale = gate_TEP * self.scale_E.to(dtype)[:, None], 1.0
+        gate_TR = gate_TEP.flatten(1) if self.rank else gate_TEP.flatten(1)[:, self.place_R]
+        middle_TR, B_RO = F.linear(x_TI.to(dtype), self.A_RI.to(dtype)), self.B_RO.to(dtype)
+        if y_TO.dtype != middle_TR.dtype or torch.is_autocast_enabled(x_TI.device.type):
+            return (y_TO + (middle_TR * gate_TR) @ B_RO * scale).to(y_TO.dtype)  # rounded once
+        if torch.is_grad_enabled():
+            return torch.addmm(y_TO, middle_TR * gate_TR, B_RO, alpha=scale)
+        return y_TO.addmm_(middle_TR.mul_(gate_TR), B_RO, alpha=scale)

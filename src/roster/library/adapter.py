@@ -46,14 +46,31 @@ class Magnitude(LowRank):
 
 
 @dataclass(frozen=True)
+class Vector(LowRank):
+    """(IA)3's: it has no factors (their rank is zero), and rescales a layer's output or input (see `ia3.py`).
+
+    Attributes:
+        vector_X: [O], or [I] where it rescales the input.
+        reads_input: which of them.
+    """
+
+    vector_X: Tensor
+    reads_input: bool
+
+
+@dataclass(frozen=True)
 class Rescaled(LowRank):
-    """The same on its base: the layer's output, less its bias, is rescaled row by row, and `scale * B A` is added.
+    """DoRA's or (IA)3's on its base: the layer's output is rescaled row by row, and `scale * B A` is added.
 
     Attributes:
         gain_O: the row scale less one, [O].
+        with_bias: whether the layer's bias is rescaled, too.
+        gain_I: what rescales the input, less one, [I]; None where it is as it was.
     """
 
     gain_O: Tensor
+    with_bias: bool = False
+    gain_I: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,7 @@ class Adapter:
     path: Path | None
     modules: Mapping[str, LowRank]
     card: Card
-    config: peft.LoraConfig
+    config: peft.LoraConfig | peft.IA3Config
     weights_hash: str
 
 
@@ -89,6 +106,7 @@ def hash_modules(modules: Mapping[str, LowRank]) -> str:
         update = modules[name]
         digest.update(f"{name} {update.scale!r}".encode())
         magnitude = (update.magnitude_O,) if isinstance(update, Magnitude) else ()
+        magnitude = (update.vector_X,) if isinstance(update, Vector) else magnitude
         for tensor in (update.A_RD, update.B_OR, *magnitude):
             digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

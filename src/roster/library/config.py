@@ -76,13 +76,13 @@ def targets(config: peft.LoraConfig, module: str) -> bool:
     return bool(check_target_module_exists(config, module))
 
 
-def config_json(config: peft.LoraConfig) -> str:
+def config_json(config: peft.LoraConfig | peft.IA3Config) -> str:
     """The text that PEFT itself would write, with lists in one order whatever the process's hash seed."""
     with tempfile.TemporaryDirectory() as scratch:
         config.save_pretrained(scratch)
         fields: dict[str, Any] = json.loads((Path(scratch) / CONFIG).read_text(encoding="utf-8"))
-    for name in ("target_modules", "exclude_modules"):
-        if isinstance(fields[name], list):
+    for name in ("target_modules", "exclude_modules", "feedforward_modules"):
+        if isinstance(fields.get(name), list):
             fields[name] = sorted(fields[name])
     return json.dumps(fields, indent=2, sort_keys=True) + "\n"
 

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from roster.errors import RosterError
-from roster.library.adapter import LowRank, Magnitude, Rescaled
+from roster.library.adapter import LowRank, Magnitude, Rescaled, Vector
+from roster.library.fits import linear_size
 from roster.library.folder import Library
+from roster.library.ia3 import gain_of
 
 
 def on_layer(update: LowRank, layer: nn.Module, name: str) -> LowRank:
@@ -36,6 +38,8 @@ def on_layer(update: LowRank, layer: nn.Module, name: str) -> LowRank:
     Raises:
         RosterError: the layer's weights are quantised or not in memory, or a row of the sum is zero.
     """
+    if isinstance(update, Vector):
+        return _vector_on(update, layer, name)
     if not isinstance(update, Magnitude):
         return update
     V_OI = plain_weight(layer, name) + update.scale * (update.B_OR.float() @ update.A_RD.float())
@@ -45,6 +49,24 @@ def on_layer(update: LowRank, layer: nn.Module, name: str) -> LowRank:
     scale_O = update.magnitude_O.float() / norm_O
     B_OR = (scale_O[:, None] * update.B_OR.float()).to(torch.promote_types(update.B_OR.dtype, torch.float32))
     return Rescaled(update.A_RD, B_OR, update.scale, scale_O - 1)
+
+
+def _vector_on(update: Vector, layer: nn.Module, name: str) -> Rescaled:
+    """(IA)3's vector on its layer. To read other inputs, the layer is asked once more, so it must be in memory."""
+    width, out = linear_size(layer) or (0, 0)
+    gain, A_RD, B_OR = gain_of(update), update.A_RD.new_zeros(0, width), update.B_OR.new_zeros(out, 0)
+    if not update.reads_input:
+        return Rescaled(A_RD, B_OR, 1.0, gain, with_bias=True)
+    if any(each.device.type == "meta" for each in layer.parameters()):
+        raise RosterError(f"(IA)3 rescales what {name!r} reads, whose weights are not in memory: load the base in full")
+    return Rescaled(A_RD, B_OR, 1.0, gain.new_zeros(out), gain_I=gain)
+
+
+def layer_of(layer: nn.Module, x: Tensor) -> Tensor:
+    """What a linear layer of any kind makes of x, without its bias and past its hooks."""
+    y: Tensor = type(layer).forward(layer, x)
+    bias_O: Tensor | None = getattr(layer, "bias", None)
+    return y if bias_O is None else y - bias_O.to(y)
 
 
 def on_base(library: Library, model: nn.Module) -> Library:
@@ -59,8 +81,10 @@ def on_base(library: Library, model: nn.Module) -> Library:
 
 
 def has_magnitudes(library: Library) -> bool:
-    """Whether any expert is a DoRA."""
-    return any(isinstance(update, Magnitude) for adapter in library.values() for update in adapter.modules.values())
+    """Whether any expert is a DoRA or an (IA)3, whose updates mean something on their base only."""
+    return any(
+        isinstance(update, Magnitude | Vector) for adapter in library.values() for update in adapter.modules.values()
+    )
 
 
 def check_plain(update: LowRank, what: str) -> LowRank:
@@ -70,6 +94,8 @@ def check_plain(update: LowRank, what: str) -> LowRank:
         update: any.
         what: needs plain updates, for the message.
     """
+    if isinstance(update, Vector):
+        raise RosterError(f"{what} reads updates of the form B A, and an (IA)3 adapter rescales instead: take LoRAs")
     if isinstance(update, Magnitude | Rescaled):
         raise RosterError(
             f"{what} reads updates of the form B A, and a DoRA rescales the base's rows besides: take adapters without "

@@ -14,7 +14,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
 from roster.errors import RosterError, nearest
-from roster.library.adapter import Adapter, LowRank
+from roster.library.adapter import Adapter, LowRank, Vector
 from roster.library.reading import WEIGHTS
 
 
@@ -108,6 +108,14 @@ def _problem(name: str, update: LowRank, known: dict[str, nn.Module]) -> str | N
     size = linear_size(known[name])
     if size is None:
         return f"tensor '{name}.lora_A.weight' updates a {type(known[name]).__name__}, which is not a linear layer"
+    if isinstance(update, Vector):
+        wanted = [1, size[0]] if update.reads_input else [size[1], 1]
+        found = len(update.vector_X)
+        return (
+            None
+            if found == max(wanted)
+            else f"tensor '{name}.ia3_l' has {found} numbers, but this model needs {wanted}"
+        )
     R, (in_features, out_features) = update.A_RD.shape[0], size
     for factor, tensor, expected in (
         ("lora_A", update.A_RD, [R, in_features]),

@@ -10,7 +10,7 @@ from dataclasses import replace
 import peft
 
 from roster.errors import RosterError
-from roster.library.adapter import Adapter, LowRank, Magnitude, Rescaled, hash_modules
+from roster.library.adapter import Adapter, LowRank, Magnitude, Rescaled, Vector, hash_modules
 from roster.library.config import resolve
 from roster.shelf.card import Card
 
@@ -28,6 +28,9 @@ def make_adapter(name: str, modules: Mapping[str, LowRank], base: str, card: Car
         card: by default one whose task is the name.
     """
     check_updates(name, modules)
+    for module, update in modules.items():
+        if isinstance(update, Vector):
+            raise RosterError(f"adapter {name!r}: {module!r} is a vector, (IA)3, of which no LoRA can be made")
     ranks = {module: update.A_RD.shape[0] for module, update in modules.items()}
     alphas = {module: _alpha(update.scale * ranks[module]) for module, update in modules.items()}
     r, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
@@ -52,6 +55,8 @@ def check_updates(name: str, modules: Mapping[str, LowRank]) -> None:
     if not modules:
         raise RosterError(f"adapter {name!r} would change nothing: it has no updates")
     for module, update in modules.items():
+        if isinstance(update, Vector):
+            continue
         A, B = update.A_RD, update.B_OR
         if A.dim() != 2 or B.dim() != 2 or A.shape[0] != B.shape[1] or A.shape[0] == 0:
             raise RosterError(
@@ -62,6 +67,8 @@ def check_updates(name: str, modules: Mapping[str, LowRank]) -> None:
             raise RosterError(f"adapter {name!r}: the scale of {module!r} is {update.scale}")
         if isinstance(update, Rescaled):
             raise RosterError(f"adapter {name!r}: {module!r} is on its base already, and no file holds it like that")
+    if len({isinstance(update, Vector) for update in modules.values()}) > 1:
+        raise RosterError(f"adapter {name!r}: some of its updates are vectors, (IA)3, and some are not")
     if len({isinstance(update, Magnitude) for update in modules.values()}) > 1:
         raise RosterError(f"adapter {name!r}: some of its updates have a magnitude (DoRA) and some have none")
 

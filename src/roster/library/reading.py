@@ -1,4 +1,4 @@
-"""Reading one adapter from PEFT's own format: LoRA, DoRA, and AdaLoRA as the LoRA that it is. Never a pickle.
+"""Reading one adapter from PEFT's own format: LoRA, DoRA, (IA)3, and AdaLoRA as the LoRA that it is. Never a pickle.
 
 Shape legend: R rank, I in_features, O out_features.
 """
@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import peft
 import torch
@@ -20,6 +21,8 @@ from roster.library.adalora import KIND as ADALORA
 from roster.library.adalora import as_lora
 from roster.library.adapter import Adapter, LowRank, Magnitude, Stored, hash_modules
 from roster.library.config import config_of, read_raw, resolve, targets
+from roster.library.ia3 import KIND as IA3
+from roster.library.ia3 import ia3_config, ia3_modules
 from roster.shelf.card import Card
 from roster.shelf.folders import CONFIG
 from roster.shelf.folders import WEIGHTS as WEIGHTS
@@ -60,6 +63,8 @@ def read_adapter(path: str | Path, *, stale_card: bool = False, mapped: bool = F
     name = Path(os.path.abspath(path)).name  # "." has a name too
     file = repr(str(path / WEIGHTS))
     raw = read_raw(path)
+    if raw.get("peft_type") == IA3:
+        return _read_ia3(path, name, raw, stale_card)
     if raw.get("peft_type") == ADALORA:
         raw, tensors = as_lora(raw, _read_tensors(path), repr(str(path)))
         config = config_of(raw, path / CONFIG)
@@ -72,6 +77,20 @@ def read_adapter(path: str | Path, *, stale_card: bool = False, mapped: bool = F
             name: Stored(each.A_RD, each.B_OR, each.scale) if type(each) is LowRank else each
             for name, each in modules.items()
         }
+    card, weights_hash = _described(path, modules, stale_card)
+    return Adapter(name, path, modules, card, config, weights_hash)
+
+
+def _read_ia3(path: Path, name: str, raw: dict[str, Any], stale_card: bool) -> Adapter:
+    config, tensors, file = ia3_config(raw, repr(str(path / CONFIG))), _read_tensors(path), repr(str(path / WEIGHTS))
+    check_tensors(tensors, file)
+    modules = ia3_modules(tensors, file)
+    card, weights_hash = _described(path, modules, stale_card)
+    return Adapter(name, path, modules, card, config, weights_hash)
+
+
+def _described(path: Path, modules: Mapping[str, LowRank], stale_card: bool) -> tuple[Card, str]:
+    """(card, hash of the weights); RosterError for a card of other weights."""
     card = Card.read(path)
     weights_hash = hash_modules(modules)
     if not stale_card and card.weights_hash not in (None, weights_hash):
@@ -79,7 +98,7 @@ def read_adapter(path: str | Path, *, stale_card: bool = False, mapped: bool = F
             f"the card of {str(path)!r} is stale: it describes weights {card.weights_hash[:12]}, but these are "
             f"{weights_hash[:12]}; look it over, then run `roster experts check FOLDER --refresh`"
         )
-    return Adapter(name, path, modules, card, config, weights_hash)
+    return card, weights_hash
 
 
 def _modules(tensors: dict[str, Tensor], config: peft.LoraConfig, where: str) -> dict[str, LowRank]:

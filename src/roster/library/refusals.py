@@ -60,10 +60,8 @@ REFUSALS = (
 )  # fmt: skip
 
 
-_OTHERS = {
-    "IA3": "(IA)3 also rescales what the layers of a feed-forward block read, for which each expert would need a pass "
-    "of its own through them; merge it into a model, or train a LoRA",
-}
+_PROMPTS = "it puts learnt vectors before a prompt, which no linear layer sees as such; train a LoRA"
+_OTHERS = {"PROMPT_TUNING": _PROMPTS, "P_TUNING": _PROMPTS, "PREFIX_TUNING": _PROMPTS}
 """Why other kinds that people have are not read."""
 
 
@@ -84,7 +82,7 @@ def check_config(config: dict[str, Any], where: str) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         why = _OTHERS.get(str(kind), "train or export a LoRA")
-        raise RosterError(f"{where}: peft_type is {kind!r}; roster reads LORA and ADALORA adapters only: {why}")
+        raise RosterError(f"{where}: peft_type is {kind!r}; roster reads LORA, ADALORA and IA3 adapters only: {why}")
     for refusal in REFUSALS:
         value = config.get(refusal.field)
         if refusal.refused(value):

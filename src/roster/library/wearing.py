@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from roster.library.adapter import Adapter, LowRank, Rescaled
-from roster.library.dora import on_layer
+from roster.library.dora import layer_of, on_layer
 
 
 @contextmanager
@@ -33,10 +33,12 @@ class _Update:
 
     def after(self, linear: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor:
         """Forward hook of the layer."""
+        if isinstance(self.update, Rescaled) and self.update.gain_I is not None:
+            return y + layer_of(linear, args[0] * self.update.gain_I.to(args[0]))
         A_rI, B_Or = self.update.A_RD.to(y), self.update.B_OR.to(y)
         adapted: Tensor = y + args[0].to(y) @ A_rI.T @ B_Or.T * self.update.scale
         if isinstance(self.update, Rescaled):
             bias_O: Tensor | None = getattr(linear, "bias", None)
-            own = y if bias_O is None else y - bias_O
+            own = y if bias_O is None or self.update.with_bias else y - bias_O
             adapted = adapted + self.update.gain_O.to(y) * own
         return adapted

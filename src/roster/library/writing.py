@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from roster.errors import RosterError
-from roster.library.adapter import Adapter, LowRank, Magnitude, hash_modules
+from roster.library.adapter import Adapter, LowRank, Magnitude, Vector, hash_modules
 from roster.library.config import CONFIG, config_json, resolve, targets
 from roster.library.gates import GATES
+from roster.library.ia3 import ia3_tensors
 from roster.library.making import check_updates
 from roster.library.reading import WEIGHTS, check_tensors
 from roster.saving import check_name, writing
@@ -72,6 +73,9 @@ def _as_read(adapter: Adapter, dtype: torch.dtype | None) -> dict[str, LowRank]:
     check_updates(adapter.name, adapter.modules)
     modules = {}
     for module, update in adapter.modules.items():
+        if isinstance(update, Vector):
+            modules[module] = update if dtype is None else _converted(update, dtype)
+            continue
         rank, scale = resolve(adapter.config, module)
         agrees = rank == update.A_RD.shape[0] and math.isclose(scale, update.scale, rel_tol=1e-6)
         if not agrees or not targets(adapter.config, module):
@@ -86,14 +90,18 @@ def _as_read(adapter: Adapter, dtype: torch.dtype | None) -> dict[str, LowRank]:
 
 def _converted(update: LowRank, dtype: torch.dtype) -> LowRank:
     factors = replace(update, A_RD=update.A_RD.to(dtype), B_OR=update.B_OR.to(dtype))
+    if isinstance(factors, Vector):
+        return replace(factors, vector_X=factors.vector_X.to(dtype))
     if not isinstance(factors, Magnitude):
         return factors
     return replace(factors, magnitude_O=factors.magnitude_O.to(dtype))
 
 
 def _tensors(modules: Mapping[str, LowRank]) -> dict[str, Tensor]:
-    tensors = {}
+    tensors = ia3_tensors({name: each for name, each in modules.items() if isinstance(each, Vector)})
     for name, update in modules.items():
+        if isinstance(update, Vector):
+            continue
         # Copies: safetensors refuses tensors that share memory.
         for factor, tensor in (("lora_A", update.A_RD), ("lora_B", update.B_OR)):
             tensors[f"base_model.model.{name}.{factor}.weight"] = tensor.detach().cpu().contiguous().clone()

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from roster.adapters.mixing import Mixing, Site, Surroundings
+from roster.recipes.needs import check_factors
 from roster.recipes.recipe import Recipe
 from roster.router import Router
 from roster.score import Prototype
@@ -44,6 +45,7 @@ def arrow(top_k: int = 3, temperature: float = 1.0) -> Mixing:
     def prepare(router: Router, site: Site, surroundings: Surroundings) -> None:
         for row_D, update in zip(cast(Tensor, router.score.vectors_ED), site.updates, strict=True):
             if update is not None:
+                check_factors(update, "arrow-mbc")
                 row_D.copy_(top_input_direction(update.A_RD, update.B_OR))
 
     return Mixing(router, at="linear", prepare=prepare)

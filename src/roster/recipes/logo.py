@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from roster.adapters.mixing import Mixing, Site, Surroundings
 from roster.context import Context
 from roster.errors import RosterError
+from roster.recipes.needs import check_factors
 from roster.recipes.recipe import Recipe
 from roster.routed.one_block import OneBlock
 from roster.routed.taps import blocks_of
@@ -105,6 +106,8 @@ def logo(top_k: int = 20, signal: Literal["norm", "entropy"] = "norm", projectio
             )
         updates = [library[name].modules.get(own[0]) for name in site.experts]
         found = [each for each in updates if each is not None]
+        for each in found:
+            check_factors(each, "logo")
         rank = max(each.A_RD.shape[0] for each in found)
         like = found[0]
         factors = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from roster.errors import RosterError
 
 if TYPE_CHECKING:
-    from roster.library import Library  # listing recipes does not mean importing PEFT
+    from roster.library import Library, LowRank  # listing recipes does not mean importing PEFT
 
 
 def check_examples(library: Library, needed_by: str, written: bool = False) -> None:
@@ -26,4 +26,13 @@ def check_examples(library: Library, needed_by: str, written: bool = False) -> N
             f"{needed_by} needs example prompts on every card; the card of expert {name!r} has none: write a few "
             f'(about 20) into the field "examples" of {where}, as users would type them, or give a file of them '
             "(--examples FILE.jsonl, examples=); a router that needs none is arrow-mbc (--router arrow-mbc)"
+        )
+
+
+def check_factors(update: LowRank, needed_by: str) -> None:
+    """RosterError for an update without factors, (IA)3's, where a recipe reads them."""
+    if not update.A_RD.shape[0]:
+        raise RosterError(
+            f"{needed_by} reads what adapters add, and an (IA)3 adapter adds nothing: it rescales what is there; take "
+            "LoRAs, or another recipe (--router auto)"
         )

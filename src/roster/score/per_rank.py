@@ -28,10 +28,11 @@ class PerRank(nn.Module):
     def __init__(self, width: int, ranks: Sequence[int], std: float = 0.02):
         super().__init__()
         self.weight_ERD = nn.Parameter(torch.randn(len(ranks), max(ranks), width) * std)
+        self.ragged = min(ranks) < max(ranks)
         present_ER = torch.arange(max(ranks)) < torch.tensor(list(ranks))[:, None]
         self.register_buffer("present_ER", present_ER, persistent=False)
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E * R], grouped by expert."""
         scores_TX = project(x_TD, self.weight_ERD.flatten(0, 1))
-        return scores_TX.masked_fill(~self.present_ER.flatten(), -torch.inf)
+        return scores_TX.masked_fill(~self.present_ER.flatten(), -torch.inf) if self.ragged else scores_TX

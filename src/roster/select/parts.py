@@ -26,18 +26,24 @@ class PartRoute(Route):
     """
 
     def __init__(self, gate_TEP: Tensor, scores_TE: Tensor | None = None):
-        T, E, _ = gate_TEP.shape
-        expert_E = torch.arange(E, device=gate_TEP.device)
-        on_TE = (gate_TEP != 0).any(2)
-        super().__init__(
-            torch.arange(T, device=gate_TEP.device).repeat_interleave(E),
-            torch.where(on_TE, expert_E, E).reshape(-1),
-            gate_TEP.mean(2).reshape(-1),
-            T,
-            E,
-            scores_TE,
-        )
-        self.gate_TEP = gate_TEP
+        self.gate_TEP, self.scores_TE = gate_TEP, scores_TE
+        self.num_tokens, self.num_experts, _ = gate_TEP.shape
+        self._order_R = None
+        self.spread = {}
+
+    # Pairs are only listed when somebody asks for them: experts that have parts read the gate itself.
+    @property
+    def token_R(self) -> Tensor:  # type: ignore[override]  # noqa: D102  # as of `Route`
+        return torch.arange(self.num_tokens, device=self.gate_TEP.device).repeat_interleave(self.num_experts)
+
+    @property
+    def expert_R(self) -> Tensor:  # type: ignore[override]  # noqa: D102  # as of `Route`
+        expert_E = torch.arange(self.num_experts, device=self.gate_TEP.device)
+        return torch.where((self.gate_TEP != 0).any(2), expert_E, self.num_experts).reshape(-1)
+
+    @property
+    def weight_R(self) -> Tensor:  # type: ignore[override]  # noqa: D102  # as of `Route`
+        return self.gate_TEP.mean(2).reshape(-1)
 
     def keep(self, mask_T: Tensor) -> PartRoute:
         """The same route with nobody on duty where the mask is False."""

@@ -43,6 +43,7 @@ class TopRanks(nn.Module):
         if gate not in ("sigmoid", "softmax"):
             raise RosterError(f"top ranks: the gate must be 'sigmoid' or 'softmax', not {gate!r}")
         self.k, self.gate, self.rate = min(k, sum(ranks)), gate, rate
+        self.rank, self.ragged = max(ranks), min(ranks) < max(ranks)
         rank_E1 = torch.tensor(list(ranks))[:, None]
         self.register_buffer("bias_ER", torch.zeros(len(ranks), max(ranks)))
         self.register_buffer("load_ER", torch.zeros(len(ranks), max(ranks)), persistent=False)
@@ -52,14 +53,32 @@ class TopRanks(nn.Module):
     def forward(self, scores_TE: Tensor, context: Context, bias_E: Tensor | None = None) -> PartRoute:
         """A route with a weight per rank, from scores [T, E * R]."""
         scores_TX = scores_TE.float()
-        gate_TX = scores_TX.sigmoid() if self.gate == "sigmoid" else scores_TX.softmax(1)
-        biased_TX = (gate_TX + self.bias_ER.flatten()).masked_fill(self.absent_ER.flatten(), -torch.inf)
-        top_TK, rank_TK = biased_TX.topk(self.k, dim=1, sorted=False)
-        weight_TK = top_TK / top_TK.sum(1, keepdim=True).clamp_min(1e-12)
-        weight_TER = torch.zeros_like(biased_TX).scatter(1, rank_TK, weight_TK).view(-1, *self.bias_ER.shape)
+        rank_TK, weight_TK = self._biased(scores_TX) if self.rate else self._plain(scores_TX)
+        if not self.ragged:
+            weight_TK = weight_TK * self.rank
+        weight_TER = torch.zeros_like(scores_TX).scatter_(1, rank_TK, weight_TK).view(-1, *self.bias_ER.shape)
         if self.training and self.rate:
             self._count(rank_TK, context.mask_T)
-        return PartRoute(weight_TER * self.rank_E1)
+        return PartRoute(weight_TER * self.rank_E1 if self.ragged else weight_TER)
+
+    def _biased(self, scores_TX: Tensor) -> tuple[Tensor, Tensor]:
+        """(the ranks chosen, their shares), both [T, K]."""
+        gate_TX = scores_TX.sigmoid() if self.gate == "sigmoid" else scores_TX.softmax(1)
+        gate_TX = gate_TX + self.bias_ER.flatten()
+        if self.ragged:
+            gate_TX = gate_TX.masked_fill(self.absent_ER.flatten(), -torch.inf)
+        top_TK, rank_TK = gate_TX.topk(self.k, dim=1, sorted=False)
+        return rank_TK, top_TK / top_TK.sum(1, keepdim=True).clamp_min(1e-12)
+
+    def _plain(self, scores_TX: Tensor) -> tuple[Tensor, Tensor]:
+        """The same without a bias: gates keep the order of scores, so that those of the chosen are enough."""
+        if self.ragged:
+            scores_TX = scores_TX.masked_fill(self.absent_ER.flatten(), -torch.inf)
+        top_TK, rank_TK = scores_TX.topk(self.k, dim=1, sorted=False)
+        if self.gate == "softmax":  # over all, over the sum of the chosen
+            return rank_TK, top_TK.softmax(1)
+        top_TK = top_TK.sigmoid()
+        return rank_TK, top_TK / top_TK.sum(1, keepdim=True).clamp_min(1e-12)
 
     @torch.no_grad()
     def _count(self, rank_TK: Tensor, mask_T: Tensor | None) -> None:

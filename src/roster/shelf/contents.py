@@ -19,6 +19,7 @@ from roster.prompts import words
 from roster.shelf.card import CARD, Card
 from roster.shelf.folders import CONFIG, WEIGHTS
 
+_VECTOR = re.compile(r"\.ia3_l$")
 _FACTOR = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_A(?:\.weight)?$")
 
 
@@ -28,7 +29,7 @@ class Contents:
 
     Attributes:
         name: of its folder.
-        kind: "LORA", "DORA", "ADALORA", or what else its config calls it.
+        kind: "LORA", "DORA", "ADALORA", "IA3", or what else its config calls it.
         task, description, template: of its card.
         examples: how many its card has.
         base: the name of its base.
@@ -85,7 +86,7 @@ def read_contents(path: Path, name: str) -> Contents:
         weights_hash=card.weights_hash or "",
         ranks=tuple(sorted(set(ranks.values()))),
         scales=tuple(sorted(scales)),
-        modules=len(ranks),
+        modules=len(ranks) or sum(1 for key in entries if _VECTOR.search(key)),
         parameters=sum(each.numel for each in entries.values()),
         nbytes=sum(each.nbytes for each in entries.values()),
         dtypes=tuple(sorted({each.code for each in entries.values()})),

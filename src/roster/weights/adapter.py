@@ -17,7 +17,7 @@ from torch import Tensor
 from roster.errors import RosterError, nearest
 from roster.header import Spec
 from roster.library import LowRank, read_adapter
-from roster.library.adapter import Magnitude
+from roster.library.adapter import Magnitude, Vector
 from roster.weights.source import Checkpoint
 
 ROWS = 64
@@ -40,6 +40,11 @@ class Adapted:
         self._hash = found.weights_hash
         self._updates = {f"{module}.weight": update for module, update in found.modules.items()}
         for tensor, update in self._updates.items():
+            if isinstance(update, Vector):
+                raise RosterError(
+                    f"the adapter {str(adapter)!r} is an (IA)3, which rescales weights and biases instead of adding to "
+                    "them: put it into its base with PEFT (`merge_and_unload`) first"
+                )
             shape = (update.B_OR.shape[0], update.A_RD.shape[1])
             if tensor not in base.specs:
                 raise RosterError(
