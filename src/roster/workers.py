@@ -7,6 +7,7 @@ it runs; one whose sums must not depend on the place asks for `one_thread`.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import platform
@@ -167,7 +168,7 @@ def _connected(address: str) -> tuple[Any, bool]:
         return ray, False
     # Ray sets OMP_NUM_THREADS=1 for a task of one processor by itself.
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         line = " ".join(str(error).split())
         raise RosterError(

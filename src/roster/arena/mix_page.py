@@ -129,7 +129,7 @@ def _by_data(methods: Sequence[Method], number: Mapping[str, int]) -> dict[str, 
     at = {each["name"]: middle[each["data"]] for each in methods}
     best = _front(methods, [DATA.index(each["data"]) for each in methods])
     label = "data needed beside the folder"
-    ticks = [(round(x, 1), kind) for kind, x in middle.items()]
+    ticks = [(round(x, 1), str(kind)) for kind, x in middle.items()]
     return _plot(methods, number, at, best, ticks, f"Right answers against {label}", label)
 
 
@@ -156,7 +156,7 @@ def _plot(
     number: Mapping[str, int],
     at: Mapping[str, float],
     best: set[str],
-    x_ticks: list[tuple[float, str]],
+    x_ticks: Sequence[tuple[float, str]],
     caption: str,
     label: str,
 ) -> dict[str, Any]:

@@ -62,7 +62,10 @@ def compare_all(
         RosterError: an unknown recipe or option, or a prompt that the base cannot take, before anything is run.
     """
     started = time.monotonic()
-    folders = {None: ground, **{size: ground.of_size(size, out / "libraries" / str(size)) for size in sizes}}
+    folders: dict[int | None, Ground] = {
+        None: ground,
+        **{size: ground.of_size(size, out / "libraries" / str(size)) for size in sizes},
+    }
     runs = []
     for size, each in folders.items():
         first = Run(each, size, seeds[0], "base", tuple(recipes), terms, out, dtype)
@@ -138,7 +141,9 @@ def _matrix(ended: Ended | None, comparison: Comparison, run: Run) -> dict[str, 
         return None
     asked, names = matrix_rows(run.ground, run.seed), comparison.library.names
     scores = comparison.score([row for _ in names for row in asked], ended.measured.told)
-    known = [adapter.card.task for adapter in comparison.library.values()]
-    order = sorted(range(len(asked)), key=lambda at: known.index(asked[at].task))  # what belongs together is a diagonal
+    place: dict[str | None, int] = {}
+    for at, adapter in enumerate(comparison.library.values()):
+        place.setdefault(adapter.card.task, at)
+    order = sorted(range(len(asked)), key=lambda at: place[asked[at].task])  # what belongs together is a diagonal
     values = [[scores[start + at] for at in order] for start in range(0, len(scores), len(asked))]
     return {"rows": names, "columns": [asked[at].task for at in order], "values": values}

@@ -59,7 +59,8 @@ def branches(models: Sequence[Dense], std: float, seed: int) -> list[Output]:
         std: of the new routers' rows.
         seed: of their draw.
     """
-    first, into, outputs = models[0], Mixtral(), []
+    first, into = models[0], Mixtral()
+    outputs: list[Output] = []
     for layer in range(len(first.blocks)):
         experts = [Expert({part: each.operand(layer, part) for part in PARTS}, {}) for each in models]
         outputs += into.outputs(layer, experts, None)

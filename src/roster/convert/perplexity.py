@@ -54,7 +54,7 @@ class PerplexityEnsemble(nn.Module):
 
     def forward(self, ids_BS: Tensor, weights_BN: Tensor, mask_BS: Tensor | None = None) -> Tensor:
         """Logits [B, S, V] by weights; a model that no row has chosen is not asked."""
-        total_BSV = None
+        total_BSV: Tensor | None = None
         for number, each in enumerate(self.models):
             weight_B = weights_BN[:, number]
             if not bool(weight_B.any()):

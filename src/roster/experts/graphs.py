@@ -36,6 +36,7 @@ class GraphExperts(LowRankExperts):
 
     reads_context = True
     reads_EQ11: Tensor
+    links: Callable[[Context], Links]
 
     def __init__(
         self,

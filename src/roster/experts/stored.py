@@ -33,9 +33,9 @@ class StoredExperts(OnDuty):
         self.ranks = [0 if each is None else each[0].shape[0] for each in factors]
         self.scales = [0.0 if each is None else float(each[2]) for each in factors]
         self.widths = present[0][0].shape[1] + present[0][1].shape[0]
-        self.type = present[0][0].dtype
+        self._type = present[0][0].dtype
         for A_rI, _, _ in present:
-            self.type = torch.promote_types(self.type, A_rI.dtype)
+            self._type = torch.promote_types(self._type, A_rI.dtype)
 
     @property
     def num_experts(self) -> int:
@@ -45,14 +45,14 @@ class StoredExperts(OnDuty):
     @property
     def stored(self) -> torch.dtype:
         """The widest of the factors' types."""
-        return self.type
+        return self._type
 
     def expert(self, index: int) -> tuple[Tensor, Tensor, float] | None:
         """(A [r, I], B [O, r], scale) of one expert, at least in float32; None where it has no update."""
         found = self.factors[index]
         if found is None:
             return None
-        dtype = torch.promote_types(self.type, torch.float32)
+        dtype = torch.promote_types(self._type, torch.float32)
         return found[0].to(dtype), found[1].to(dtype), found[2]
 
     def taken(self, duty: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ class StoredExperts(OnDuty):
         found = [each for e in duty if (each := self.factors[e]) is not None]
         if len(found) == 1:
             return found[0][0], found[0][1].T
-        parts = [(A_rI.to(self.type), B_Or.T.to(self.type)) for A_rI, B_Or, _ in found]
+        parts = [(A_rI.to(self._type), B_Or.T.to(self._type)) for A_rI, B_Or, _ in found]
         return torch.cat([A_rI for A_rI, _ in parts]), torch.cat([B_rO for _, B_rO in parts])
 
     def forward(self, x_TI: Tensor, y_TO: Tensor, route: AnyRoute) -> Tensor:

@@ -116,7 +116,7 @@ def _section(
     for place, pair in workers.map(partial(_prepared, train, validation, learn), list(routers.values())):
         known[slugs[place]] = pair
         progress(f"{title}: {slugs[place]} ({len(known)} of {len(slugs)})")
-    ways, fitted = ({slug: known[slug][at] for slug in slugs} for at in (0, 1))
+    ways, fitted = {slug: known[slug][0] for slug in slugs}, {slug: known[slug][1] for slug in slugs}
     progress(title)
     found = section(title, ways, fitted, (learn, validation, test), draws, seed)
     return found, (*validation.notes, *test.notes)

@@ -96,13 +96,13 @@ def train(
             call = composed(front, ray_T)
             losses_T = torch.stack([task(call, step) for task in tasks])
             loss = share * (ray_T * losses_T).sum()
-            loss.backward(retain_graph=order > 0)  # type: ignore[no-untyped-call]
+            loss.backward(retain_graph=order > 0)
             total += float(loss.detach())
             kept.append(losses_T)
         if order > 0 and len(kept) > 1:
             penalty = order * disorder(rays_RT, torch.stack(kept), temperature)
             if penalty.requires_grad and float(penalty.detach()) < total:
-                penalty.backward()  # type: ignore[no-untyped-call]
+                penalty.backward()
                 total += float(penalty.detach())
         optimizer.step()
         told.append(total)

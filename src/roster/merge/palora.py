@@ -92,7 +92,7 @@ class Adapted(nn.Module):
         self.scale = scale / rank
         self.A, self.B = nn.ParameterList(), nn.ParameterList()
         for name in names:
-            out, width = template.get_submodule(name).weight.shape  # type: ignore[union-attr,misc]
+            out, width = template.get_submodule(name).weight.shape  # type: ignore[misc]
             A_TrI = torch.empty(tasks, rank, width)
             for each in A_TrI:
                 nn.init.kaiming_uniform_(each, a=math.sqrt(5))
@@ -101,7 +101,7 @@ class Adapted(nn.Module):
 
     def weights(self, ray_T: Tensor) -> dict[str, Tensor]:
         """The model's weights with the adapters' weighted updates."""
-        found = dict(self.template.named_parameters())
+        found: dict[str, Tensor] = dict(self.template.named_parameters())
         for name, A_TrI, B_TOr in zip(self.names, self.A, self.B, strict=True):
             update_OI = torch.einsum("t,tor,tri->oi", ray_T, B_TOr, A_TrI)
             found[f"{name}.weight"] = found[f"{name}.weight"] + self.scale * update_OI

@@ -169,7 +169,7 @@ def tune(
         optimizer.zero_grad()
         for each in texts:
             drawn = torch.randperm(len(each.ids_BS), generator=generator)[: settings.batch]
-            answered(model, each, drawn).backward()  # type: ignore[no-untyped-call]
+            answered(model, each, drawn).backward()
         optimizer.step()
         if progress is not None:
             progress("gates, steps", step + 1, settings.steps)

@@ -17,8 +17,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.distributed import checkpoint
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from roster.errors import RosterError
 from roster.moe.manifest import BlockManifest
@@ -48,7 +49,7 @@ def write_shards(model: Any, folder: Path, beside: Mapping[str, Tensor] | None =
     wait_for_all()
     writer = HuggingFaceStorageWriter(str(folder / SHARDS), save_distributed=True)
     with _quiet():
-        checkpoint.save({**_once(model), **(beside or {})}, storage_writer=writer)
+        save({**_once(model), **(beside or {})}, storage_writer=writer)
     if is_first():
         write_surroundings(model, folder / BASE)
         (folder / MANIFEST).write_text(manifest, encoding="utf-8")
@@ -77,7 +78,7 @@ def read_shards(model: Any, folder: Path, beside: MutableMapping[str, Tensor] | 
         if there != wanted:
             raise RosterError(f"tensor {name!r} in {str(folder / SHARDS)!r} is {there}, not {wanted}")
     with _quiet():
-        checkpoint.load(state, storage_reader=reader)
+        load(state, storage_reader=reader)
 
 
 def stored_beside(folder: Path, prefix: str) -> dict[str, Tensor]:

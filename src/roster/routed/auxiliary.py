@@ -24,7 +24,7 @@ def add_losses(
     """
     first = next(iter(losses.values()))
     total = sum((each.to(first) for each in losses.values()), start=first.new_zeros(()))
-    output = _with_losses(type(output))(**{**output, "aux_loss": total})
+    output = _with_losses(type(output))(**{**output, "aux_loss": total})  # type: ignore[arg-type]  # classes have a hash
     if getattr(output, "loss", None) is None:
         return output
     if num_items_in_batch is not None and labels is not None:

@@ -49,6 +49,7 @@ class SpreadTrainer(RoutedTrainer):
         wait_for_all()
         write_shards(self.model, folder, _named(self.model, self._optimizer))
         save_file({"cpu": torch.get_rng_state()}, _random(folder))
+        assert self.lr_scheduler is not None, "who saves has trained"
         if is_first():
             (folder / SCHEDULE).write_text(json.dumps(self.lr_scheduler.state_dict()), encoding="utf-8")
 
@@ -60,6 +61,7 @@ class SpreadTrainer(RoutedTrainer):
             return
         _fill(self.model, self._optimizer, Path(checkpoint))
         schedule = json.loads((Path(checkpoint) / SCHEDULE).read_text(encoding="utf-8"))
+        assert self.lr_scheduler is not None, "it is made before it is loaded"
         self.lr_scheduler.load_state_dict(schedule)
         for group, rate in zip(self._optimizer.param_groups, schedule["_last_lr"], strict=True):
             group["lr"] = rate
