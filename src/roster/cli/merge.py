@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -67,6 +67,7 @@ def merge(
     with importing():
         from roster.merge import find_method, plan_merge, read_config
         from roster.merge.many import merge_many
+        from roster.merge.methods import TRAINED
         from roster.merge.report import PAGE, Report, add_quality
         from roster.weights import parse_size, run
         from roster.workers import Workers
@@ -129,14 +130,11 @@ def merge(
         add_quality(out, asking.answered({each: each for each in asked.models}, out))
 
 
-TRAINED = {"palora": "palora", "pamal": "pamal", "wemoe-merging": "wemoe"}
-"""Methods that train whole models, or whose result is a routed one, and the modules of `roster.merge` that do it."""
-
-
 def _train(
     method: str, base: str | None, models: list[str], out: Path, data: list[Path], options: list[str], **of_rows: int
 ) -> None:
     quiet()
+    from roster.merge.methods import TRAINED
     from roster.options import check_options
 
     room = importlib.import_module(f"roster.merge.{TRAINED[method]}")
@@ -167,23 +165,7 @@ def _say(line: str) -> None:
 
 
 def _config(method: str, models: list[str], base: str | None, options: list[str], dtype: str | None) -> MergeConfig:
-    from roster.merge.config import Member, MergeConfig, Slice, parse_dtype
-    from roster.merge.methods import find_method
+    from roster.merge.asked import make_config
 
-    settings = find_method(method).settings
-    members = [Member(place(each)) for each in models]
-    shared: dict[str, Any] = {}
-    for name, value in parse_options(options).items():
-        if name in settings and settings[name].per_model and isinstance(value, list):
-            if len(value) != len(members):
-                raise RosterError(f"--option {name} has {len(value)} values for {len(members)} models")
-            members = [
-                Member(each.model, None, {**each.parameters, name: one})
-                for each, one in zip(members, value, strict=True)
-            ]
-        else:
-            shared[name] = value
-    if not members:
-        raise RosterError("give the models to merge: --model A --model B")
-    found = None if base is None else place(base)
-    return MergeConfig(method, (Slice(tuple(members)),), found, shared, parse_dtype(dtype))
+    settings = parse_options(options)
+    return make_config(method, [place(each) for each in models], None if base is None else place(base), settings, dtype)

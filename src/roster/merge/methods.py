@@ -52,14 +52,18 @@ for _method in _LISTED:
     if _method.slug in METHODS:
         raise ValueError(f"two methods are called {_method.slug!r}")
     METHODS[_method.slug] = _method
+TRAINED = {"palora": "palora", "pamal": "pamal", "wemoe-merging": "wemoe"}
+"""Methods that train whole models, or whose result is a routed one, and the modules of this room that do it."""
 
 
 def find_method(slug: str) -> Method:
     """By its name.
 
     Raises:
-        RosterError: there is none; names the nearest.
+        RosterError: there is none; names the nearest. Or it is not streamed (`TRAINED`).
     """
+    if slug in TRAINED:
+        raise RosterError(f"{slug!r} trains, and has no config: give it as --method")
     if slug not in METHODS:
-        raise RosterError(f"there is no merging method {slug!r}: {nearest(slug, METHODS)}")
+        raise RosterError(f"there is no merging method {slug!r}: {nearest(slug, {*METHODS, *TRAINED})}")
     return METHODS[slug]
