@@ -151,8 +151,9 @@ def check(models: list[Path], out: Path) -> None:
     name = "model.layers.0.mlp.down_proj.weight"
 
     def read(folder: Path) -> torch.Tensor:
-        index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))["weight_map"]
-        with safe_open(folder / index[name], "pt") as opened:
+        index = folder / "model.safetensors.index.json"
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.is_file() else {}
+        with safe_open(folder / files.get(name, "model.safetensors"), "pt") as opened:
             found: torch.Tensor = opened.get_tensor(name)
             return found
 
