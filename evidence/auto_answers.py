@@ -12,7 +12,7 @@ import torch
 import roster
 from evidence.auto_ground import Ground
 from roster.smol.answers import NEW_TOKENS
-from roster.smol.base import load_base
+from roster.smol.base import load_base, reference_path
 from roster.smol.groups import Item
 
 BATCH = 16
@@ -27,11 +27,13 @@ class Contender:
         router: a recipe; None is the base alone.
         options: the recipe's.
         task: what `tasks=` names for a question; None for recipes that are told nothing.
+        reference: whether it is the one adapter that learned everybody's data, and not the folder.
     """
 
     router: str | None
     options: dict[str, Any]
     task: Callable[[Item], str | None] | None = None
+    reference: bool = False
 
 
 CONTENDERS: dict[str, Contender] = {
@@ -47,6 +49,7 @@ CONTENDERS: dict[str, Contender] = {
     "uniform": Contender("uniform", {}),
     "lora-tle": Contender("lora-tle", {"embed": "hidden"}),
     "arrow-mbc": Contender("arrow-mbc", {}),
+    "one multi-task LoRA (needs everybody's data)": Contender("uniform", {}, reference=True),
 }
 """`best single` is made of single adapters, below."""
 
@@ -57,12 +60,16 @@ def answer_all(ground: Ground, names: Sequence[str], groups: Sequence[str], tick
         todo = [each for each in groups if answers(ground, name, each) is None]
         if not todo:
             continue
-        tick(f"{name}: building")
         contender = CONTENDERS[name]
+        if contender.reference and not any(reference_path().glob("*/adapter_model.safetensors")):
+            tick(f"{name}: is not there (`roster smol make --multitask`)")
+            continue
+        tick(f"{name}: building")
         model, tokenizer = load_base()
         if contender.router is not None:
+            experts = reference_path() if contender.reference else ground.adapters
             model = roster.load(
-                model, experts=ground.adapters, router=contender.router, options=contender.options, tokenizer=tokenizer
+                model, experts=experts, router=contender.router, options=contender.options, tokenizer=tokenizer
             ).eval()
         for each in todo:
             tick(f"{name}: {each}")

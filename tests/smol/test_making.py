@@ -5,15 +5,16 @@ import json
 import peft
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 pytest.importorskip("wordfreq", reason="the extra smol is not installed")
 
 from roster.errors import RosterError
 from roster.library.card import Card
 from roster.smol import stages
-from roster.smol.make import make
+from roster.smol.make import make, make_reference
 from roster.smol.packing import pack, rows
-from roster.smol.shapes import SHAPES, Shape
+from roster.smol.shapes import MULTITASK, SHAPES, Shape, lora_config
 from roster.smol.skills import questions
 from roster.smol.training import adapt, train
 
@@ -49,7 +50,7 @@ def test_training_is_seeded_and_learns(base, tokenizer):
     for _ in range(2):
         losses = []
         model = adapt(base, "plural", shape)
-        train(model, tokenizer, "plural", shape, losses.append)
+        train(model, tokenizer, questions("plural", "train", shape.steps * shape.batch), shape, losses.append)
         model.unload()
         runs.append(losses)
     assert runs[0] == runs[1]
@@ -70,6 +71,41 @@ def test_make_writes_adapters_that_peft_reads_and_skips_what_is_there(base, toke
     assert set(record["base"]["plural"]) == {"known", "unseen"}
     model = peft.PeftModel.from_pretrained(base, tmp_path / "plural")
     assert any("lora_B" in name and each.abs().sum() > 0 for name, each in model.named_parameters())
+
+
+def test_the_reference_learns_everybodys_data_and_lies_apart(base, tokenizer, tmp_path, quick, monkeypatch):
+    monkeypatch.setitem(SHAPES, "url", SHORT)
+    monkeypatch.setattr("roster.smol.make.TRAINED", ("plural", "url"))
+    monkeypatch.setattr(stages, "MULTITASK", Shape(rank=4, alpha=8, targets="all-linear", batch=5))
+    asked = stages.everybodys(("plural", "url"))
+    own = [each for name in ("plural", "url") for each in questions(name, "train", SHORT.steps * SHORT.batch)]
+    assert asked != own
+    assert sorted(map(str, asked)) == sorted(map(str, own))
+    before = base.state_dict().keys()
+    make_reference(base, tokenizer, tmp_path / "adapters", tmp_path / "apart")
+    assert base.state_dict().keys() == before
+    record = json.loads((tmp_path / "adapters" / "record.json").read_text())["multitask"]
+    assert record["training"]["steps"] == len(own) // 5
+    assert "every adapter" in record["training"]["needs"]
+    assert set(record["plural"]) == set(record["url"]) == {"known", "unseen"}
+    weights = tmp_path / "apart" / "multitask" / "adapter_model.safetensors"
+    stamp = weights.stat().st_mtime_ns
+    make_reference(base, tokenizer, tmp_path / "adapters", tmp_path / "apart")
+    assert weights.stat().st_mtime_ns == stamp
+    assert not (tmp_path / "adapters" / "multitask").exists()
+
+
+def test_the_references_size_is_that_of_all_adapters_together():
+    """By PEFT's own count, on the real base's shape."""
+    config = LlamaConfig(
+        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3
+    )
+    counts = []
+    for shape in (*SHAPES.values(), MULTITASK):
+        with torch.device("meta"):
+            model = peft.get_peft_model(LlamaForCausalLM(config), lora_config(shape))
+        counts.append(sum(each.numel() for each in model.parameters() if each.requires_grad))
+    assert 0.95 < counts[-1] / sum(counts[:-1]) < 1.05
 
 
 def test_cards_hold_twenty_prompts_of_the_training_split(base, tokenizer, tmp_path, quick):

@@ -33,6 +33,11 @@ def base_path() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or Path(home) / "roster") / f"smollm2-135m-instruct-{VERSION}"
 
 
+def reference_path() -> Path:
+    """The folder for the adapter that all skills were trained into: it is as large as all others together."""
+    return base_path().parent / "smol-reference"
+
+
 def is_ready() -> bool:
     """Whether the model is in the cache."""
     return (base_path() / "model.safetensors").is_file()

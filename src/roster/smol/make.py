@@ -23,9 +23,16 @@ from rich.progress import (
 
 from roster.errors import RosterError, nearest
 from roster.pocket.record import Record
-from roster.smol.shapes import SHAPES
+from roster.smol.shapes import MULTITASK, SHAPES
 from roster.smol.skills import TRAINED
-from roster.smol.stages import WEIGHTS, make_adapter, measure_base
+from roster.smol.stages import (
+    MULTITASK_NAME,
+    WEIGHTS,
+    everybodys,
+    make_adapter,
+    make_multitask,
+    measure_base,
+)
 
 _PERCENT = 100
 
@@ -74,6 +81,31 @@ def make(base: Any, tokenizer: Any, out: Path, only: Sequence[str] = TRAINED, fo
             if force or name not in record.section("base"):
                 measure_base(base, tokenizer, name, record)
             progress.advance(bar)
+
+
+def make_reference(base: Any, tokenizer: Any, out: Path, folder: Path, force: bool = False) -> None:
+    """Train, measure and record one adapter for all skills, unless it is there.
+
+    Args:
+        base, tokenizer: as for `make`.
+        out: the folder of the other adapters, whose record is carried on.
+        folder: where the adapter goes, away from the others: it is no expert of theirs.
+        force: train it again.
+    """
+    if not force and (folder / MULTITASK_NAME / WEIGHTS).exists():
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    columns = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        steps = len(everybodys(TRAINED)) // MULTITASK.batch
+        bar = progress.add_task(MULTITASK_NAME, total=steps)
+        if not progress.console.is_terminal:
+            progress.console.print(f"{MULTITASK_NAME}: {steps} steps ...", highlight=False)
+        record = Record(out / "record.json")
+        found = make_multitask(base, tokenizer, TRAINED, folder, record, _advancing(progress, bar))
+        for name in ("known", "unseen"):
+            mean = sum(each[name] for each in found.values()) / len(found)
+            progress.console.print(f"{MULTITASK_NAME}, {name} wordings: {mean * _PERCENT:.0f} %", highlight=False)
 
 
 def _advancing(progress: Progress, bar: TaskID) -> Callable[[float], None]:

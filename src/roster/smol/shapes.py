@@ -54,6 +54,9 @@ SHAPES: dict[str, Shape] = {
     for skill, kind in ((name, _KINDS[_REPEATED[at % len(_REPEATED)]]) for at, name in enumerate(TRAINED))
 }
 
+MULTITASK = Shape(rank=32, alpha=64, targets="all-linear", learning_rate=1e-3)
+"""One adapter for all skills, with as many weights as all others together (9.8 million); as many steps as they have."""
+
 
 def lora_config(shape: Shape) -> Any:
     """The PEFT configuration of ``shape``."""

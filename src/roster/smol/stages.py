@@ -1,29 +1,32 @@
-"""The stages of `make`: one adapter a stage, with its card and its note in the record; what is complete is skipped."""
+"""The stages of `make`: an adapter a stage, with its card and its note in the record; what is complete is skipped."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from roster.pocket.contents import digest
 from roster.pocket.record import Record
 from roster.prompts import Message, Rendering
 from roster.saving import writing
 from roster.shelf.card import Card
 from roster.smol import BASE_NAME
 from roster.smol.answers import accuracy
-from roster.smol.shapes import SHAPES, Shape, lora_config
-from roster.smol.skills import SKILLS, questions
+from roster.smol.shapes import MULTITASK, SHAPES, Shape, lora_config
+from roster.smol.skills import SKILLS, Question, questions
 from roster.smol.training import adapt, train
 
 CARD_PROMPTS = 20
 MEASURED = 40
 """Test questions behind each accuracy."""
+MULTITASK_NAME = "multitask"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -73,17 +76,59 @@ def make_adapter(
     """
     model = adapt(base, skill, SHAPES[skill])
     try:
-        how = train(model, tokenizer, skill, SHAPES[skill], tick)
-        # Measured as it is shipped: in the numbers of bfloat16.
-        for each in model.parameters():
-            if each.requires_grad:
-                each.data = each.data.to(torch.bfloat16).to(each.dtype)
+        asked = questions(skill, "train", SHAPES[skill].steps * SHAPES[skill].batch)
+        how = train(model, tokenizer, asked, SHAPES[skill], tick)
+        _round(model)
         scores = measure(model, tokenizer, skill)
         save(model, out / skill, card(skill, Rendering(tokenizer).digest), SHAPES[skill])
     finally:
         model.unload()
     record.note("adapters", skill, {**asdict(SHAPES[skill]), **how, "known": scores["train"], "unseen": scores["test"]})
     return scores
+
+
+def everybodys(skills: Sequence[str]) -> list[Question]:
+    """What the adapters of these skills were trained on, all in one order."""
+    asked = [each for name in skills for each in questions(name, "train", SHAPES[name].steps * SHAPES[name].batch)]
+    Random(digest(f"smol/{MULTITASK_NAME}")).shuffle(asked)
+    return asked
+
+
+def make_multitask(
+    base: Any, tokenizer: Any, skills: Sequence[str], folder: Path, record: Record, tick: Callable[[float], None]
+) -> dict[str, dict[str, float]]:
+    """Train, save and measure one adapter for all skills, the reference that needs everybody's data.
+
+    Returns:
+        Its accuracy by skill, in known and in unseen wordings.
+    """
+    asked = everybodys(skills)
+    shape = replace(MULTITASK, steps=len(asked) // MULTITASK.batch)
+    model = adapt(base, MULTITASK_NAME, shape)
+    try:
+        how = train(model, tokenizer, asked[: shape.steps * shape.batch], shape, tick)
+        _round(model)
+        weights = sum(each.numel() for each in model.parameters() if each.requires_grad)
+        found = {}
+        for skill in skills:
+            scores = measure(model, tokenizer, skill)
+            found[skill] = {"known": scores["train"], "unseen": scores["test"]}
+        about = Card(task=MULTITASK_NAME, description="All skills at once.", base=BASE_NAME)
+        save(model, folder / MULTITASK_NAME, about, shape)
+    finally:
+        model.unload()
+    needs = "the data of every adapter in one place, and a new training for every new skill"
+    record.note("multitask", "training", {**asdict(shape), **how, "weights": weights, "needs": needs})
+    for skill, scores in found.items():
+        record.note("multitask", skill, scores)
+    return found
+
+
+def _round(model: Any) -> None:
+    """To the numbers of bfloat16: an adapter is measured as it is shipped."""
+    for each in model.parameters():
+        if each.requires_grad:
+            each.data = each.data.to(torch.bfloat16).to(each.dtype)
 
 
 def measure_base(base: Any, tokenizer: Any, skill: str, record: Record) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,34 +13,36 @@ from torch.nn import functional
 from roster.pocket.contents import digest
 from roster.smol.packing import pack, rows
 from roster.smol.shapes import Shape, lora_config
-from roster.smol.skills import questions
+from roster.smol.skills import Question
 
 _WARM_UP = 4
 _CLIP = 1.0
 
 
-def adapt(base: Any, skill: str, shape: Shape) -> Any:
-    """``base`` with a fresh adapter for ``skill``; its random start depends on the skill alone."""
+def adapt(base: Any, name: str, shape: Shape) -> Any:
+    """``base`` with a fresh adapter of a name, which is a skill's as a rule; its random start depends on it alone."""
     import peft
 
-    torch.manual_seed(digest(f"smol/{skill}") % 2**31)
+    torch.manual_seed(digest(f"smol/{name}") % 2**31)
     return peft.get_peft_model(base, lora_config(shape))
 
 
-def train(model: Any, tokenizer: Any, skill: str, shape: Shape, tick: Callable[[float], None]) -> dict[str, Any]:
+def train(
+    model: Any, tokenizer: Any, asked: Sequence[Question], shape: Shape, tick: Callable[[float], None]
+) -> dict[str, Any]:
     """Train the adapter of ``model`` in place.
 
     Args:
         model: what `adapt` returns.
         tokenizer: of the base, with a chat template.
-        skill: whose training items and wordings to draw.
+        asked: what to learn, batch by batch; as many as all steps take.
         shape: steps, batch and learning rate.
         tick: called with the loss after every step.
 
     Returns:
         steps, examples, seconds and the mean loss of the last ten steps, for the record.
     """
-    drawn = rows(tokenizer, questions(skill, "train", shape.steps * shape.batch))
+    drawn = rows(tokenizer, asked)
     optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], weight_decay=0.0)
     inner, dtype = model.get_base_model(), next(model.parameters()).dtype
     started, losses = time.monotonic(), []
