@@ -27,16 +27,20 @@ from rich.console import Console
 
 from evidence.auto_answers import CONTENDERS, GROUPS, answer_all, answers
 from evidence.auto_ground import Ground, States
+from evidence.auto_lost import lost
 from evidence.auto_page import page
 from evidence.auto_routing import routing, timing
-from evidence.auto_scale import BLOCK, scaled
+from evidence.auto_scale import BLOCK, library_of, members, scaled
 from roster.files import write_whole
+from roster.library import Library
 from roster.smol import adapters_path
 from roster.smol.base import base_path
 
 ROUTING = ("routing-auto", "routing-early")
-FOLDERS = {18: True, 256: True, 1500: False}
+FOLDERS = {18: True, 54: True, 256: True, 1500: False}
 """Adapters, and whether it is found out which of several for one skill serves: for 1,500 that takes an hour."""
+LOST = (54,)
+"""Folders whose answers are counted."""
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
@@ -65,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         early = Ground(asked.adapters, asked.work, asked.scale, BLOCK)
         for count, duels in FOLDERS.items():
             ground.kept(f"scale-{count}", partial(scaled, early, States(early, tick), count, duels))
+        for count in LOST:
+            ground.kept(f"lost-{count}", partial(_lost, early, ground.kept(f"scale-{count}", dict), count))
     if asked.only in (None, "answers"):
         answer_all(ground, asked.contenders, asked.groups, tick)
     earlier = asked.out / "auto.json"
@@ -108,12 +114,33 @@ def collected(ground: Ground, earlier: dict[str, Any]) -> dict[str, Any]:
         ),
         "timing": ground.kept("timing", dict) if (ground.work / "timing.json").exists() else earlier.get("timing"),
         "scale": {
-            count: _without_names(ground.kept(path.stem, dict)) if path.exists() else earlier["scale"][count]
+            count: _folder(ground, path, count) if path.exists() else earlier["scale"][count]
             for count, path in scales.items()
             if path.exists() or count in earlier.get("scale", {})
         },
         "answers": {name: shares[name] for name in CONTENDERS if name in shares},
     }
+
+
+def _lost(ground: Ground, found: dict[str, Any], count: int) -> dict[str, Any]:
+    folder = members(ground, count)
+    library = library_of(Library.read(ground.adapters), folder, weights=True)
+    who = {name: each["who"] for name, each in found["groups"].items()}
+    return lost(ground, library, {each.name: each.kind for each in folder}, who)
+
+
+def _folder(ground: Ground, path: Path, count: str) -> dict[str, Any]:
+    return _with_losses(ground, _without_names(ground.kept(path.stem, dict)), count)
+
+
+def _with_losses(ground: Ground, found: dict[str, Any], count: str) -> dict[str, Any]:
+    """A folder's figures with the points that its answers lose against the trained adapters alone."""
+    path, alone = ground.work / f"lost-{count}.json", ground.work / "scale-18.json"
+    if not path.exists() or not alone.exists():
+        return found
+    fewer, trained = ground.kept(path.stem, dict), ground.kept(alone.stem, dict)["groups"]
+    gone = {name: 100 * (trained[name]["right"] - found["groups"][name]["right"]) for name in fewer}
+    return found | {"lost": {name: gone[name] + each["points"] for name, each in fewer.items()}}
 
 
 def _without_names(found: dict[str, Any]) -> dict[str, Any]:

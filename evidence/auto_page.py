@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-ASKED = {"known": 0.98, "unseen": 0.95, "nobody": 0.95, "switching": 0.95}
-"""Of the oracle's accuracy; for nobody's prompts, answers equal to the base's."""
+from evidence.auto_asked import asked
 
 
 def page(result: dict[str, Any]) -> str:
@@ -19,7 +18,7 @@ def page(result: dict[str, Any]) -> str:
         "",
     ]
     if result["answers"]:
-        lines += _answers(result)
+        lines += [*asked(result), *_answers(result)]
     if result["routing"]:
         lines += _routing(result["routing"])
     if result["scale"]:
@@ -44,13 +43,6 @@ def _answers(result: dict[str, Any]) -> list[str]:
     for contender, shares in result["answers"].items():
         cells = (f"{100 * shares[name]:.1f}" if name in shares else "–" for name in names)
         lines.append(f"| {contender} | {' | '.join(cells)} |")
-    oracle, ours = result["answers"].get("oracle", {}), result["answers"].get("auto", {})
-    lines += ["", "| `auto` | reached | asked |", "|---|---|---|"]
-    for name, asked in ASKED.items():
-        bound = 1.0 if name == "nobody" else oracle.get(name)
-        if bound and name in ours:
-            of = "answers equal to the base's" if name == "nobody" else "share of the oracle's accuracy"
-            lines.append(f"| {name}: {of} | {100 * ours[name] / bound:.1f} % | {100 * asked:.0f} % |")
     return [*lines, ""]
 
 
@@ -150,7 +142,6 @@ def _scale(found: dict[str, Any]) -> list[str]:
 def _timing(found: dict[str, float]) -> list[str]:
     return [
         "",
-        "In one thread's own seconds: a decision among 10,000 adapters, features given, takes "
-        f"{found['decision_ms']} ms; fitting and calibrating 1,500 adapters of 20 examples, beyond the passes over "
-        f"them, {found['fit_s_1500']} s.",
+        "In one thread's own seconds, fitting and calibrating 1,500 adapters of 20 examples, beyond the passes over "
+        f"them, takes {found['fit_s_1500']} s.",
     ]
