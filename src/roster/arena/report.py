@@ -61,6 +61,7 @@ GROUPS = {
     "nobody": "what the base should answer; its own answer is the measure",
     "switching": "chats in which every turn asks for another skill",
     "mixed": "known and nobody's prompts in one batch",
+    "all": "every prompt, each once",
 }
 """What the usual groups of skills mean; a group not named here is shown without an explanation."""
 

@@ -6,6 +6,7 @@ how far seeds lie apart stands beside them.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -159,7 +160,8 @@ def _pairs(entries: Sequence[Entry], keys: Sequence[Key], group: str | None) -> 
     found = []
     for one, other in combinations(entries, 2):
         each = gain(one.scores(group, keys), other.scores(group, keys))
-        bounds = [None if abs(value) == float("inf") else value for value in (each.low, each.high)]
+        # Student's interval may go beyond what shares can differ by; one prompt alone has none.
+        bounds = [None if math.isinf(value) else min(1.0, max(-1.0, value)) for value in (each.low, each.high)]
         word = "undecided"
         if each.low > 0 or each.high < 0:
             word = "better" if each.low > 0 else "worse"

@@ -67,7 +67,7 @@ def _best(standings: Sequence[Standing], kind: str, prefer: str = "") -> Standin
 
 def _gain(ours: Standing, theirs: Standing, on: str) -> str:
     found = gain(ours.scores, theirs.scores)
-    mean, low, high = found.mean, found.low, found.high
+    mean, low, high = found.mean, max(found.low, -1.0), min(found.high, 1.0)  # Student's may go beyond what can be
     said = f"{ours.label} answers {_share(ours)} right{on}, {theirs.label} {_share(theirs)}"
     interval = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}, {len(ours.scores)} prompts"
     best = "the best that the same folder gives without it"
