@@ -221,5 +221,12 @@ def test_no_cluster_is_one_error(monkeypatch):
             raise ConnectionError("Could not find any running Ray instance.\nPlease start one.")
 
     monkeypatch.setitem(sys.modules, "ray", Missing)
-    with pytest.raises(RosterError, match=r"no Ray cluster answers at 'nowhere:1'.*Ray instance\. Please start one"):
-        list(Workers(ray="nowhere:1").map(made_jobs.squared, [1]))
+    with pytest.raises(RosterError, match=r"no Ray cluster answers at 'auto'.*Ray instance\. Please start one"):
+        list(Workers(ray="auto").map(made_jobs.squared, [1]))
+    with socket.socket() as closed:  # bound, and nobody listens
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(RosterError, match=rf"answers at '{address}'.*refused"):
+            list(Workers(ray=address).map(made_jobs.squared, [1]))
+    with pytest.raises(RosterError, match="'somewhere' is no address"):
+        list(Workers(ray="somewhere").map(made_jobs.squared, [1]))

@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import platform
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -166,15 +167,31 @@ def _connected(address: str) -> tuple[Any, bool]:
         raise RosterError("Ray is missing: pip install 'roster-moe[ray]'") from None
     if ray.is_initialized():
         return ray, False
+    _reached(address)
     # Ray sets OMP_NUM_THREADS=1 for a task of one processor by itself.
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        line = " ".join(str(error).split())
-        raise RosterError(
-            f"no Ray cluster answers at {address!r} (start one with `ray start --head`): {line}"
-        ) from None
+        raise _nobody(address, error) from None
     return ray, True
+
+
+def _reached(address: str) -> None:
+    """Whether anybody listens: Ray itself would wait for minutes."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise RosterError(f"{address!r} is no address of a Ray cluster: HOST:PORT, ray://HOST:PORT, auto or local")
+    try:
+        socket.create_connection((host, int(port)), 10).close()
+    except OSError as error:
+        raise _nobody(address, error) from None
+
+
+def _nobody(address: str, error: Exception) -> RosterError:
+    said = " ".join(str(error).split())
+    return RosterError(f"no Ray cluster answers at {address!r}; `ray start --head` starts one: {said}")
 
 
 def _versions() -> dict[str, str]:
