@@ -133,15 +133,26 @@ def merge(models: list[Path], out: Path) -> dict[str, Any]:
     for each in models:
         command += ["--model", str(each)]
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(
-        command,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT)),
-    )
+    limited = ["bash", "-c", f'ulimit -v {LIMIT // 1024}; exec "$@"', "merge", *command]
+    running = subprocess.Popen(limited, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    peak = 0
+    while running.poll() is None:
+        peak = max(peak, _resident(running.pid))
+        time.sleep(0.1)
+    if running.returncode:
+        raise SystemExit(f"the merge ended with {running.returncode}")
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": round(seconds, 2), "cpu seconds": round(cpu, 2), "peak resident MiB": after.ru_maxrss // 1024}
+    return {"seconds": round(seconds, 2), "cpu seconds": round(cpu, 2), "peak resident MiB": peak // 1024}
+
+
+def _resident(pid: int) -> int:
+    """Peak so far in KiB; what getrusage tells of a child begins with its parent's."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
 def check(models: list[Path], out: Path) -> None:
