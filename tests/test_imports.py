@@ -27,6 +27,8 @@ LATE = {
     "roster.recipes.place": "recipes are listed without SciPy",
     "roster.recipes.studies.contrast": "recipes are listed without transformers",
     "roster.recipes.studies.early_exit": "recipes are listed without transformers",
+    "roster.recipes.studies.fedjets": "recipes are listed without transformers",
+    "roster.recipes.studies.fsmoe": "recipes are listed without SciPy",
     "roster.recipes.studies.look": "recipes are listed without transformers",
 }
 # A room may import those of lower floors; rooms of one floor may import each other (modules never in a circle).

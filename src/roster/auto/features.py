@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from roster.auto.turns import last_turn
 from roster.prompts import Prompt, Rendering
@@ -26,8 +25,6 @@ Place = tuple[int, str]
 """A block, counted from 1, and a pooling."""
 WORTHWHILE = 8
 """Tokens of a common beginning from which on it is read apart."""
-_GROWING = (DynamicLayer, DynamicSlidingWindowLayer)
-"""Layers of a cache that put what comes later behind their keys and values in new tensors: these need no copy."""
 _LARGEST = 65504.0
 """Of half precision, in which features are kept."""
 
@@ -142,7 +139,7 @@ class Prefix:
         """The argument of a forward call over so many rows."""
         if self.read is None:
             return {}
-        if all(type(layer) in _GROWING for layer in self.read.layers):
+        if all(_grows(layer) for layer in self.read.layers):
             own = copy.copy(self.read)
             own.layers = [copy.copy(layer) for layer in own.layers]
         else:
@@ -177,3 +174,10 @@ def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor
     for at, row in enumerate(rows):
         ids_BS[at, : len(row)], mask_BS[at, : len(row)] = torch.tensor(row), True
     return ids_BS.to(device), mask_BS.to(device)
+
+
+def _grows(layer: object) -> bool:
+    """Whether a layer of a cache puts what comes later into new tensors, behind its own: it needs no copy then."""
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer  # recipes are listed without it
+
+    return type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import peft
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -76,6 +77,7 @@ def _as_read(adapter: Adapter, dtype: torch.dtype | None) -> dict[str, LowRank]:
         if isinstance(update, Vector):
             modules[module] = update if dtype is None else _converted(update, dtype)
             continue
+        assert isinstance(adapter.config, peft.LoraConfig), "(IA)3 has vectors alone"
         rank, scale = resolve(adapter.config, module)
         agrees = rank == update.A_RD.shape[0] and math.isclose(scale, update.scale, rel_tol=1e-6)
         if not agrees or not targets(adapter.config, module):
