@@ -56,7 +56,7 @@ def cluster():
         start += f" --disable-usage-stats --object-store-memory=100000000 --temp-dir={folder}"
         started = subprocess.Popen(
             [Path(sys.executable).with_name("ray"), *start.split()],
-            env={**os.environ, "PYTHONPATH": path, "RAY_worker_niceness": "0"},
+            env={**os.environ, "PYTHONPATH": path, "RAY_worker_niceness": "0", "RAY_AUTH_MODE": "disabled"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -75,6 +75,13 @@ def joined(cluster):
     """This process as a driver of the cluster: joining takes seconds, and once is enough."""
     import ray
 
+    # A token that an earlier cluster left in the home folder would be asked of this one.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        yield from driver(ray, cluster)
+
+
+def driver(ray, cluster):
     for _ in range(60):
         try:
             ray.init(address=cluster, log_to_driver=False, logging_level="ERROR")
