@@ -24,7 +24,12 @@ def made(slug, **options):
 
 
 def given(model):
-    return {"task_ids": torch.zeros(2, dtype=torch.long)} if model.roster.plan.routes_by_task else {}
+    plan, told = model.roster.plan, {}
+    if plan.routes_by_task:
+        told["task_ids"] = torch.zeros(2, dtype=torch.long)
+    if plan.reads_prompt:
+        told["prompt_mask"] = torch.arange(IDS.shape[1]).expand_as(IDS) < 2
+    return told
 
 
 def decided_in(model):

@@ -79,7 +79,7 @@ def test_the_bias_of_ranks_moves_against_their_load():
 
 
 def test_the_bias_of_ranks_decides_who_serves_and_weighs():
-    ranks = select.TopRanks(1, [2, 1])
+    ranks = select.TopRanks(1, [2, 1], rate=0.1)
     ranks.bias_ER.copy_(torch.tensor([[0.0, 0.0], [0.5, 9.0]]))  # the last of them is no rank
     route = ranks(torch.tensor([[1.0, -1.0, 0.5, 9.0]]), Context(1, 1))
     assert route.chosen().tolist() == [[False, True]]

@@ -11,12 +11,15 @@ pytest.importorskip("wordfreq", reason="the extra smol is not installed")
 
 from roster.errors import RosterError
 from roster.library import Card
+from roster.shelf.folders import CONFIG, WEIGHTS
 from roster.smol.comparison import rows
 from roster.smol.groups import GROUPS, as_json, group, library
 from roster.smol.skills import SKILLS, TRAINED
 from roster.train import read_rows
 
 FEW = ("plural", "past", "iso-date", "json")
+
+A, B = (f"base_model.model.model.layers.0.self_attn.q_proj.lora_{factor}.weight" for factor in "AB")
 
 
 @pytest.mark.parametrize("name", GROUPS)
@@ -59,7 +62,9 @@ def test_turns_of_a_switching_chat_ask_for_different_skills():
 def _adapters(folder):
     for name in ("first", "second"):
         (folder / name).mkdir(parents=True)
-        save_file({"w": torch.randn(8, 8).bfloat16()}, folder / name / "adapter_model.safetensors")
+        save_file({A: torch.randn(8, 32).bfloat16(), B: torch.randn(32, 8).bfloat16()}, folder / name / WEIGHTS)
+        config = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["q_proj"]}
+        (folder / name / CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": "tiny/base"}))
     return folder
 
 
@@ -72,8 +77,8 @@ def test_a_library_of_copies_keeps_the_originals_and_disturbs_the_rest(tmp_path)
         "second-1": "second",
         "first-2": "first",
     }
-    read = {name: load_file(tmp_path / "to" / name / "adapter_model.safetensors")["w"] for name in skills}
-    assert torch.equal(read["first"], load_file(tmp_path / "from" / "first" / "adapter_model.safetensors")["w"])
+    read = {name: load_file(tmp_path / "to" / name / WEIGHTS)[A] for name in skills}
+    assert torch.equal(read["first"], load_file(tmp_path / "from" / "first" / WEIGHTS)[A])
     assert not torch.equal(read["first"], read["first-1"])
     assert not torch.equal(read["first-1"], read["first-2"])
     off = (read["first-1"].float() - read["first"].float()).std() / read["first"].float().std()
@@ -82,7 +87,7 @@ def test_a_library_of_copies_keeps_the_originals_and_disturbs_the_rest(tmp_path)
 
 def test_plain_duplicates_are_the_same_bytes(tmp_path):
     library(_adapters(tmp_path / "from"), tmp_path / "to", 4)
-    files = [tmp_path / "to" / name / "adapter_model.safetensors" for name in ("first", "first-1")]
+    files = [tmp_path / "to" / name / WEIGHTS for name in ("first", "first-1")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 

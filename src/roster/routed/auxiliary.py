@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -24,7 +25,10 @@ def add_losses(
     """
     first = next(iter(losses.values()))
     total = sum((each.to(first) for each in losses.values()), start=first.new_zeros(()))
-    output = _with_losses(type(output))(**{**output, "aux_loss": total})  # type: ignore[arg-type]  # classes have a hash
+    if torch.compiler.is_compiling():  # which cannot make a class
+        output["aux_loss"] = total
+    else:
+        output = _with_losses(type(output))(**{**output, "aux_loss": total})  # type: ignore[arg-type]  # classes have a hash
     if getattr(output, "loss", None) is None:
         return output
     if num_items_in_batch is not None and labels is not None:
