@@ -2,7 +2,7 @@
 
     python benchmarks/large_merge.py                       # two inputs and an output of 6.7 GB each, 20 GB on disk
     python benchmarks/large_merge.py --gigabytes 2         # smaller
-    python benchmarks/large_merge.py --work /mnt/big
+    python benchmarks/large_merge.py --work FOLDER         # on another disk
 
 Two Llama-like checkpoints of random bfloat16 tensors in shards of 1 GB are merged linearly by `roster merge` in a
 process of its own under `ulimit -v` of 4 GiB (address space, so the process could not map more than that either). The

@@ -63,10 +63,12 @@ class Parses(nn.Module):
     def _links(self, context: Context) -> Links:
         ids_BS, mask_BS = context.input_ids_BS, context.mask_BS
         places: list[list[tuple[int, int]]] = [[] for _ in self.relations]
-        for row in range(0 if ids_BS is None or not self.known else context.batch):
-            real = list(range(context.length)) if mask_BS is None else mask_BS[row].nonzero()[:, 0].tolist()
-            key = tuple(ids_BS[row].tolist()[at] for at in real)  # type: ignore[index]  # no rows without ids
-            for reader, read, q in self.known.get(key, ()):
+        # Parses lie on the host, so ids are taken there; once a call, and only where there are any.
+        rows = [] if ids_BS is None or not self.known else ids_BS.tolist()
+        masks = None if mask_BS is None or not rows else mask_BS.tolist()
+        for row, ids in enumerate(rows):
+            real = [at for at in range(context.length) if masks is None or masks[row][at]]
+            for reader, read, q in self.known.get(tuple(ids[at] for at in real), ()):
                 places[q].append((row * context.length + real[reader], row * context.length + real[read]))
         device = "cpu" if ids_BS is None else ids_BS.device
         tables = (torch.tensor(each, dtype=torch.long, device=device).view(-1, 2) for each in places)

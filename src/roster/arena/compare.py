@@ -12,6 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -309,12 +310,10 @@ def kept(comparison: Comparison, way: Way, folder: Path) -> Measured:
     question = {"way": way.name, **_ground(comparison)}
     if way.trains and comparison.lessons is not None:
         question["lessons"] = comparison.lessons.digest
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):  # nothing there, or something else: it is answered anew
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["question"] == question:
             return Measured(found["told"], Cost(**found["cost"]), found["chosen"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # nothing there, or something else: it is answered anew
     measured = comparison.measure(way)
     write_whole(path, json.dumps({"question": question, **asdict(measured)}, indent=1).encode())
     return measured

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from roster.errors import RosterError
 from roster.weights import Source
-from roster.weights.texts import Texts
+from roster.weights.texts import Texts, read_texts
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, of steps done, and of how many there are."""
@@ -79,3 +80,16 @@ class Learner(Protocol):
 def steps(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
     """A progress of one piece of work, for who counts steps only."""
     return None if progress is None else lambda done, count: progress(what, done, count)
+
+
+def texts_of(data: Sequence[Path], folder: Path, *, rows: int, length: int, batch: int, needed_by: str) -> list[Texts]:
+    """The texts of each file, for a method that trains on `batch` rows of one at a time; see `read_texts`.
+
+    Raises:
+        RosterError: a file that cannot be read, or that gives fewer rows.
+    """
+    found = [read_texts(each, folder, rows, length) for each in data]
+    least = min(len(each.ids_BS) for each in found)
+    if least < batch:
+        raise RosterError(f"{needed_by}: batch={batch}, but a file of texts gives fewer rows: {least}")
+    return found

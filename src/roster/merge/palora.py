@@ -30,13 +30,12 @@ from torch import Tensor, nn
 from roster.errors import RosterError
 from roster.library import LowRank, make_adapter, write_adapter
 from roster.merge.fronts import Rays, next_token, train
-from roster.merge.learned import Progress
+from roster.merge.learned import Progress, texts_of
 from roster.merge.names import layer_of
 from roster.merge.opening import folder_of, open_model
 from roster.merge.pamal import dirichlet
 from roster.merge.side_files import model_files
 from roster.saving import writing
-from roster.weights.texts import read_texts
 from roster.weights.whole import check_memory, load_whole
 
 SLUG = "palora"
@@ -160,9 +159,7 @@ def merge_folders(
         raise RosterError(f"{SLUG} takes one --data a task, of at least two tasks")
     source = open_model(base)
     folder = folder_of(source) or Path()
-    texts = [read_texts(each, folder, rows, length) for each in data]
-    if min(len(each.ids_BS) for each in texts) < settings.batch:
-        raise RosterError(f"{SLUG}: batch={settings.batch}, but a file of texts gives fewer rows")
+    texts = texts_of(data, folder, rows=rows, length=length, batch=settings.batch, needed_by=SLUG)
     check_memory(16 * sum(spec.numel for spec in source.specs.values()), SLUG)
     model = load_whole(source).requires_grad_(True)
     torch.manual_seed(settings.seed)

@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 from roster.errors import RosterError
 from roster.merge.fronts import Rays, next_token, train
-from roster.merge.learned import Progress
+from roster.merge.learned import Progress, texts_of
 from roster.merge.opening import folder_of, open_model
 from roster.merge.side_files import check_vocabularies, model_files
 from roster.saving import writing
-from roster.weights.texts import read_texts
 from roster.weights.whole import check_memory, load_whole
 
 SLUG = "pamal"
@@ -122,9 +121,9 @@ def merge_folders(
     sources = [open_model(each) for each in models]
     folders = {each: folder_of(source) for each, source in zip(models, sources, strict=True)}
     check_vocabularies(folders)
-    texts = [read_texts(each, folder_of(sources[0]) or Path(), rows, length) for each in data]
-    if min(len(each.ids_BS) for each in texts) < settings.batch:
-        raise RosterError(f"{SLUG}: batch={settings.batch}, but a file of texts gives fewer rows")
+    texts = texts_of(
+        data, folder_of(sources[0]) or Path(), rows=rows, length=length, batch=settings.batch, needed_by=SLUG
+    )
     check_memory(16 * sum(spec.numel for source in sources for spec in source.specs.values()), SLUG)
     members = [load_whole(each) for each in sources]
     front = Members(members).requires_grad_(True)

@@ -26,13 +26,13 @@ from roster.errors import RosterError
 from roster.library import Library, LowRank, make_adapter
 from roster.merge.coefficients import entropy
 from roster.merge.config import Member, MergeConfig, Slice
-from roster.merge.learned import Progress
+from roster.merge.learned import Progress, texts_of
 from roster.merge.opening import open_model
 from roster.merge.plan import plan_merge
 from roster.recipes import find
 from roster.routed.base import load_base, load_tokenizer
 from roster.weights import Source, run
-from roster.weights.texts import LENGTH, ROWS, Texts, read_texts
+from roster.weights.texts import LENGTH, ROWS, Texts
 
 SLUG = "wemoe-merging"
 BLOCK = ".mlp."
@@ -109,10 +109,7 @@ def weight_ensemble(
     folder = getattr(start, "folder", None)
     if not names or folder is None:
         raise RosterError(f"{start.name!r} has no feed-forward matrices (names with {BLOCK!r})")
-    texts = [read_texts(each, folder, rows, length) for each in data]
-    least = min(len(each.ids_BS) for each in texts)
-    if least < settings.batch:
-        raise RosterError(f"{SLUG}: batch={settings.batch}, but a file of texts gives {least} rows")
+    texts = texts_of(data, folder, rows=rows, length=length, batch=settings.batch, needed_by=SLUG)
     trunk = out.with_name(f".{out.name}.trunk")
     shutil.rmtree(trunk, ignore_errors=True)
     try:
