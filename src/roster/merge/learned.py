@@ -82,7 +82,9 @@ def steps(progress: Progress | None, what: str) -> Callable[[int, int], None] | 
     return None if progress is None else lambda done, count: progress(what, done, count)
 
 
-def texts_of(data: Sequence[Path], folder: Path, *, rows: int, length: int, batch: int, needed_by: str) -> list[Texts]:
+def texts_of(
+    data: Sequence[str | Path], folder: Path, *, rows: int, length: int, batch: int, needed_by: str
+) -> list[Texts]:
     """The texts of each file, for a method that trains on `batch` rows of one at a time; see `read_texts`.
 
     Raises:
