@@ -71,3 +71,23 @@ def numbered_lines(path: Path, what: str = "data file") -> dict[int, str]:
     except UnicodeDecodeError as error:
         raise RosterError(f"{str(path)!r} is not UTF-8 text: {error}") from None
     return {number: line for number, line in enumerate(lines, 1) if line.strip()}
+
+
+def object_of(line: str, where: str, kind: str = "an object") -> dict[str, Any]:
+    """The JSON object that a line holds.
+
+    Args:
+        line: of a JSONL file.
+        where: it stands, as errors begin.
+        kind: what it must be, in errors.
+
+    Raises:
+        RosterError: no JSON, or something else than an object.
+    """
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise RosterError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
+    if not isinstance(found, dict):
+        raise RosterError(f"{where}: must be {kind}, not a {type(found).__name__}")
+    return found

@@ -94,10 +94,7 @@ class Nearness(OneBlock):
         rendering = surroundings.rendering
         if rendering is None:
             raise RosterError(f"{needed_by} reads example prompts and needs the base's tokenizer: pass tokenizer=")
-        count = len(blocks_of(surroundings.model))
-        if self.layer is not None and not 1 <= self.layer <= count:
-            raise RosterError(f"{needed_by}: layer={self.layer}, but the base has blocks 1 to {count}")
-        self.read_behind(count if self.layer is None else self.layer)
+        self.choose(self.layer, len(blocks_of(surroundings.model)), needed_by)
         self.register_buffer("header_H", torch.tensor(header_of(rendering) or [NO_TOKEN], dtype=torch.long))
         place = (*self.blocks, "mean")
         features_NPD = features_of(surroundings.model, rendering, self.header_H, prompts, [place])

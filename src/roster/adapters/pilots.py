@@ -117,10 +117,7 @@ class Pilots(OneBlock):
         rendering = surroundings.rendering
         if rendering is None:
             raise RosterError(f"{needed_by} reads example prompts and needs the base's tokenizer: pass tokenizer=")
-        count = len(blocks_of(surroundings.model))
-        if self.layer is not None and not 1 <= self.layer <= count:
-            raise RosterError(f"{needed_by}: layer={self.layer}, but the base has blocks 1 to {count}")
-        self.read_behind(count if self.layer is None else self.layer)
+        self.choose(self.layer, len(blocks_of(surroundings.model)), needed_by)
         library: Any = surroundings.library
         told = [(e, prompt) for e, name in enumerate(library.names) for prompt in library[name].card.examples]
         ids = [rendering.ids(prompt) for _, prompt in told]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from roster.auto.features import POOLINGS
 from roster.context import Context
-from roster.errors import RosterError
+from roster.routed.one_block import block_of
 from roster.router import InFloat32
 
 _GATES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -47,9 +47,7 @@ class PromptGate(InFloat32):
         needed_by: str = "this recipe",
     ):
         super().__init__()
-        if layer is not None and not 1 <= layer <= depth:
-            raise RosterError(f"{needed_by}: layer={layer}, but the base has blocks 1 to {depth}")
-        self.blocks = (depth if layer is None else layer,)
+        self.blocks = (block_of(layer, depth, needed_by),)
         self.gate = gate
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.reads = nn.Sequential(nn.Linear(width, hidden), nn.ReLU()) if hidden else nn.Identity()

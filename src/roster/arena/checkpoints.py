@@ -9,7 +9,6 @@ Shape legend: S tokens of a row, V words.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import torch
 
 from roster.arena.evaluate import answers, wilson
 from roster.errors import RosterError, nearest
-from roster.files import numbered_lines
+from roster.files import numbered_lines, object_of
 from roster.prompts import Prompt, Rendering
 from roster.weights.source import open_checkpoint
 
@@ -173,12 +172,7 @@ def _opened(place: str) -> tuple[Any, Any]:
 
 
 def _item(line: str, where: str) -> Item:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise RosterError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
-    if not isinstance(fields, dict):
-        raise RosterError(f"{where}: must be an object, not a {type(fields).__name__}")
+    fields = object_of(line, where)
     for name in fields:
         if name not in FIELDS and name not in ("task", "group"):
             raise RosterError(f"{where}: unknown field {name!r}: {nearest(name, FIELDS)}")

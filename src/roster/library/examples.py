@@ -6,16 +6,14 @@ itself are the matter of `roster.auto.written`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pydantic
 
 from roster.errors import RosterError, nearest
-from roster.files import numbered_lines
+from roster.files import numbered_lines, object_of
 from roster.library.folder import Library
 from roster.prompts import Message, Prompt
 
@@ -45,12 +43,7 @@ def read_examples(path: str | Path) -> dict[str, list[Prompt]]:
 
 
 def _line(text: str, where: str) -> Line:
-    try:
-        fields: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RosterError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
-    if not isinstance(fields, dict):
-        raise RosterError(f"{where}: must be an object with expert and prompt, not a {type(fields).__name__}")
+    fields = object_of(text, where, "an object with expert and prompt")
     for name in fields.keys() - Line.model_fields.keys():
         raise RosterError(f"{where}: unknown field {name!r}: {nearest(name, Line.model_fields)}")
     try:

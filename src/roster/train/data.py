@@ -6,7 +6,6 @@ Shape legend: B rows of a batch, S tokens of its longest row.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from roster.errors import RosterError, nearest
-from roster.files import numbered_lines
+from roster.files import numbered_lines, object_of
 from roster.prompts import Message, Prompt, Rendering, padded
 
 IGNORED = -100
@@ -94,14 +93,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
 
 
 def _row(line: str, where: str, answers: bool = True) -> Row:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise RosterError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
-    if not isinstance(fields, dict):
-        raise RosterError(
-            f"{where}: must be an object with prompt or messages, and answer, not a {type(fields).__name__}"
-        )
+    fields = object_of(line, where, "an object with prompt or messages, and answer")
     for name in fields.keys() - Row.model_fields.keys():
         raise RosterError(f"{where}: unknown field {name!r}: {nearest(name, Row.model_fields)}")
     try:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from roster.errors import RosterError
-from roster.files import numbered_lines
+from roster.files import numbered_lines, object_of
 from roster.prompts import Rendering
 from roster.train.data import Encoded, read_rows
 
@@ -93,11 +92,8 @@ def _texts(path: Path) -> list[str] | None:
             raise RosterError(f"{str(path)!r} is not UTF-8 text: {error}") from None
     found: list[str] = []
     for number, line in numbered_lines(path).items():
-        try:
-            fields = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise RosterError(f"{path}, line {number}: not JSON: {error.msg} at column {error.colno}") from None
-        text = fields.get("text") if isinstance(fields, dict) and set(fields) == {"text"} else None
+        fields = object_of(line, f"{path}, line {number}")
+        text = fields.get("text") if set(fields) == {"text"} else None
         if not found and text is None:
             return None
         if not isinstance(text, str):

@@ -8,7 +8,6 @@ Shape legend: B rows, S tokens of the longest.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from roster.errors import RosterError, nearest
-from roster.files import numbered_lines
+from roster.files import numbered_lines, object_of
 from roster.prompts import Rendering, padded
 
 FIELDS = ("messages", "text", "prompt", "answer")
@@ -104,12 +103,7 @@ def _lines(path: Path, rendering: Rendering) -> Iterator[list[int]]:
 
 
 def _fields(line: str, where: str) -> Mapping[str, Any]:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise RosterError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
-    if not isinstance(fields, dict):
-        raise RosterError(f"{where}: must be an object with messages, text or prompt, not a {type(fields).__name__}")
+    fields = object_of(line, where, "an object with messages, text or prompt")
     given = [name for name in FIELDS[:3] if fields.get(name)]
     if len(given) != 1:
         unknown = next((name for name in fields if name not in FIELDS), None)

@@ -184,15 +184,21 @@ def asked(model: Any, domain_B: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def validate(model: Any, text: Corpus, terms: Terms) -> dict[str, float]:
-    """Mean loss in nats per token: "all" and by domain. The model must be in evaluation mode."""
-    ids_BS, domain_B = (each.to(terms.device) for each in text.validation_rows(terms.validation_rows, terms.length))
+def losses_of(model: Any, ids_BS: Tensor, domain_B: Tensor, rows: int) -> Tensor:
+    """Mean loss of each row in nats per token, [B], so many rows at a time; in evaluation mode."""
     losses = []
-    for rows in range(0, len(ids_BS), terms.rows):
-        part = slice(rows, rows + terms.rows)
+    for start in range(0, len(ids_BS), rows):
+        part = slice(start, start + rows)
         logits = model(input_ids=ids_BS[part], use_cache=False, **asked(model, domain_B[part])).logits
         loss = nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), ids_BS[part, 1:], reduction="none")
         losses.append(loss.mean(1))
-    loss_B, domain_B = torch.cat(losses).cpu(), domain_B.cpu()
+    return torch.cat(losses)
+
+
+@torch.no_grad()
+def validate(model: Any, text: Corpus, terms: Terms) -> dict[str, float]:
+    """Mean loss in nats per token: "all" and by domain. The model must be in evaluation mode."""
+    ids_BS, domain_B = (each.to(terms.device) for each in text.validation_rows(terms.validation_rows, terms.length))
+    loss_B, domain_B = losses_of(model, ids_BS, domain_B, terms.rows).cpu(), domain_B.cpu()
     by_domain = {name: float(loss_B[domain_B == index].mean()) for index, name in enumerate(DOMAINS)}
     return {"all": float(loss_B.mean()), **by_domain}

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from roster.arena.moe.compare import interval
 from roster.arena.moe.data import corpus
-from roster.arena.moe.pretrain import Terms, asked, pretrain
+from roster.arena.moe.pretrain import Terms, losses_of, pretrain
 from roster.errors import RosterError, nearest
 from roster.files import write_whole
 from roster.recipes import Recipe, find
@@ -137,13 +136,7 @@ def choosing_loss(model: Any, terms: Terms) -> float:
     ids_BS, domain_B = corpus().validation_rows(2 * terms.validation_rows - 1, terms.length)
     between = torch.arange(len(ids_BS)) % (2 * terms.validation_rows - 1) % 2 == 1
     ids_BS, domain_B = ids_BS[between].to(terms.device), domain_B[between].to(terms.device)
-    losses = []
-    for rows in range(0, len(ids_BS), terms.rows):
-        part = slice(rows, rows + terms.rows)
-        logits = model(input_ids=ids_BS[part], use_cache=False, **asked(model, domain_B[part])).logits
-        loss = nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), ids_BS[part, 1:], reduction="none")
-        losses.append(loss.mean(1))
-    return float(torch.cat(losses).mean())
+    return float(losses_of(model, ids_BS, domain_B, terms.rows).mean())
 
 
 def _apart(terms: Terms, settings: Settings) -> tuple[dict[str, Any], Terms]:
