@@ -35,21 +35,20 @@ TESTS = {
     "training trial two_streams",
     "tests/library": "*",
     "tests/moe": "*",
+    "tests/recipes": "linguistic_experts pilots prompts_decide rerouting skills_in_heads transfer",
     "tests/lm": "curve evaluate",
     "tests/gateway": "answers bad_requests budgets cascade connections experiments failures feedback limits parts "
-    "passthrough refusals several streams tuned ways",
+    "passthrough refusals several store_away streams tuned ways",
 }
 
 # What is slow: only what the tests above did not notice is held against these, by `--slow`.
 SLOW = {
     "route select score balance dispatch": "test_router recipes/test_* auto/test_*",
-    "routed adapters library": "recipes/test_skills_in_heads recipes/test_prompts_decide recipes/test_transfer "
-    "auto/test_* "
-    "test_saving",
+    "routed adapters library": "auto/test_* test_saving recipes/test_*",
     "moe": "recipes/test_* test_saving",
     "lm.curve lm.evaluate": "lm/test_report_honest lm/test_mix",
-    "gateway.session gateway.relay gateway.breaker gateway.store": "gateway/test_counting gateway/test_store_away "
-    "gateway/test_keys gateway/test_tracing",
+    "gateway.session gateway.relay gateway.breaker gateway.store": "gateway/test_counting gateway/test_keys "
+    "gateway/test_tracing",
 }
 # Left out: what is slower still, or sees other code. A change that only these would notice counts as a survivor.
 LEFT_OUT = {
