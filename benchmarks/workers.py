@@ -1,6 +1,6 @@
 """Twenty arena runs in one process, in two, and by two workers of a local Ray cluster.
 
-    python benchmarks/workers.py                 # seven minutes of two free cores
+    python benchmarks/workers.py                 # twelve minutes of two free cores
     python benchmarks/workers.py --steps 30 --only "two processes"
 
 Every contender makes the same runs (two recipes, ten seeds) in a folder of its own, from its first process to the last
@@ -34,6 +34,7 @@ def seconds(workers, terms):
 
 
 def main():
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own is 15: beside other work its workers would stand back
     import ray
     import torch
 
@@ -42,7 +43,7 @@ def main():
     from roster.workers import Workers
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=150, help="of each run")
+    parser.add_argument("--steps", type=int, default=Terms.steps, help="of each run; as the arena's own by default")
     parser.add_argument("--only", nargs="+", help="contenders beside one process, by name")
     given = parser.parse_args()
     terms = Terms(steps=given.steps)
