@@ -11,11 +11,12 @@ pytest.importorskip("wordfreq", reason="the extra smol is not installed")
 
 from roster.errors import RosterError
 from roster.library.card import Card
-from roster.smol import stages
+from roster.smol import stages, training
 from roster.smol.make import make, make_reference
 from roster.smol.packing import pack, rows
 from roster.smol.shapes import MULTITASK, SHAPES, Shape, lora_config
 from roster.smol.skills import questions
+from roster.smol.stopped import Stopped
 from roster.smol.training import adapt, train
 
 # peft 0.21 asks transformers 5.23 by an old name.
@@ -57,6 +58,45 @@ def test_training_is_seeded_and_learns(base, tokenizer):
     assert sum(runs[0][-5:]) < 0.8 * sum(runs[0][:5])
 
 
+def test_a_training_that_was_stopped_goes_on_to_the_same_bits(base, tokenizer, tmp_path, monkeypatch):
+    shape = Shape(rank=4, alpha=8, targets="all-linear", steps=8, batch=2, learning_rate=1e-2)
+    asked = questions("plural", "train", shape.steps * shape.batch)
+    monkeypatch.setattr(training, "EVERY", 3)
+
+    def run(stopped=None, until=None):
+        losses = []
+
+        def tick(loss):
+            losses.append(loss)
+            if len(losses) == until:
+                raise KeyboardInterrupt
+
+        model = adapt(base, "plural", shape)
+        try:
+            train(model, tokenizer, asked, shape, tick, stopped)
+            state = peft.get_peft_model_state_dict(model)
+            return losses, {name: each.clone() for name, each in state.items()}
+        except KeyboardInterrupt:
+            return losses, None
+        finally:
+            model.unload()
+
+    whole_losses, whole = run()
+    stopped = Stopped(tmp_path / "stopped", {"asked": "these"})
+    run(stopped, until=7)
+    steps = []
+    monkeypatch.setattr(training, "pack", lambda drawn: steps.append(drawn) or pack(drawn))
+    losses, carried_on = run(stopped)
+    assert len(steps) == shape.steps - 6
+    assert losses == whole_losses
+    assert all(torch.equal(each, whole[name]) for name, each in carried_on.items())
+    steps.clear()
+    run(Stopped(tmp_path / "stopped", {"asked": "others"}), until=1)
+    assert len(steps) == 1, "another training's state was not taken up"
+    stopped.end()
+    assert not (tmp_path / "stopped").exists()
+
+
 def test_make_writes_adapters_that_peft_reads_and_skips_what_is_there(base, tokenizer, tmp_path, quick, capsys):
     before = {name: each.clone() for name, each in base.state_dict().items()}
     make(base, tokenizer, tmp_path, ["plural"])
@@ -93,6 +133,7 @@ def test_the_reference_learns_everybodys_data_and_lies_apart(base, tokenizer, tm
     make_reference(base, tokenizer, tmp_path / "adapters", tmp_path / "apart")
     assert weights.stat().st_mtime_ns == stamp
     assert not (tmp_path / "adapters" / "multitask").exists()
+    assert not (tmp_path / "apart" / "multitask-stopped").exists()
 
 
 def test_the_references_size_is_that_of_all_adapters_together():

@@ -101,7 +101,7 @@ def make(
     """Train the adapters and measure them and the base. A stopped run carries on where it was.
 
     The reference, `--multitask`, is one adapter with as many weights as all together, trained on everybody's data (an
-    hour on 2 cores; begun anew if it is stopped). It goes into the cache, its accuracy into the record.
+    hour on 2 cores; a stopped run carries on). It goes into the cache, its accuracy into the record.
 
     \b
     Examples:

@@ -14,6 +14,7 @@ from roster.pocket.contents import digest
 from roster.smol.packing import pack, rows
 from roster.smol.shapes import Shape, lora_config
 from roster.smol.skills import Question
+from roster.smol.stopped import EVERY, Stopped
 
 _WARM_UP = 4
 _CLIP = 1.0
@@ -28,7 +29,12 @@ def adapt(base: Any, name: str, shape: Shape) -> Any:
 
 
 def train(
-    model: Any, tokenizer: Any, asked: Sequence[Question], shape: Shape, tick: Callable[[float], None]
+    model: Any,
+    tokenizer: Any,
+    asked: Sequence[Question],
+    shape: Shape,
+    tick: Callable[[float], None],
+    stopped: Stopped | None = None,
 ) -> dict[str, Any]:
     """Train the adapter of ``model`` in place.
 
@@ -37,17 +43,21 @@ def train(
         tokenizer: of the base, with a chat template.
         asked: what to learn, batch by batch; as many as all steps take.
         shape: steps, batch and learning rate.
-        tick: called with the loss after every step.
+        tick: called with the loss after every step, those of earlier runs included.
+        stopped: where it goes on, and keeps how far it is.
 
     Returns:
-        steps, examples, seconds and the mean loss of the last ten steps, for the record.
+        steps, examples, seconds (of this run) and the mean loss of the last ten steps, for the record.
     """
     drawn = rows(tokenizer, asked)
-    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], weight_decay=0.0)
+    trained = [each for each in model.parameters() if each.requires_grad]
+    optimizer = torch.optim.AdamW(trained, weight_decay=0.0)
     inner, dtype = model.get_base_model(), next(model.parameters()).dtype
-    started, losses = time.monotonic(), []
+    started, losses = time.monotonic(), stopped.take_up(trained, optimizer) if stopped else []
+    for loss_before in losses:
+        tick(loss_before)
     model.train()
-    for step in range(shape.steps):
+    for step in range(len(losses), shape.steps):
         share = min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / shape.steps))
         optimizer.param_groups[0]["lr"] = shape.learning_rate * max(share, 0.02)
         packed = pack(drawn[step * shape.batch : (step + 1) * shape.batch])
@@ -55,10 +65,12 @@ def train(
         # Only the answers' places meet the vocabulary, which is a fifth of the model's arithmetic.
         loss = functional.cross_entropy(inner.lm_head(hidden_RD).float(), packed.targets_R)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], _CLIP)
+        torch.nn.utils.clip_grad_norm_(trained, _CLIP)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
+        if stopped and len(losses) % EVERY == 0:
+            stopped.keep(trained, optimizer, losses)
         tick(losses[-1])
     model.eval()
     last = losses[-10:]
