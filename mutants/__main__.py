@@ -167,9 +167,10 @@ def _try_quickly(sample: Sequence[tuple[str, Change]], tree: Path, place: Path) 
 
 
 def _try_slowly(sample: Sequence[tuple[str, Change]], tree: Path, place: Path) -> None:
-    """What survived, and the slow tests of its room."""
+    """What survived, and the test files that speak of its file, whole, then the slow ones of its room."""
     for room, change in sample:
-        known, files = _noted(place).get(change.key), slow_files(tree, room)
+        known = _noted(place).get(change.key)
+        files = list(dict.fromkeys([*files_naming(tree, change.path, room), *slow_files(tree, room)]))
         if known is None or known["outcome"] != "survived" or is_set_aside(change, _text(tree, change)):
             continue
         result = tried(change, room, Suite(files, [SLOW_S] * len(files), "slow"), tree)

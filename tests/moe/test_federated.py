@@ -70,6 +70,16 @@ def test_one_client_with_everything_is_plain_training():
     torch.testing.assert_close(made.experts[0].weight, plain.weight, atol=1e-6, rtol=1e-5)
 
 
+def test_a_seed_decides_everything_that_is_drawn():
+    trained = []
+    for state in (3, 4):
+        made, some = server(), clients()
+        torch.manual_seed(state)
+        federate(made, some, Rounds(rounds=2, share=0.5, batch_size=8))
+        trained.append(made.gate.weight)
+    assert torch.equal(*trained)
+
+
 def test_a_round_costs_what_is_sent():
     made, some = server(), clients()
     expert, gate = 4 * (D * C + C), 4 * (D * M + M)
