@@ -113,7 +113,8 @@ def test_make_writes_adapters_that_peft_reads_and_skips_what_is_there(base, toke
     assert any("lora_B" in name and each.abs().sum() > 0 for name, each in model.named_parameters())
 
 
-def test_the_reference_learns_everybodys_data_and_lies_apart(base, tokenizer, tmp_path, quick, monkeypatch):
+def test_the_reference_learns_everybodys_data_and_lies_apart(base, tokenizer, tmp_path, quick, monkeypatch, capsys):
+    monkeypatch.setattr("roster.smol.make._SAID", 1)
     monkeypatch.setitem(SHAPES, "url", SHORT)
     monkeypatch.setattr("roster.smol.make.TRAINED", ("plural", "url"))
     monkeypatch.setattr(stages, "MULTITASK", Shape(rank=4, alpha=8, targets="all-linear", batch=5))
@@ -134,6 +135,7 @@ def test_the_reference_learns_everybodys_data_and_lies_apart(base, tokenizer, tm
     assert weights.stat().st_mtime_ns == stamp
     assert not (tmp_path / "adapters" / "multitask").exists()
     assert not (tmp_path / "apart" / "multitask-stopped").exists()
+    assert "multitask 1/" in capsys.readouterr().err, "a pipe is told how far it is"
 
 
 def test_the_references_size_is_that_of_all_adapters_together():

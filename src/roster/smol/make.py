@@ -35,6 +35,8 @@ from roster.smol.stages import (
 )
 
 _PERCENT = 100
+_SAID = 50
+"""Steps between two lines where nothing shows bars."""
 
 
 def make(base: Any, tokenizer: Any, out: Path, only: Sequence[str] = TRAINED, force: bool = False) -> None:
@@ -110,4 +112,13 @@ def make_reference(base: Any, tokenizer: Any, out: Path, folder: Path, force: bo
 
 def _advancing(progress: Progress, bar: TaskID) -> Callable[[float], None]:
     """What to call after every step of training."""
-    return lambda loss: progress.advance(bar)
+
+    def tick(loss: float) -> None:
+        progress.advance(bar)
+        task = progress.tasks[progress.task_ids.index(bar)]
+        if not progress.console.is_terminal and task.completed % _SAID == 0:
+            # A log file shows no bars: a line now and then instead.
+            steps = f"{task.completed:.0f}/{task.total:.0f}"
+            progress.console.print(f"{task.description} {steps} loss {loss:.3f}", highlight=False)
+
+    return tick
