@@ -55,7 +55,7 @@ def test_refused_by_name(field, value, adapter_folder):
     assert repr(value) in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["LOHA", "LOKR", "PROMPT_TUNING", "XLORA", "OFT", None, 3])
+@pytest.mark.parametrize("kind", ["LOHA", "LOKR", "PREFIX_TUNING", "MULTITASK_PROMPT_TUNING", "XLORA", "OFT", None, 3])
 def test_other_types_are_refused(kind, adapter_folder):
     saved.edit_config(adapter_folder, peft_type=kind)
     with pytest.raises(RosterError, match=f"peft_type is {kind!r}"):

@@ -17,7 +17,7 @@ from roster.adapters.mixture import AdapterMixture
 from roster.adapters.siblings import find_siblings
 from roster.adapters.site import BlockRouter, RoutedLinear
 from roster.errors import RosterError
-from roster.experts import LowRankExperts, RescaledExperts, StoredExperts
+from roster.experts import LowRankExperts, RescaledExperts, StoredExperts, VirtualTokens
 from roster.library import Adapter, Library
 from roster.library.adapter import Magnitude, Rescaled, Stored, Vector
 from roster.library.dora import has_magnitudes, layer_of, on_base
@@ -91,6 +91,9 @@ def attach(
     check_streams(model, mixing, recipe, mixing.at)
     try_layers(model, [site.name for site in sites], updated=True)
     mixture = AdapterMixture(mixing, library.names, tasks, recipe, options or {})
+    prompts = [library[name].prompt_VD for name in library.names]
+    if any(each is not None for each in prompts):
+        mixture.virtual = VirtualTokens(prompts)
     surroundings = _surroundings(model, placed, rendering) if prepare else None
     # Everything is made before anything is attached: recipes prepare on the plain base, and when one of them raises, a
     # plain base is what remains.
@@ -125,7 +128,20 @@ def attach(
 
 
 def _check_kinds(library: Library, mixing: Mixing, recipe: str) -> None:
-    """RosterError for a recipe that does anything but add updates up, where some are DoRAs or (IA)3."""
+    """RosterError for a recipe that does anything but add updates up, where some are DoRAs or (IA)3, and for one that
+    mixes, where some are soft prompts."""
+    soft = [name for name, adapter in library.items() if adapter.prompt_VD is not None]
+    if soft and not mixing.one_per_prompt:
+        raise RosterError(
+            f"recipe {recipe!r} weighs experts, and {soft[0]!r} is a soft prompt, which a prompt has as a whole or not "
+            "at all: take a recipe that gives each prompt one expert (auto, named, loraretriever with top_k=1, "
+            "routerretriever), or adapters of another kind"
+        )
+    if soft and mixing.keeps_cache:
+        raise RosterError(
+            f"{soft[0]!r} is a soft prompt, which stands at the beginning of a chat: a turn that goes to another "
+            "expert cannot keep the cache of those before (chat='rebuild')"
+        )
     trained = "experts" in mixing.trains
     stored = any(isinstance(update, Stored) for adapter in library.values() for update in adapter.modules.values())
     if stored and (trained or mixing.experts is not None or mixing.average == "factors"):
@@ -216,7 +232,7 @@ def _fill_whole(
 ) -> None:
     config = model.config.get_text_config()
     depth = getattr(config, "num_hidden_layers", 0)
-    whole = Site("model", 0, config.hidden_size, 0, sites[0].experts, (), len(sites), sites[0].tasks, depth)
+    whole = Site("model", 0, config.hidden_size, 0, mixture.experts, (), len(sites), mixture.tasks, depth)
     if mixing.head is not None:
         mixture.head = mixing.head(whole)
         if surroundings is not None and mixing.prepare is not None:

@@ -19,6 +19,7 @@ from roster.context import Context
 from roster.errors import RosterError
 from roster.experts import LowRankExperts, RescaledExperts, StoredExperts
 from roster.library import LowRank, make_adapter, write_adapter
+from roster.library.soft_prompt import check_has_weights
 from roster.route import AnyRoute
 from roster.routed.becoming import detach
 
@@ -105,6 +106,8 @@ def merge_routes(model: Any, call: Callable[[], Context], rank: int | None = Non
     Returns:
         None where the base alone serves such a call.
     """
+    for each in model.roster.adapters.values():
+        check_has_weights(each, "merging experts into one adapter")
     modules, error = {}, {}
     for name, child in routed_linears(model):
         update = _merge_layer(name, child.experts, _route(model, child, call()))

@@ -98,6 +98,8 @@ class Mixing(Plan):
         average: see `LowRankExperts`.
         search: finds the constant weights of the router at "model" without gradients, in place of training:
             `(loss of weights_E, where to start, how often to ask, seed) -> weights_E`.
+        one_per_prompt: whether a row is served by one expert at full weight, or by none: what soft prompts need, which
+            cannot be weighed.
         causal: whether a token's output is independent of the tokens after it; False is refused on models that write.
     """
 
@@ -109,6 +111,7 @@ class Mixing(Plan):
     experts: Callable[[Site], nn.Module] | None = None
     average: Literal["updates", "factors"] = "updates"
     search: Callable[[Callable[[Tensor], float], Tensor, int, int], Tensor] | None = None
+    one_per_prompt: bool = False
     causal: bool = True
 
     def __post_init__(self) -> None:

@@ -111,7 +111,7 @@ def current_adapters(model: Any, state: Mapping[str, Tensor] | None = None) -> d
                 if factors is not None and not isinstance(modules.get(site), Magnitude | Vector):
                     A_RI, B_OR, scale = factors
                     modules[site] = LowRank(A_RI.detach().cpu(), B_OR.detach().cpu(), scale)
-        weights_hash = hash_modules(modules)
+        weights_hash = hash_modules(modules, adapter.prompt_VD)
         card = adapter.card.model_copy(update={"weights_hash": weights_hash})
         adapters[name] = replace(adapter, modules=modules, weights_hash=weights_hash, card=card)
     return adapters

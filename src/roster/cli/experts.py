@@ -122,6 +122,9 @@ def show(folder: ExpertsFolder, name: Annotated[str, typer.Argument(help="The ex
             else value
         )
         typer.echo(f"{field}: {shown or '–'}")
+    if adapter.prompt_VD is not None:
+        typer.echo(f"virtual tokens: {len(adapter.prompt_VD)}")
+        return
     made = table("module", "rank", "in", "out", "scale", right=("rank", "in", "out", "scale"))
     for module, update in adapter.modules.items():
         (rank, width), out = update.A_RD.shape, update.B_OR.shape[0]
@@ -162,7 +165,9 @@ def check(
             typer.echo(f"bad   {each.name}: {error}")
         else:
             adapters[each.name] = adapter
-            typer.echo(f"good  {each.name}: {len(adapter.modules)} modules, {adapter.weights_hash[:12]}")
+            prompt = adapter.prompt_VD
+            what = f"{len(adapter.modules)} modules" if prompt is None else f"{len(prompt)} virtual tokens"
+            typer.echo(f"good  {each.name}: {what}, {adapter.weights_hash[:12]}")
     if len(adapters) < len(paths):
         raise RosterError(f"{len(paths) - len(adapters)} of {len(paths)} experts cannot be used")
     if refresh:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from roster.errors import RosterError
 from roster.library import Adapter
 from roster.library.adapter import Vector
+from roster.library.soft_prompt import check_has_weights
 
 PORT = 8200
 SCRIPT = "start-vllm.sh"
@@ -64,6 +65,7 @@ def start_script(base: str, adapters: Mapping[str, Adapter], folder: str, base_n
 
 def _rank(adapters: Mapping[str, Adapter]) -> int:
     for name, each in adapters.items():
+        check_has_weights(each, "serving LoRAs by vLLM")
         if any(isinstance(update, Vector) for update in each.modules.values()):
             raise RosterError(f"vLLM serves LoRAs; {name!r} is an (IA)3 adapter")
     ranks = {name: max(update.A_RD.shape[0] for update in each.modules.values()) for name, each in adapters.items()}

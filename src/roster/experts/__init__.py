@@ -20,6 +20,7 @@ from roster.experts.slots import SlotExperts
 from roster.experts.spawned import Spawned
 from roster.experts.stored import StoredExperts
 from roster.experts.swiglu import SwiGLU
+from roster.experts.virtual_tokens import VirtualTokens
 
 __all__ = [
     "MLP",
@@ -43,5 +44,6 @@ __all__ = [
     "Spawned",
     "StoredExperts",
     "SwiGLU",
+    "VirtualTokens",
     "WithNull",
 ]

@@ -1,8 +1,8 @@
-"""What an expert is in memory: the low-rank updates of a base's linear layers, and where they came from.
+"""What an expert is in memory: the low-rank updates of a base's linear layers, or a soft prompt, and its origin.
 
 Reading and writing are in `reading.py` and `writing.py`, fitting to a model in `fits.py`.
 
-Shape legend: R rank, D in_features, O out_features.
+Shape legend: R rank, D in_features, O out_features, V virtual tokens (whose D is the width of embeddings).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import peft
 import torch
@@ -89,18 +90,20 @@ class Adapter:
         card: what it is for.
         config: PEFT's own.
         weights_hash: SHA-256 of the updates' content, whatever the file's layout.
+        prompt_VD: the virtual tokens of a soft prompt, which updates no module; None for every other kind.
     """
 
     name: str
     path: Path | None
     modules: Mapping[str, LowRank]
     card: Card
-    config: peft.LoraConfig | peft.IA3Config
+    config: peft.LoraConfig | peft.IA3Config | peft.PromptTuningConfig | peft.PromptEncoderConfig
     weights_hash: str
+    prompt_VD: Tensor | None = None
 
 
-def hash_modules(modules: Mapping[str, LowRank]) -> str:
-    """SHA-256 over names, shapes, types, values and scales of all updates, in the order of the names."""
+def hash_modules(modules: Mapping[str, LowRank], prompt_VD: Tensor | None = None) -> str:
+    """SHA-256 over names, shapes, types, values and scales of all updates, in the order of the names, and a prompt."""
     digest = hashlib.sha256()
     for name in sorted(modules):
         update = modules[name]
@@ -108,6 +111,12 @@ def hash_modules(modules: Mapping[str, LowRank]) -> str:
         magnitude = (update.magnitude_O,) if isinstance(update, Magnitude) else ()
         magnitude = (update.vector_X,) if isinstance(update, Vector) else magnitude
         for tensor in (update.A_RD, update.B_OR, *magnitude):
-            digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            _add(digest, tensor)
+    if prompt_VD is not None:
+        _add(digest, prompt_VD)
     return digest.hexdigest()
+
+
+def _add(digest: Any, tensor: Tensor) -> None:
+    digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+    digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

@@ -28,6 +28,7 @@ from torch import Tensor
 from roster.errors import RosterError
 from roster.library.dora import check_plain
 from roster.library.folder import Library
+from roster.library.soft_prompt import check_has_weights
 
 
 def similarity(library: Library) -> Tensor:
@@ -37,9 +38,11 @@ def similarity(library: Library) -> Tensor:
     pairs at once: 2 M^2 (D + O) operations. A module that an adapter does not have counts as an update of zero.
 
     Raises:
-        RosterError: an adapter whose updates are all zero has no direction.
+        RosterError: an adapter whose updates are all zero has no direction, and a soft prompt has none either.
     """
     names = library.names
+    for adapter in library.values():
+        check_has_weights(adapter, "comparing adapters by their weights")
     gram_NN = torch.zeros(len(names), len(names), dtype=torch.float64)
     for module in library.module_names:
         gram_NN += _layer_gram(library, module)

@@ -76,7 +76,7 @@ def targets(config: peft.LoraConfig, module: str) -> bool:
     return bool(check_target_module_exists(config, module))
 
 
-def config_json(config: peft.LoraConfig | peft.IA3Config) -> str:
+def config_json(config: peft.PeftConfig) -> str:
     """The text that PEFT itself would write, with lists in one order whatever the process's hash seed."""
     with tempfile.TemporaryDirectory() as scratch:
         config.save_pretrained(scratch)

@@ -26,6 +26,7 @@ def check_fits(adapter: Adapter, model: nn.Module) -> None:
             how many more there are.
     """
     check_vocabulary(adapter, model)
+    check_width(adapter, model)
     where = repr(str(adapter.path / WEIGHTS)) if adapter.path is not None else f"adapter {adapter.name!r}"
     known = dict(model.named_modules())
     if isinstance(model, peft.PeftModel) or any(isinstance(each, BaseTunerLayer) for each in known.values()):
@@ -54,6 +55,25 @@ def check_vocabulary(adapter: Adapter, model: nn.Module) -> None:
             f"{str(adapter.path)!r} was trained with {told} that has a token {last}, but this base has embeddings "
             f"for {embeddings.weight.shape[0]} only: it was resized before the training; save that resized base "
             "(`model.get_base_model().save_pretrained(BASE)`, and its tokenizer) and use it"
+        )
+
+
+def check_width(adapter: Adapter, model: nn.Module) -> None:
+    """RosterError for a soft prompt whose vectors are none of the model's embeddings."""
+    if adapter.prompt_VD is None:
+        return
+    embeddings = cast(Any, model).get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    config = getattr(model, "config", None)
+    if embeddings is None or getattr(config, "is_encoder_decoder", False) or not cast(Any, model).can_generate():
+        raise RosterError(
+            f"{adapter.name!r} is a soft prompt, which stands before the prompts of a causal language model; "
+            f"{type(model).__name__} is none"
+        )
+    width = embeddings.weight.shape[1]
+    if adapter.prompt_VD.shape[1] != width:
+        raise RosterError(
+            f"{adapter.name!r} is a soft prompt of width {adapter.prompt_VD.shape[1]}, and this model's embeddings "
+            f"have {width}"
         )
 
 

@@ -1,4 +1,5 @@
-"""Reading one adapter from PEFT's own format: LoRA, DoRA, (IA)3, and AdaLoRA as the LoRA that it is. Never a pickle.
+"""Reading one adapter from PEFT's own format: LoRA, DoRA, (IA)3, soft prompts, and AdaLoRA as the LoRA that it is.
+Never a pickle.
 
 Shape legend: R rank, I in_features, O out_features.
 """
@@ -23,6 +24,8 @@ from roster.library.adapter import Adapter, LowRank, Magnitude, Stored, hash_mod
 from roster.library.config import config_of, read_raw, resolve, targets
 from roster.library.ia3 import KIND as IA3
 from roster.library.ia3 import ia3_config, ia3_modules
+from roster.library.soft_prompt import KINDS as SOFT
+from roster.library.soft_prompt import prompt_config, prompt_of
 from roster.shelf.card import Card
 from roster.shelf.folders import CONFIG
 from roster.shelf.folders import WEIGHTS as WEIGHTS
@@ -65,6 +68,8 @@ def read_adapter(path: str | Path, *, stale_card: bool = False, mapped: bool = F
     raw = read_raw(path)
     if raw.get("peft_type") == IA3:
         return _read_ia3(path, name, raw, stale_card)
+    if str(raw.get("peft_type")) in SOFT:
+        return _read_prompt(path, name, raw, stale_card)
     if raw.get("peft_type") == ADALORA:
         raw, tensors = as_lora(raw, _read_tensors(path), repr(str(path)))
         config = config_of(raw, path / CONFIG)
@@ -89,10 +94,20 @@ def _read_ia3(path: Path, name: str, raw: dict[str, Any], stale_card: bool) -> A
     return Adapter(name, path, modules, card, config, weights_hash)
 
 
-def _described(path: Path, modules: Mapping[str, LowRank], stale_card: bool) -> tuple[Card, str]:
+def _read_prompt(path: Path, name: str, raw: dict[str, Any], stale_card: bool) -> Adapter:
+    config, tensors, file = prompt_config(raw, repr(str(path / CONFIG))), _read_tensors(path), repr(str(path / WEIGHTS))
+    prompt_VD = prompt_of(tensors, config, file)
+    check_tensors(tensors, file)
+    card, weights_hash = _described(path, {}, stale_card, prompt_VD)
+    return Adapter(name, path, {}, card, config, weights_hash, prompt_VD)
+
+
+def _described(
+    path: Path, modules: Mapping[str, LowRank], stale_card: bool, prompt_VD: Tensor | None = None
+) -> tuple[Card, str]:
     """(card, hash of the weights); RosterError for a card of other weights."""
     card = Card.read(path)
-    weights_hash = hash_modules(modules)
+    weights_hash = hash_modules(modules, prompt_VD)
     if not stale_card and card.weights_hash not in (None, weights_hash):
         raise RosterError(
             f"the card of {str(path)!r} is stale: it describes weights {card.weights_hash[:12]}, but these are "

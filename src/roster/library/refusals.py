@@ -60,8 +60,10 @@ REFUSALS = (
 )  # fmt: skip
 
 
-_PROMPTS = "it puts learnt vectors before a prompt, which no linear layer sees as such; train a LoRA"
-_OTHERS = {"PROMPT_TUNING": _PROMPTS, "P_TUNING": _PROMPTS, "PREFIX_TUNING": _PROMPTS}
+_OTHERS = {
+    "PREFIX_TUNING": "it gives keys and values to every layer of the base; train PROMPT_TUNING or a LoRA",
+    "MULTITASK_PROMPT_TUNING": "its vectors depend on a task; save them as PROMPT_TUNING, one folder a task",
+}
 """Why other kinds that people have are not read."""
 
 
@@ -82,7 +84,10 @@ def check_config(config: dict[str, Any], where: str) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         why = _OTHERS.get(str(kind), "train or export a LoRA")
-        raise RosterError(f"{where}: peft_type is {kind!r}; roster reads LORA, ADALORA and IA3 adapters only: {why}")
+        raise RosterError(
+            f"{where}: peft_type is {kind!r}; roster reads LORA, ADALORA, IA3, PROMPT_TUNING "
+            f"and P_TUNING adapters only: {why}"
+        )
     for refusal in REFUSALS:
         value = config.get(refusal.field)
         if refusal.refused(value):

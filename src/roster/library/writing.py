@@ -22,6 +22,7 @@ from roster.library.gates import GATES
 from roster.library.ia3 import ia3_tensors
 from roster.library.making import check_updates
 from roster.library.reading import WEIGHTS, check_tensors
+from roster.library.soft_prompt import prompt_tensors
 from roster.saving import check_name, writing
 from roster.shelf.card import CARD, Card
 
@@ -53,13 +54,14 @@ def write_adapter(
         raise RosterError(f"{str(target)!r} is already there; pass overwrite=True to replace it")
     if target.exists() and not (target / CONFIG).is_file():
         raise RosterError(f"{str(target)!r} is already there and is not an adapter; roster does not replace it")
-    modules = _as_read(adapter, dtype)
-    tensors = _tensors(modules)
+    prompt_VD = adapter.prompt_VD if dtype is None or adapter.prompt_VD is None else adapter.prompt_VD.to(dtype)
+    modules = {} if prompt_VD is not None else _as_read(adapter, dtype)
+    tensors = _tensors(modules) if prompt_VD is None else prompt_tensors(prompt_VD)
     check_tensors(tensors, f"adapter {adapter.name!r}")
     with writing(target, _OURS, through_link=False) as new:
         save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
         (new / CONFIG).write_text(config_json(adapter.config), encoding="utf-8")
-        adapter.card.model_copy(update={"weights_hash": hash_modules(modules)}).write(new)
+        adapter.card.model_copy(update={"weights_hash": hash_modules(modules, prompt_VD)}).write(new)
     return target
 
 

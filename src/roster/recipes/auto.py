@@ -82,6 +82,7 @@ def auto(
         head=head,
         head_reads="prompt",
         prepare=prepare,
+        one_per_prompt=mix is None,
         keeps_cache=chat == "keep",
     )
 

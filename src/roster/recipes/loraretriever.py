@@ -56,6 +56,7 @@ def loraretriever(
         head=lambda whole: Retriever(whole.num_experts, top_k, None),
         head_reads="prompt",
         prepare=prepare,
+        one_per_prompt=top_k == 1,
         average="updates" if composition == "mixture" else "factors",
     )
 

@@ -50,6 +50,7 @@ def lorauter(top_k: int = 3, temperature: float = 0.1, layer: int | None = None)
         head=lambda whole: Retriever(whole.num_experts, top_k, temperature),
         head_reads="prompt",
         prepare=prepare,
+        one_per_prompt=top_k == 1,
     )
 
 

@@ -22,7 +22,7 @@ def named() -> Mixing:
         E = site.num_experts
         return Router(TaskTable(torch.eye(E), torch.zeros(E), needed_by="recipe 'named'"), Given(1))
 
-    return Mixing(router, at="model", constant="per task", tasks=lambda library: library.names)
+    return Mixing(router, at="model", constant="per task", tasks=lambda library: library.names, one_per_prompt=True)
 
 
 RECIPE = Recipe(

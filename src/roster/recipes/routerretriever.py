@@ -55,6 +55,7 @@ def routerretriever(
         head=lambda whole: Pilots(whole.width, whole.num_experts, over, similarity, layer),
         head_reads="prompt",
         prepare=prepare,
+        one_per_prompt=True,
     )
 
 

@@ -48,7 +48,7 @@ def decide_ahead(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> N
         return  # transformers begins with a token of its own
     mask_BP = kwargs.get("attention_mask")
     if mask_BP is None and embeds is None:
-        mask_BP = _without_pads(model, tokens)
+        mask_BP = without_pads(model, tokens)
     inputs = {"input_ids": ids_BP} if embeds is None else {"inputs_embeds": embeds}
     generation = model.roster.generation
     B, P = tokens.shape[:2]
@@ -113,7 +113,7 @@ def _settle(cache: Any, history: CacheHistory, decision_B2K: Tensor) -> None:
     cache.reset()
 
 
-def _without_pads(model: Any, ids_BP: Tensor) -> Tensor | None:
+def without_pads(model: Any, ids_BP: Tensor) -> Tensor | None:
     """The mask that transformers infers where none is given: pads are no tokens, unless they are ends too."""
     pad, end = (getattr(model.generation_config, name, None) for name in ("pad_token_id", "eos_token_id"))
     ends = end if isinstance(end, list) else [end]

@@ -20,7 +20,11 @@ from torch.nn import functional as F
 
 
 class Generation(threading.local):
-    """One per routed model and thread; all None while nothing is generated."""
+    """One per routed model and thread; all None while nothing is generated.
+
+    Attributes:
+        extended: whether what the model is called with has the rows' virtual tokens already.
+    """
 
     task_ids_B: Tensor | None = None
     prompt_BP: Tensor | None = None
@@ -28,11 +32,12 @@ class Generation(threading.local):
     decision_B2K: Tensor | None = None
     duty: tuple[int, ...] | None = None
     kept: dict[Any, Any] | None = None
+    extended: bool = False
 
     @contextmanager
     def of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
         """Takes what roster wants to know out of the arguments of `generate`, for the duration of a with-block."""
-        before = self.task_ids_B, self.prompt_BP, self.embedded, self.decision_B2K, self.duty, self.kept
+        before = dict(vars(self))
         ids_BP = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
         prompt_BP, self.embedded = kwargs.pop("prompt_mask", None), 0
         if ids_BP is None and (embeds := kwargs.get("inputs_embeds")) is not None:
@@ -44,7 +49,29 @@ class Generation(threading.local):
         try:
             yield
         finally:
-            self.task_ids_B, self.prompt_BP, self.embedded, self.decision_B2K, self.duty, self.kept = before
+            vars(self).clear()
+            vars(self).update(before)
+
+    @contextmanager
+    def whole(self, **known: Any) -> Iterator[None]:
+        """For the duration of a with-block, calls are taken to have their virtual tokens already.
+
+        Args:
+            known: what else is known of their rows, by the names of the fields.
+        """
+        before = dict(vars(self))
+        vars(self).update(known, extended=True)
+        try:
+            yield
+        finally:
+            vars(self).clear()
+            vars(self).update(before)
+
+    def begin_with(self, virtual: int) -> None:
+        """Says that so many virtual tokens stand before the prompts of the running `generate`, which embeds them."""
+        assert self.prompt_BP is not None, "there is a prompt"
+        self.embedded, self.extended = self.embedded + virtual, True
+        self.prompt_BP = F.pad(self.prompt_BP, (virtual, 0), value=True)
 
     def inputs(self, input_ids_BL: Tensor, batch: int, length: int) -> dict[str, Tensor]:
         """Arguments of one forward call over the last `length` tokens; rows are repeated as beams are."""

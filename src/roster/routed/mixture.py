@@ -14,6 +14,7 @@ from torch.distributed import ProcessGroup
 
 from roster.context import ContextSlot
 from roster.errors import RosterError
+from roster.experts import VirtualTokens
 from roster.prompts import Rendering
 from roster.routed.generation import Generation
 from roster.routed.plan import Plan
@@ -30,6 +31,7 @@ class Mixture(nn.Module):
         tasks: the known tasks, in the order of the task ids.
         recipe, options: the method and its arguments.
         tokenizer: of the base, where one was given.
+        virtual: the soft prompts among the experts; None where there are none.
         template: whether prompts go through the tokenizer's chat template, where it has one.
         processes: those that train this model together, each on a part of every batch; None where one does. See
             `roster.moe.spread`.
@@ -50,6 +52,7 @@ class Mixture(nn.Module):
         self.generation = Generation()
         self.wish = Wish()
         self.recorder: Any = None
+        self.virtual: VirtualTokens | None = None
         self.head: nn.Module | None = None
         self.router: Router | None = None
 

@@ -35,6 +35,7 @@ from roster.routed.placement import beside
 from roster.routed.sharded import gathered
 from roster.routed.streams import around_calls
 from roster.routed.taps import body_of
+from roster.routed.virtual import put_virtual_ahead, read_behind_virtual
 from roster.routed.writing import upload
 from roster.router import Router
 from roster.saving import Wanted
@@ -79,6 +80,9 @@ class RoutedModel(TransformersModel):
                 "in: use DistributedDataParallel (torchrun, accelerate launch)"
             )
         kwargs.update(zip(type(self).input_names, args, strict=False))
+        if mixture.virtual is not None and not mixture.generation.extended:
+            own = {"token_mask": token_mask, "prompt_mask": prompt_mask, "task_ids": task_ids, "gates": gates}
+            return read_behind_virtual(self, kwargs, own)
         context = self._context(kwargs, token_mask, prompt_mask, task_ids)
         if gates is not None:
             self._give(context, gates)
@@ -226,6 +230,8 @@ class RoutedModel(TransformersModel):
         with self.roster.generation.of(args, kwargs), alone:
             if self.roster.plan.decides:
                 decide_ahead(self, args, kwargs)
+            if self.roster.virtual is not None:
+                put_virtual_ahead(self, args, kwargs)
             return super().generate(*args, **kwargs)
 
     def _check_prompt(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -113,7 +113,8 @@ class Batch:
         token_B1 = torch.tensor([[row.token] for row in self.rows], device=self.mask_BL.device)
         self.mask_BL = torch.cat([self.mask_BL, torch.ones_like(token_B1)], dim=1)
         gates_BE = _gates(self.rows)
-        logits_BV = _forward(self.model, token_B1, self.mask_BL, self.cache, gates_BE, prompt=False, kept=self.kept)
+        inputs = {"input_ids": token_B1, "attention_mask": self.mask_BL}
+        logits_BV = _forward(self.model, inputs, self.cache, gates_BE, prompt=False, kept=self.kept)
         _choose(self.rows, logits_BV)
 
 
@@ -135,12 +136,15 @@ def read(model: Any, rows: list[Row]) -> Batch:
     """Reads the prompts of new rows of one sort, and chooses their first tokens."""
     ids_BS, mask_BS = _prompts(model, rows)
     cache, gates_BE, duty = DynamicCache(), _gates(rows), OnDuty(model, len(rows))
+    inputs = {"input_ids": ids_BS, "attention_mask": mask_BS}
+    if model.roster.virtual is not None and gates_BE is not None:
+        model.roster.virtual.put_before(inputs, model.get_input_embeddings(), gates_BE.to(model.device))
     with duty if gates_BE is None else nullcontext():
-        logits_BV = _forward(model, ids_BS, mask_BS, cache, gates_BE, prompt=True)
+        logits_BV = _forward(model, inputs, cache, gates_BE, prompt=True)
     for row, gates_E in zip(rows, duty.mean_BE() if gates_BE is None else gates_BE, strict=True):
         row.job.emit(Routed(_by_name(model.roster.experts, gates_E)))
     _choose(rows, logits_BV)
-    return Batch(model, rows, cache, mask_BS)
+    return Batch(model, rows, cache, inputs["attention_mask"])
 
 
 def _prompts(model: Any, rows: list[Row]) -> tuple[Tensor, Tensor]:
@@ -161,28 +165,25 @@ def _choose(rows: list[Row], logits_BV: Tensor) -> None:
 
 def _forward(
     model: Any,
-    ids_BS: Tensor,
-    mask_BL: Tensor,
+    inputs: dict[str, Tensor],
     cache: Cache,
     gates_BE: Tensor | None,
     prompt: bool,
     kept: dict[Any, Any] | None = None,
 ) -> Tensor:
-    """Logits [B, V] of each row's last token."""
-    S = ids_BS.shape[1]
+    """Logits [B, V] of each row's last token; rows have their virtual tokens, where they are to have any."""
+    mask_BL, tokens = inputs["attention_mask"], inputs.get("input_ids")
+    tokens = inputs["inputs_embeds"] if tokens is None else tokens
+    S = tokens.shape[1]
     known: dict[str, Any] = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
     if "position_ids" in type(model).input_names:
         known["position_ids"] = (mask_BL.cumsum(1) - 1).clamp_min(0)[:, -S:]
     if gates_BE is None:
-        known["prompt_mask"] = mask_BL[:, -S:].bool() if prompt else torch.zeros_like(ids_BS, dtype=torch.bool)
+        known["prompt_mask"] = mask_BL[:, -S:].bool() if prompt else torch.zeros_like(mask_BL[:, -S:], dtype=torch.bool)
     else:
         known["gates"] = gates_BE
-    model.roster.generation.kept = kept
-    try:
-        with torch.inference_mode():
-            output = model(input_ids=ids_BS, attention_mask=mask_BL, past_key_values=cache, use_cache=True, **known)
-    finally:
-        model.roster.generation.kept = None
+    with torch.inference_mode(), model.roster.generation.whole(kept=kept):
+        output = model(**inputs, past_key_values=cache, use_cache=True, **known)
     logits_BV: Tensor = output.logits[:, -1]
     return logits_BV
 

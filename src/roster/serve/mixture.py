@@ -77,6 +77,8 @@ class ServedMixture:
         self._raw = Rendering(mixture.tokenizer, template=False)
         text = model.config.get_text_config()
         self.context: int | None = getattr(text, "max_position_embeddings", None)
+        if self.context is not None and mixture.virtual is not None:
+            self.context -= mixture.virtual.most
         end = getattr(model.generation_config, "eos_token_id", None)
         ends = end if isinstance(end, list) else [end]
         own = getattr(mixture.tokenizer, "eos_token_id", None)

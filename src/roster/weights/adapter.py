@@ -18,6 +18,7 @@ from roster.errors import RosterError, nearest
 from roster.header import Spec
 from roster.library import LowRank, read_adapter
 from roster.library.adapter import Magnitude, Vector
+from roster.library.soft_prompt import check_has_weights
 from roster.weights.source import Checkpoint
 
 ROWS = 64
@@ -37,6 +38,7 @@ class Adapted:
         self.folder, self.config = base.folder, base.config
         self._base = base
         found = read_adapter(adapter)
+        check_has_weights(found, "merging an adapter into its base")
         self._hash = found.weights_hash
         self._updates = {f"{module}.weight": update for module, update in found.modules.items()}
         for tensor, update in self._updates.items():
