@@ -24,7 +24,7 @@ from torch import Tensor
 
 from roster.library import Adapter, Library
 from roster.library.wearing import wearing
-from roster.prompts import Rendering
+from roster.prompts import Rendering, padded
 
 PROMPTS = 8
 
@@ -63,14 +63,15 @@ def champion(model: Any, library: Library, rendering: Rendering, members: Sequen
 
 @torch.no_grad()
 def _worth(model: Any, adapter: Adapter, rows: Sequence[Sequence[int]]) -> float:
-    # Where a model can, it works out the last token's logits alone.
-    only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    inputs = {name: each.to(model.device) for name, each in padded(rows, 0, "right").items()}
+    place_N = torch.tensor([len(row) - 1 for row in rows], device=model.device)
+    only = {}
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        # Where a model can, it works out logits of places alone where some row ends.
+        only["logits_to_keep"], place_N = place_N.unique(return_inverse=True)
     with wearing(model, adapter):
-        logits = [
-            model(input_ids=torch.tensor([row], device=model.device), use_cache=False, **only).logits[0, -1]
-            for row in rows
-        ]
-    p_NV = torch.stack(logits).float().softmax(1)
+        logits_NSV = model(**inputs, use_cache=False, **only).logits
+    p_NV = logits_NSV[torch.arange(len(rows), device=logits_NSV.device), place_N].float().softmax(1)
     if not bool(p_NV.isfinite().all()):
         return -float("inf")
     return float(_entropy(p_NV.mean(0, keepdim=True))[0] - 2 * _entropy(p_NV).mean())

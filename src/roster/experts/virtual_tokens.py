@@ -52,8 +52,8 @@ class VirtualTokens(nn.Module):
         """Puts the virtual tokens of every row into a call's inputs, in place.
 
         Args:
-            inputs: input_ids or inputs_embeds, and, where there are any, attention_mask, labels and prompt_mask; the
-                ids give way to embeddings.
+            inputs: input_ids or inputs_embeds, and, where there are any, attention_mask, labels, prompt_mask and places
+                in logits_to_keep; the ids give way to embeddings.
             embed: the base's embeddings.
             gates_BE: who serves each row; a soft prompt with any weight is there as a whole.
 
@@ -96,6 +96,8 @@ class VirtualTokens(nn.Module):
             inputs["labels"] = labels_BL.masked_fill(alone_B1 & (column_L == longer), IGNORED)
         if inputs.get("prompt_mask") is not None:
             inputs["prompt_mask"] = F.pad(inputs["prompt_mask"].bool(), (longer, 0), value=True)
+        if isinstance(kept := inputs.get("logits_to_keep"), Tensor):
+            inputs["logits_to_keep"] = kept + longer
         return longer
 
 

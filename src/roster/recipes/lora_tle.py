@@ -16,7 +16,9 @@ Differences: the source embeds with a sentence encoder of its own and may recomp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +26,14 @@ from torch import Tensor, nn
 from roster.adapters.mixing import Mixing, Site, Surroundings
 from roster.context import Context
 from roster.errors import RosterError
+from roster.prompts import padded
 from roster.recipes.recipe import Recipe
 from roster.router import Router
 from roster.score import Cosine
 from roster.select import All
+
+_TOGETHER = 16
+"""Examples that are read in one pass."""
 
 
 class PrefixMean(nn.Module):
@@ -93,8 +99,12 @@ def lora_tle(scale: float = 10.0, window: int | None = None, embed: Literal["tok
     def router(site: Site) -> Router:
         return Router(Cosine(torch.zeros(site.num_experts, site.width), scale=scale), All())
 
+    known: list[tuple[ReferenceType[Surroundings], Tensor]] = []
+
     def prepare(part: Any, site: Site, surroundings: Surroundings) -> None:
-        vectors_ED = _example_means(surroundings, embed)
+        if not known or known[0][0]() is not surroundings:  # head and router are told of the same examples
+            known[:] = [(ref(surroundings), _example_means(surroundings, embed))]
+        vectors_ED = known[0][1]
         if isinstance(part, PrefixMean):
             part.center_D.copy_(vectors_ED.mean(0))
         else:
@@ -108,25 +118,36 @@ def _example_means(surroundings: Surroundings, embed: str) -> Tensor:
     """Mean embedding of each expert's example prompts, [E, D]."""
     if surroundings.rendering is None:
         raise RosterError("lora-tle reads the experts' example prompts and needs the base's tokenizer: pass tokenizer=")
-    means = []
-    for name in surroundings.library.names:
-        examples = surroundings.library[name].card.examples
+    library, owners, rows = surroundings.library, [], []
+    for expert, name in enumerate(library.names):
+        examples = library[name].card.examples
         if not examples:
             raise RosterError(f"lora-tle needs example prompts on every card; the card of expert {name!r} has none")
-        rows = [_embed(surroundings, surroundings.rendering.ids(each), embed) for each in examples]
-        means.append(torch.cat(rows).mean(0).cpu())
-    return torch.stack(means)
+        rows += [surroundings.rendering.ids(each) for each in examples]
+        owners += [expert] * len(examples)
+    sum_ND = _sums(surroundings.model, rows, embed)
+    owner_N, E = torch.tensor(owners), len(library)
+    sum_ED = sum_ND.new_zeros(E, sum_ND.shape[1]).index_add_(0, owner_N, sum_ND)
+    count_E = sum_ND.new_zeros(E).index_add_(0, owner_N, torch.tensor([float(len(row)) for row in rows]))
+    return sum_ED / count_E[:, None]
 
 
-def _embed(surroundings: Surroundings, tokens: list[int], embed: str) -> Tensor:
-    """What the running mean will average over these tokens, [S, D]."""
-    model: Any = surroundings.model
-    ids = torch.tensor([tokens], device=model.device)
-    if embed == "tokens":
-        x_1SD: Tensor = model.get_input_embeddings()(ids)
-    else:
-        x_1SD = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    return x_1SD[0].float()
+def _sums(model: Any, rows: Sequence[Sequence[int]], embed: str) -> Tensor:
+    """What the running mean will average over the tokens of each row, summed, [N, D]; rows of like lengths together."""
+    order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
+    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    for start in range(0, len(order), _TOGETHER):
+        some = order[start : start + _TOGETHER]
+        inputs = padded([rows[at] for at in some], 0, "right")  # where pads disturb no token before them
+        inputs = {name: each.to(model.device) for name, each in inputs.items()}
+        if embed == "tokens":
+            x_BSD: Tensor = model.get_input_embeddings()(inputs["input_ids"])
+        else:
+            x_BSD = model.base_model(**inputs, use_cache=False).last_hidden_state
+        sum_BD = (x_BSD.float() * inputs["attention_mask"].to(x_BSD.device)[..., None]).sum(1)
+        for at, sum_D in zip(some, sum_BD.cpu(), strict=True):
+            found[at] = sum_D
+    return torch.stack(found)
 
 
 RECIPE = Recipe(

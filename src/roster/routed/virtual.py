@@ -58,11 +58,9 @@ def read_behind_virtual(model: Any, inputs: dict[str, Any], own: dict[str, Tenso
     if gates_BE is None:
         gates_BE = _serving(model, B, own["task_ids"], known.get("decision_B2K"))
     given = {**inputs, "use_cache": False, "prompt_mask": own["prompt_mask"]}
-    if mixture.virtual.put_before(given, model.get_input_embeddings(), gates_BE):
-        if "position_ids" in type(model).input_names:
-            given["position_ids"] = positions(given["attention_mask"])
-        if isinstance(kept := given.get("logits_to_keep"), Tensor):
-            given["logits_to_keep"] = kept + given["inputs_embeds"].shape[1] - S
+    longer = mixture.virtual.put_before(given, model.get_input_embeddings(), gates_BE)
+    if longer and "position_ids" in type(model).input_names:
+        given["position_ids"] = positions(given["attention_mask"])
     as_tuple = given.pop("return_dict", None) is False or not getattr(model.config, "return_dict", True)
     with mixture.generation.whole(**known):
         output = model.forward(**given, task_ids=own["task_ids"], gates=own["gates"], return_dict=True)
