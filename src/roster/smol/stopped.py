@@ -50,11 +50,11 @@ class Stopped:
         with torch.no_grad():
             for number, each in enumerate(parameters):
                 each.copy_(stored[f"{number}.value"])
-        names = [name for name in stored if not name.endswith(".value")]
         state: dict[int, dict[str, Tensor]] = {number: {} for number in range(len(parameters))}
-        for name in names:
-            number, part = name.split(".")
-            state[int(number)][part] = stored[name]
+        for name in stored:
+            place, _, part = name.partition(".")
+            if part != "value":
+                state[int(place)][part] = stored[name]
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
         losses: list[float] = told["losses"]
         return losses
