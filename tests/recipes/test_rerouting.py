@@ -14,7 +14,7 @@ from roster.adapters.attach import attach
 from roster.moe.adopting import adopt
 from roster.moe.replacing import replace
 from roster.recipes import find
-from roster.routed.rerouting import Rerouting, onto_simplex
+from roster.routed.rerouting import Rerouting, _gaussian, onto_simplex
 
 
 def adopted():
@@ -135,6 +135,13 @@ def test_kernel_regression_is_its_formula():
         ]
         shares.add(fits[0])
     assert len(shares) == 1  # one for all sites
+
+
+def test_only_the_ratio_of_distances_counts():
+    distance_N = torch.tensor([0.5, 1.0, 2.0, 3.0])
+    for size in (1e-3, 1.0, 1e3):
+        torch.testing.assert_close(_gaussian(size * distance_N), torch.exp(-0.5 * distance_N.square()))
+    assert _gaussian(torch.zeros(3)).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_mode_finding_goes_to_a_mean_of_the_neighbours():
