@@ -44,18 +44,14 @@ def with_minilm(name: str) -> dict[str, Any]:
 
 def routers(name: str, held_out: tuple[str, ...] = (), added: tuple[str, ...] = ()) -> dict[str, Any]:
     """The report of `roster lm eval` on one collection, all recipes that it allows: in distribution, or elsewhere."""
-    from roster.recipes import RECIPES
+    from roster.cli.lm_recipes import recipes_for
 
     records = data.load(name)
-    wanted = {
-        slug: recipe
-        for slug, recipe in RECIPES.items()
-        if recipe.kind == "lm"
-        and slug != "lm-random"
-        and (records.answer_NM is not None or "answers" not in recipe.needs)
-    }
+    recipes, left_out = recipes_for(None, records)
+    wanted = {recipe.slug: recipe for recipe in recipes}
     here = not held_out and not added
     report = evaluate(records, wanted, held_out=held_out, added=added, in_distribution=here, draws=DRAWS)
+    report.notes = (*report.notes, *left_out)
     return report.to_dict()
 
 

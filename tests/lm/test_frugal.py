@@ -10,10 +10,11 @@ from roster.errors import RosterError
 from roster.lm.curve import curve
 from roster.lm.decide import Cascade
 from roster.lm.estimate import Mean
-from roster.lm.frugal import fit_chain, search, with_scores
+from roster.lm.frugal import every_chain, frontier, search
 from roster.lm.part import pack, unpack
-from roster.lm.play import play_setting
+from roster.lm.play import play
 from roster.lm.verification import NEEDY, MetaVerifier, dial, self_verified, verification_prompt
+from roster.recipes import RECIPES
 
 
 def asked_in_turn(order, thresholds, score_M, sure_M, cost_M):
@@ -49,30 +50,39 @@ def test_the_chain_is_the_best_of_all_within_the_budget():
         search(score_NM, sure_NM, cost_NM, 0.5, 3, 4)
 
 
-def told_apart(count=240):
-    """Answers whose words give them away: a judge can learn which are right."""
-    made = tiny.records(count)
-    answers = np.empty(made.score_NM.shape, dtype=object)
-    for n, m in np.ndindex(answers.shape):
-        answers[n, m] = f"surely {n}" if made.score_NM[n, m] else f"perhaps {n}"
-    return tiny.records(count, answer_NM=answers)
+def test_the_dial_is_the_way_of_the_best_chains():
+    """No chain of the grid is as cheap and better than the dial's, as replayed one prompt at a time."""
+    rng = np.random.default_rng(3)
+    score_NM = (rng.random((50, 3)) < [0.5, 0.6, 0.9]).astype(float)
+    sure_NM = (0.5 * score_NM + 0.5 * rng.random((50, 3))).round(2)
+    cost_NM = rng.uniform(0.5, 1.5, (50, 3)) * [1.0, 2.0, 10.0]
+    found = every_chain(score_NM, sure_NM, cost_NM, longest=2, thresholds=4)
+    rows = list(zip(score_NM, sure_NM, cost_NM, strict=True))
+    again = [
+        np.mean([asked_in_turn(order, thresholds, *row) for row in rows], axis=0)
+        for order, thresholds in zip(found.order_C, found.threshold_C, strict=True)
+    ]
+    assert np.transpose([found.quality_C, found.cost_C]) == pytest.approx(np.array(again))
+    dial_of = frontier(found.cost_C, found.quality_C)
+    assert np.all(np.diff(found.cost_C[dial_of]) > 0)
+    assert np.all(np.diff(found.quality_C[dial_of]) > 0)
+    for quality, cost in again:
+        reached = found.quality_C[dial_of][found.cost_C[dial_of] <= cost + 1e-12]
+        assert reached.max() >= quality - 1e-12
 
 
 def test_a_judged_chain_beats_every_mix_of_models_of_its_price():
-    records = told_apart()
+    records = tiny.told_apart()
     train, test = records.split("train"), records.split("test")
-    chain = fit_chain(train, budget=float(train.cost_NM.mean()), thresholds=3, folds=2)
-    scored = with_scores(test, chain.judge)
-    score_N, cost_N = play_setting(chain.rule, Mean().fit(train).estimate(scored.prompts), scored)
+    routing = RECIPES["frugalgpt"]({"thresholds": 3, "folds": 2}).fit(train)
+    played = play(routing, test, timed=False).played
     mixes = curve(test.cost_NM.mean(0), test.score_NM.mean(0))
-    assert score_N.mean() > mixes.quality_at(float(cost_N.mean())) + 0.05
-    n = 3
-    said = dict(zip(test.models, test.answer_NM[n], strict=True))
-    answer, asked = chain.answer(test.prompts[n], lambda model, prompt: said[model])
-    assert answer == said[asked[-1]]
-    assert test.cost_NM[n, [test.column(m) for m in asked]].sum() == pytest.approx(cost_N[n])
+    assert (played.score_LN.mean(1) - mixes.quality_at(played.cost_LN.mean(1))).max() > 0.05
     with pytest.raises(RosterError, match="have no answers"):
-        fit_chain(tiny.records(60), budget=5.0)
+        RECIPES["frugalgpt"]().fit(tiny.records(60))
+    few = RECIPES["frugalgpt"]().fit(records.rows(np.arange(4)))
+    with pytest.raises(RosterError, match="4 prompts have every score and cost; too few"):
+        few.sweep(None)
 
 
 def test_a_cascade_has_a_threshold_for_each_model_but_the_last():

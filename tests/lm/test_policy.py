@@ -138,12 +138,17 @@ def test_targets_out_of_reach():
 @pytest.mark.parametrize("slug", [slug for slug, recipe in RECIPES.items() if recipe.kind == "lm"])
 def test_every_recipe_can_be_saved(slug, tmp_path):
     recipe = RECIPES[slug]
-    made = tiny.with_answers() if "answers" in recipe.needs else MADE
+    made = tiny.with_answers() if {"answers", "texts"} & set(recipe.needs) else MADE
     routing = recipe({"answers": "exact"} if slug == "smoothie" else {}).fit(made.split("train"))
-    policy = OfflinePolicy(slug, routing.estimator, routing.rule)
+    if routing.unserved is not None:
+        with pytest.raises(RosterError, match=r"must be told|check their own answers"):
+            OfflinePolicy.of(routing, slug)
+        return
+    policy = OfflinePolicy.of(routing, slug)
     again = load_policy(policy.save(tmp_path / slug))
-    if routing.sees_dataset:
-        with pytest.raises(RosterError, match="must be told"):
-            again.decide(PROMPT)
+    assert again.decide(PROMPT) == policy.decide(PROMPT)
+    if policy.judges:
+        assert again.confidence(PROMPT, "'7'") == policy.confidence(PROMPT, "'7'")
     else:
-        assert again.decide(PROMPT) == policy.decide(PROMPT)
+        with pytest.raises(RosterError, match="judges no answers"):
+            again.confidence(PROMPT, "'7'")

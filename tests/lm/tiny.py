@@ -54,3 +54,23 @@ def with_answers(seed=0, count=300):
     for n, m in np.ndindex(answers.shape):
         answers[n, m] = f"'{n}'" if made.score_NM[n, m] else f"wrong {rng.integers(6)}"
     return records(count, seed, answer_NM=answers)
+
+
+def told_apart(count=240, seed=0, slips=0.0, **changes):
+    """The same with answers whose words give them away, but for a share of slips: a judge can learn which are right."""
+    made = records(count, seed)
+    slip_NM = np.random.default_rng([seed, 7]).random(made.score_NM.shape) < slips
+    answers = np.empty(made.score_NM.shape, dtype=object)
+    for n, m in np.ndindex(answers.shape):
+        answers[n, m] = f"surely {n}" if made.score_NM[n, m] != slip_NM[n, m] else f"perhaps {n}"
+    return records(count, seed, answer_NM=answers, **changes)
+
+
+def self_checked(count=400, seed=0, checks=8, **changes):
+    """The cheap models check themselves: right answers are agreed with more often; eight checks cost half a call."""
+    made = records(count, seed)
+    rng = np.random.default_rng([seed, 8])
+    checked_NM = rng.binomial(checks, np.where(made.score_NM > 0, 0.8, 0.3)) / checks
+    check_cost_NM = 0.5 * checks / 8 * made.cost_NM
+    checked_NM[:, 2] = check_cost_NM[:, 2] = np.nan
+    return records(count, seed, **{"checked_NM": checked_NM, "check_cost_NM": check_cost_NM, **changes})

@@ -68,7 +68,7 @@ def score(
     from roster.lm.storing import find_records
 
     records = find_records(data)
-    makers = {recipe.slug: recipe for recipe in recipes_for(router, records)}
+    makers = {recipe.slug: recipe for recipe in recipes_for(router, records)[0]}
     if board is Board.routerbench:
         for slug, value in routerbench_scores(records, makers).items():
             typer.echo(f"{slug}: AIQ {value:.4f}")

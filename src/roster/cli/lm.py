@@ -88,8 +88,9 @@ def import_log(
     """Check a log of calls, or of votes, and write it as records, or as votes.
 
     Each line has a prompt (or the messages of a chat), a model and, where known, score (0 to 1), cost, latency in
-    seconds, answer, logprob, dataset, split, prompt_tokens, completion_tokens, and propensity: the chance with which
-    this model was chosen for the prompt. With --prices, costs that were not logged follow from the tokens. A log of
+    seconds, answer, logprob, checked (the share of the model's own checks that called its answer right), check_cost,
+    dataset, split, prompt_tokens, completion_tokens, and propensity: the chance with which this model was chosen for
+    the prompt. With --prices, costs that were not logged follow from the tokens. A log of
     votes has a prompt, model_a, model_b and winner (model_a, model_b or tie) on each line.
 
     \b
@@ -162,7 +163,8 @@ def evaluate(
         evaluate_votes(data, tuple(without or ()), (draws, seed), out, as_json)
         return
     records = find_records(data).without(without or ())
-    routers = {recipe.slug: _make(recipe, encoder) for recipe in recipes_for(router, records)}
+    recipes, left_out = recipes_for(router, records)
+    routers = {recipe.slug: _make(recipe, encoder) for recipe in recipes}
     for model in add or []:
         records.column(model)
     with console(stderr=True).status("measuring") as status:
@@ -177,6 +179,7 @@ def evaluate(
             progress=lambda what: status.update(what),
             workers=workers,
         )
+    report.notes = (*report.notes, *left_out)
     if out is not None:
         write_report(report, out)
     if as_json:
@@ -217,10 +220,10 @@ def tune(
     from roster.lm.tune import tune as choose
 
     records = find_records(data).without(without or ())
-    (recipe,) = recipes_for([router], records)
+    ((recipe,), _) = recipes_for([router], records)
     routing = recipe(parse_options(option or []))
-    if routing.sees_dataset:
-        raise RosterError(f"{router!r} must be told every prompt's data set, which nobody does behind a gateway")
+    if routing.unserved is not None:
+        raise RosterError(f"{router!r} {routing.unserved}")
     tuned = choose(routing, records, budget=budget, floor=floor, confidence=confidence, seed=seed)
     target = f"mean cost at most {budget:g}" if budget is not None else f"mean quality at least {floor:g}"
     lines = [f"target: {target} {records.currency if budget is not None else ''}".rstrip()]
@@ -237,10 +240,7 @@ def tune(
     if tuned.kept is not None:
         lines.append("the test kept the target" if tuned.kept else "the test did not keep the target")
     about["tuned"] = lines
-    policy = OfflinePolicy(
-        name or out.name, tuned.routing.estimator, tuned.routing.rule, about=about, text=records.text
-    )
-    policy.save(out)
+    OfflinePolicy.of(tuned.routing, name or out.name, about=about, text=records.text).save(out)
     for line in lines:
         typer.echo(line)
     say(tuned.notes)

@@ -11,19 +11,26 @@ if TYPE_CHECKING:
     from roster.recipes import Recipe
 
 
-def recipes_for(names: list[str] | None, records: Records) -> list[Recipe]:
-    """The recipes asked for, or all that these data allow."""
-    from roster.lm.offpolicy.counterfactual import one_each
+def recipes_for(names: list[str] | None, records: Records) -> tuple[list[Recipe], list[str]]:
+    """The recipes asked for, or all that these data allow, with a note on each that they do not.
+
+    Raises:
+        RosterError: one that was asked for is not known, or the data do not allow it.
+    """
+    from roster.lm.lacking import lacking
     from roster.recipes import RECIPES
 
     known = {slug: recipe for slug, recipe in RECIPES.items() if recipe.kind == "lm"}
-    has_answers = records.answer_NM is not None and not one_each(records)
-    if names is None:
-        # Random is always in the report, exactly.
-        return [r for r in known.values() if r.slug != "lm-random" and (has_answers or "answers" not in r.needs)]
-    for name in names:
+    # Random is always in the report, exactly.
+    wanted = [slug for slug in known if slug != "lm-random"] if names is None else names
+    for name in wanted:
         if name not in known:
             raise RosterError(f"unknown router among models {name!r}: {nearest(name, known)}")
-        if "answers" in known[name].needs and not has_answers:
-            raise RosterError(f"{name!r} compares answers of several models, and records {records.name!r} lack them")
-    return [known[name] for name in names]
+    reasons = {name: lacking(known[name].needs, records) for name in wanted}
+    without = {name: reason for name, reason in reasons.items() if reason is not None}
+    if names is not None and without:
+        name, reason = next(iter(without.items()))
+        raise RosterError(f"{name!r} {reason}")
+    return [known[name] for name in wanted if name not in without], [
+        f"left out: {name}, for it {reason}" for name, reason in without.items()
+    ]

@@ -1,4 +1,7 @@
-"""How sure a model was of its answer: the mean probability of the answer's tokens; or whether its calls are valid."""
+"""How sure a model was of its answer: the mean probability of the answer's tokens; or whether its calls are valid.
+
+A policy that judges answers by their texts reads them here too.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,18 @@ def _chat(given: Any) -> list[Any]:
 def _text(given: Any) -> list[Any]:
     tokens = given.get("token_logprobs") if isinstance(given, dict) else None
     return tokens if isinstance(tokens, list) else []
+
+
+def worded(body: dict[str, Any], kind: Kind) -> list[str] | None:
+    """The text of every choice, for a policy that judges answers by it; None where one has none."""
+    texts = [_worded(choice, kind) for choice in body["choices"]]
+    return None if not texts or any(not text for text in texts) else texts
+
+
+def _worded(choice: dict[str, Any], kind: Kind) -> str:
+    message = choice if kind != "chat" else choice.get("message")
+    text = message.get("content" if kind == "chat" else "text") if isinstance(message, dict) else None
+    return text if isinstance(text, str) else ""
 
 
 def calls_tools(body: dict[str, Any]) -> bool:

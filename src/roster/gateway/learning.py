@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from roster.errors import RosterError
 from roster.gateway.store import Learned, Store
@@ -22,6 +22,14 @@ from roster.lm.text import Said
 
 Result = TypeVar("Result")
 log = logging.getLogger("roster.gateway")
+
+
+@runtime_checkable
+class Judges(Protocol):
+    """A policy that judges answers."""
+
+    def confidence(self, prompt: str, answer: str) -> float:
+        """How likely the answer is right."""
 
 
 class Learner:
@@ -60,6 +68,17 @@ class Learner:
         return await self._on_thread(
             lambda: self.policy.decide(prompt, exclude=exclude, load=known, max_tokens=max_tokens, read=read)
         )
+
+    @property
+    def judges(self) -> bool:
+        """Whether the policy judges answers itself, and needs no log-probabilities."""
+        return bool(getattr(self.policy, "judges", False))
+
+    async def confidence(self, said: Said, answers: Sequence[str]) -> float:
+        """How likely answers to a request are right, in the mean; of a policy that judges them."""
+        prompt, judge = said.under(self.policy.text), self.policy
+        assert isinstance(judge, Judges)
+        return await self._on_thread(lambda: sum(judge.confidence(prompt, each) for each in answers) / len(answers))
 
     async def feedback(self, store: Store, call: str, prompt: str | None, decision: Decision, score: float) -> bool:
         """Records a score and learns from it where that can be done.

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 from roster.errors import RosterError
 from roster.gateway import prices
 from roster.gateway.calls import Call, Context
-from roster.gateway.confidence import calls_are_valid, calls_tools, confidence, with_logprobs, without_logprobs
+from roster.gateway.confidence import (
+    calls_are_valid,
+    calls_tools,
+    confidence,
+    with_logprobs,
+    without_logprobs,
+    worded,
+)
 from roster.gateway.counting import Produced, most_prompt, usage_of
 from roster.gateway.errors import ApiError, rate_limited
 from roster.gateway.fitting import unfit
@@ -33,6 +40,7 @@ from roster.lm.policy import Decision
 
 if TYPE_CHECKING:
     from roster.gateway.gateway import Gateway
+    from roster.gateway.learning import Learner
 
 log = logging.getLogger("roster.gateway")
 
@@ -108,7 +116,7 @@ class Session:
                     raise
                 self._refusal = refusal
                 continue
-            if answer.body is None or self._good_enough(leg, answer.body):
+            if answer.body is None or await self._good_enough(leg, answer.body):
                 return answer
             leg.outcome = "escalated"
             self._kept = answer
@@ -174,7 +182,7 @@ class Session:
         body = limited(self.asked.body, field, limit)
         if leg.decision.escalate_below is not None:
             body = {key: value for key, value in body.items() if key != "stream_options"} | {"stream": False}
-            return with_logprobs(body, self.asked.kind)
+            return body if self._learner.judges else with_logprobs(body, self.asked.kind)
         if self.asked.request.stream:
             options = body.get("stream_options") or {}
             if options.get("include_usage") is not True:
@@ -238,17 +246,26 @@ class Session:
             self._waits.append(failure.retry_after)
         log.warning("%s: model %s failed: %s", self.id, leg.target.name, failure.kind)
 
-    def _good_enough(self, leg: Leg, body: dict[str, Any]) -> bool:
+    @property
+    def _learner(self) -> Learner:
+        """The policy behind a decision."""
+        assert self.policy is not None
+        return self.runtime.learners[self.policy]
+
+    async def _good_enough(self, leg: Leg, body: dict[str, Any]) -> bool:
         wanted = leg.decision.escalate_below
         if wanted is None:
             return True
-        leg.confidence = confidence(body, self.asked.kind)
+        if self._learner.judges:
+            texts = worded(body, self.asked.kind)
+            leg.confidence = None if texts is None else await self._learner.confidence(self.asked.said, texts)
+        else:
+            leg.confidence = confidence(body, self.asked.kind)
         asked_for = self.asked.request.logprobs
         if asked_for is None or asked_for is False:  # 0 is a wish, for text
             without_logprobs(body)
         if leg.confidence is None and calls_tools(body):
-            assert self.policy is not None
-            rule = getattr(self.runtime.learners[self.policy].policy, "tool_calls", "valid")
+            rule = getattr(self._learner.policy, "tool_calls", "valid")
             return bool(rule == "accept" or (rule == "valid" and calls_are_valid(body, self.asked.body)))
         # An answer that shows no confidence has none.
         return leg.confidence is not None and leg.confidence >= wanted

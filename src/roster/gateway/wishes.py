@@ -98,7 +98,7 @@ def at_least(
     Raises:
         ApiError: 400, the policy knows of no quality.
     """
-    if getattr(policy, "escalate_below", None) is not None:
+    if getattr(policy, "escalate_below", None) is not None or getattr(policy, "judges", False):
         return decision if decision.escalate_below is None else replace(decision, escalate_below=threshold)
     quality = {model: value for model, value in decision.quality_by_model.items() if model not in exclude}
     if not quality:
@@ -110,4 +110,6 @@ def at_least(
     else:
         chosen = max(quality, key=lambda model: quality[model])
         reason = f"none has a quality of {threshold:g}; this is the best"
-    return replace(decision, model=chosen, reason=reason, quality=quality[chosen], cost=None, propensity=1.0)
+    return replace(
+        decision, model=chosen, reason=reason, quality=quality[chosen], cost=None, propensity=1.0, escalate_below=None
+    )

@@ -20,6 +20,8 @@ from roster.lm.estimate.logistic import fit_logistic, sigmoid
 from roster.lm.part import Part
 from roster.lm.records import Matrix
 
+__all__ = ["AnswerJudge"]
+
 _NUMBER = r"-?\d[\d,]*\.?\d*"
 _STEP = re.compile(rf"({_NUMBER})\s*([-+*/x])\s*\$?({_NUMBER})\s*=\s*\$?({_NUMBER})")
 

@@ -79,6 +79,10 @@ def evaluate(
         test = judged(records.split("test"), learn, "test", seed)
         add = partial(add_section, routers, learn, test, probes=probes, seed=seed)
         rows: dict[int, list[AddedRow]] = {}
+        fixed = [slug for slug, make in routers.items() if not make().takes_models]
+        if fixed:
+            note = f"left out where a model is added from probes: {', '.join(fixed)} (a cascade is found among models "
+            report.notes = (*report.notes, note + "whose answers are on record)")
         progress(f"added: {', '.join(added)}")
         for place, found_rows in workers.map(add, added):
             rows[place] = found_rows
@@ -137,7 +141,7 @@ def add_section(
     drawn = np.random.default_rng(seed).permutation(np.flatnonzero(np.isfinite(learn.score_NM[:, learn.column(model)])))
     rows = []
     for slug, make in routers.items():
-        if kind_of(slug) != "router":
+        if kind_of(slug) != "router" or not make().takes_models:
             continue
         before, full = make().fit(others), make().fit(learn)
         known = test.only(others.models)

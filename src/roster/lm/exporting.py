@@ -22,8 +22,8 @@ def log_lines(records: Records, count: int | None = None) -> Iterator[str]:
         for m, model in enumerate(records.models):
             row = {"prompt": records.prompts[n], "model": model}
             measured = {"score": records.score_NM, "cost": records.cost_NM, "latency": records.delay_NM}
-            if records.logprob_NM is not None:
-                measured["logprob"] = records.logprob_NM
+            more = {"logprob": records.logprob_NM, "checked": records.checked_NM, "check_cost": records.check_cost_NM}
+            measured |= {name: matrix for name, matrix in more.items() if matrix is not None}
             row |= {name: float(matrix[n, m]) for name, matrix in measured.items() if np.isfinite(matrix[n, m])}
             if records.answer_NM is not None and records.answer_NM[n, m] is not None:
                 row["answer"] = records.answer_NM[n, m]

@@ -1,8 +1,9 @@
 """FrugalGPT: an order of models and a threshold for each, found on recorded answers, behind a learned scorer.
 
 Models are asked one after the other; a scorer that has read question and answer says how likely the answer is right,
-and the first answer whose score reaches its model's threshold is kept. Order and thresholds are the best on training
-prompts whose mean cost keeps a budget. No log-probability is needed, so it works with any provider.
+and the first answer whose score reaches its model's threshold is kept. Orders and thresholds are the best on training
+prompts for what they cost; which of them is taken is the report's or `tune`'s choice on validation prompts. No
+log-probability is needed, so it works with any provider.
 
 Source: Chen, Zaharia, Zou, 2023, "FrugalGPT: How to Use Large Language Models While Reducing Cost and Improving
 Performance", arXiv:2305.05176. There the scorer is a fine-tuned DistilBERT; here it is `AnswerJudge`, a logistic
@@ -10,82 +11,75 @@ regression on both texts' vectors and a few figures, one for all models, cross-f
 pruned by how often models disagree and thresholds interpolated; here every order of at most `longest` models meets
 every combination of quantiles, which is exact on that grid.
 
-Shape legend: N prompts, M models, T thresholds tried.
+Shape legend: N prompts, M models, C chains.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roster.errors import RosterError
 from roster.lm.confidence import AnswerJudge
-from roster.lm.decide.cascade import Cascade
+from roster.lm.curve import corners
+from roster.lm.decide import Cascade
 from roster.lm.records import Matrix, Records
+from roster.lm.sureness import Judge, Sureness
 
-MOST_MODELS = 8
-"""Orders of more would be too many; the cheapest and the best are taken."""
+__all__ = ["AnswerScorer"]
 
-
-@dataclass(frozen=True)
-class Chain:
-    """What FrugalGPT learned.
-
-    Attributes:
-        judge: scores any model's answer.
-        rule: order and thresholds.
-        quality, cost: means that it had on the training prompts, with cross-fitted scores.
-    """
-
-    judge: AnswerJudge
-    rule: Cascade
-    quality: float
-    cost: float
-
-    def answer(self, prompt: str, ask: Callable[[str, str], str]) -> tuple[str, tuple[str, ...]]:
-        """Asks until an answer is sure enough: (the answer kept, the models asked).
-
-        Args:
-            prompt: the question.
-            ask: (model, prompt) -> answer.
-        """
-        asked, answer = [], ""
-        for model, threshold in zip(self.rule.order, (*self.rule.thresholds, 0.0), strict=True):
-            asked.append(model)
-            answer = ask(model, prompt)
-            if model == self.rule.order[-1] or self.judge.confidence([prompt], [answer])[0] >= threshold:
-                break
-        return answer, tuple(asked)
+MOST_MODELS, SETTINGS = 8, 40
+"""Orders of more models would be too many: the cheapest and the best are taken. And settings of a dial."""
 
 
-def fit_chain(records: Records, budget: float, longest: int = 3, thresholds: int = 8, folds: int = 3) -> Chain:
-    """Learns scorer, order and thresholds.
+class AnswerScorer(Judge):
+    """One judge for the answers of all models, as the source's.
 
     Args:
-        records: with answers, scores and costs of every model.
-        budget: mean cost per prompt, of all calls together, at most.
         longest: models in a chain.
         thresholds: tried per model: quantiles of its scores.
         folds: of the cross-fitting.
-
-    Raises:
-        RosterError: no answers, a missing cell, or a budget below every chain.
+        judge: unfitted; a plain one by default.
     """
-    if records.answer_NM is None:
-        raise RosterError(f"records {records.name!r} have no answers, and FrugalGPT scores answers")
-    whole_N = np.isfinite(records.score_NM).all(1) & np.isfinite(records.cost_NM).all(1)
-    records = records.rows(whole_N & (records.answer_NM != None).all(1))  # noqa: E711 - elementwise
-    if len(records) < 2 * folds:
-        raise RosterError(
-            f"records {records.name!r}: {len(records)} prompts have every answer, score and cost; too few"
+
+    serves = True
+
+    def __init__(self, longest: int = 3, thresholds: int = 8, folds: int = 3, judge: AnswerJudge | None = None):
+        if min(longest, thresholds - 1, folds - 1) < 1:
+            raise RosterError("a chain has at least one model, its thresholds and the folds are at least two")
+        self.longest, self.thresholds, self.folds = longest, thresholds, folds
+        self.judge = judge or AnswerJudge()
+
+    def fit(self, records: Records) -> AnswerScorer:
+        """See `Judge.fit`."""
+        _fit(self.judge, records)
+        return self
+
+    def of(self, records: Records) -> Sureness:
+        """See `Judge.of`."""
+        return Sureness(scored(records, self.judge))
+
+    def confidence(self, prompts: Sequence[str], answers: Sequence[str]) -> Matrix:
+        """See `Judge.confidence`."""
+        return self.judge.confidence(prompts, answers)
+
+    def cascades(self, records: Records) -> Sequence[Cascade]:
+        """See `Judge.cascades`; scores are cross-fitted, so that no judge has seen the question that it judges."""
+        whole_N = np.isfinite(records.score_NM).all(1) & np.isfinite(records.cost_NM).all(1)
+        records = records.rows(whole_N)
+        if len(records) < 2 * self.folds:
+            raise RosterError(f"records {records.name!r}: {len(records)} prompts have every score and cost; too few")
+        found = every_chain(
+            records.score_NM, judged(records, self.folds), records.cost_NM, self.longest, self.thresholds
         )
-    sure_NM = judged(records, folds)
-    order, threshold, quality, cost = search(records.score_NM, sure_NM, records.cost_NM, budget, longest, thresholds)
-    rule = Cascade([records.models[m] for m in order], threshold)
-    return Chain(_judge(records), rule, quality, cost)
+        return [
+            Cascade([records.models[m] for m in found.order_C[c]], found.threshold_C[c])
+            for c in frontier(found.cost_C, found.quality_C)
+        ]
 
 
 def judged(records: Records, folds: int = 3, seed: int = 0) -> Matrix:
@@ -93,7 +87,7 @@ def judged(records: Records, folds: int = 3, seed: int = 0) -> Matrix:
     fold_N = np.random.default_rng(seed).permutation(len(records)) % folds
     found_NM = np.empty(records.score_NM.shape)
     for fold in range(folds):
-        judge = _judge(records.rows(fold_N != fold))
+        judge = _fit(AnswerJudge(), records.rows(fold_N != fold))
         found_NM[fold_N == fold] = scored(records.rows(fold_N == fold), judge)
     return found_NM
 
@@ -105,17 +99,49 @@ def scored(records: Records, judge: AnswerJudge) -> Matrix:
     return np.stack(columns, axis=1)
 
 
-def with_scores(records: Records, judge: AnswerJudge) -> Records:
-    """The records with the judge's scores where cascades look for log-probabilities, to be reported on."""
-    return replace(records, logprob_NM=np.log(scored(records, judge).clip(1e-9, 1)))
+def _fit(judge: AnswerJudge, records: Records) -> AnswerJudge:
+    """From the answers of all models that have a score."""
+    if records.answer_NM is None:
+        raise RosterError(f"records {records.name!r} have no answers, and FrugalGPT scores answers")
+    cells = list(zip(*np.nonzero(np.isfinite(records.score_NM)), strict=True))
+    prompts = [records.prompts[n] for n, _ in cells]
+    answers = [str(records.answer_NM[n, m]) for n, m in cells]
+    return judge.fit(prompts, answers, np.array([records.score_NM[n, m] for n, m in cells]))
 
 
-def _judge(records: Records) -> AnswerJudge:
-    """One for all models, as the source's."""
-    assert records.answer_NM is not None
-    prompts = [prompt for prompt in records.prompts for _ in records.models]
-    answers = [str(answer) for answer in records.answer_NM.reshape(-1)]
-    return AnswerJudge().fit(prompts, answers, records.score_NM.reshape(-1))
+@dataclass(frozen=True)
+class Chains:
+    """Orders of models (columns) with thresholds, and the mean score and cost that each had; C of them."""
+
+    order_C: Sequence[tuple[int, ...]]
+    threshold_C: Sequence[tuple[float, ...]]
+    quality_C: Matrix
+    cost_C: Matrix
+
+
+def every_chain(score_NM: Matrix, sure_NM: Matrix, cost_NM: Matrix, longest: int, thresholds: int) -> Chains:
+    """All orders of at most `longest` models with all combinations of thresholds, played."""
+    grid_MT = np.concatenate(
+        [np.quantile(sure_NM, np.linspace(0, 1, thresholds), axis=0), np.ones((1, sure_NM.shape[1]))]
+    ).T
+    tried = [np.unique(grid_T) for grid_T in grid_MT]
+    orders: list[tuple[int, ...]] = []
+    chosen: list[tuple[float, ...]] = []
+    played: list[tuple[float, float]] = []
+    for length in range(1, longest + 1):
+        for order in itertools.permutations(_worth_asking(score_NM, cost_NM), length):
+            for threshold in itertools.product(*(tried[m].tolist() for m in order[:-1])):
+                orders.append(order)
+                chosen.append(threshold)
+                played.append(_played(order, threshold, score_NM, sure_NM, cost_NM))
+    quality_C, cost_C = np.array(played).T
+    return Chains(orders, chosen, quality_C, cost_C)
+
+
+def frontier(cost_C: Matrix, quality_C: Matrix) -> NDArray[np.int64]:
+    """Which are better than all cheaper ones, at most `SETTINGS` of them evenly along the way, costs rising."""
+    rising = corners(cost_C, quality_C, mixes=False)
+    return np.asarray(rising[np.unique(np.linspace(0, len(rising) - 1, SETTINGS).round().astype(int))])
 
 
 def search(
@@ -126,21 +152,14 @@ def search(
     Raises:
         RosterError: a budget below every chain.
     """
-    tried_MT = np.concatenate(
-        [np.quantile(sure_NM, np.linspace(0, 1, thresholds), axis=0), np.ones((1, sure_NM.shape[1]))]
-    ).T
-    best: tuple[float, float, tuple[int, ...], tuple[float, ...]] | None = None
-    for length in range(1, longest + 1):
-        for order in itertools.permutations(_worth_asking(score_NM, cost_NM), length):
-            for threshold in itertools.product(*(np.unique(tried_MT[m]) for m in order[:-1])):
-                quality, cost = _played(order, threshold, score_NM, sure_NM, cost_NM)
-                if cost <= budget * (1 + 1e-12) and (best is None or (quality, -cost) > (best[0], -best[1])):
-                    best = (quality, cost, order, tuple(float(t) for t in threshold))
-    if best is None:
+    found = every_chain(score_NM, sure_NM, cost_NM, longest, thresholds)
+    able = np.flatnonzero(found.cost_C <= budget * (1 + 1e-12))
+    if not len(able):
         raise RosterError(
             f"no chain costs at most {budget:g} per prompt; the cheapest model {cost_NM.mean(0).min():.3g}"
         )
-    return best[2], best[3], best[0], best[1]
+    best = int(able[np.lexsort((found.cost_C[able], -found.quality_C[able]))[0]])
+    return found.order_C[best], found.threshold_C[best], float(found.quality_C[best]), float(found.cost_C[best])
 
 
 def _worth_asking(score_NM: Matrix, cost_NM: Matrix) -> Sequence[int]:

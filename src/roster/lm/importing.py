@@ -77,6 +77,8 @@ class Call(Asked):
     latency: Annotated[_Number, pydantic.Field(ge=0)] | None = None
     answer: str | None = None
     logprob: Annotated[_Number, pydantic.Field(le=0)] | None = None
+    checked: Annotated[float, pydantic.Field(ge=0, le=1)] | None = None
+    check_cost: Annotated[_Number, pydantic.Field(ge=0)] | None = None
     propensity: Annotated[float, pydantic.Field(gt=0, le=1)] | None = None
     prompt_tokens: _Count | None = None
     completion_tokens: _Count | None = None
@@ -170,6 +172,7 @@ def _records(
         answers[n, m] = call.answer if call.answer is not None else answers[n, m]
         datasets[n] = call.dataset or datasets[n]
     logprob_NM = cells.means(lambda call: call.logprob)
+    checked_NM, check_cost_NM = cells.means(lambda call: call.checked), cells.means(lambda call: call.check_cost)
     inverse_NM = cells.means(lambda call: None if call.propensity is None else 1 / call.propensity)
     written_NM = cells.means(lambda call: call.written(prices.get(call.model)))
     splits = tuple(split or split_of(prompt) for (_, split), prompt in zip(cells.keys, prompts, strict=True))
@@ -184,10 +187,17 @@ def _records(
         splits=splits,
         currency=currency,
         answer_NM=answers if any(call.answer is not None for call in calls) else None,
-        logprob_NM=logprob_NM if np.isfinite(logprob_NM).any() else None,
+        logprob_NM=_any(logprob_NM),
+        checked_NM=_any(checked_NM),
+        check_cost_NM=_any(check_cost_NM),
         notes=tuple(_notes(calls, cells, prices)),
         logged=Logged(text, cells.calls(), 1 / inverse_NM, written_NM),
     )
+
+
+def _any(matrix_NM: Matrix) -> Matrix | None:
+    """The matrix, unless no line had such a figure."""
+    return matrix_NM if np.isfinite(matrix_NM).any() else None
 
 
 class _Cells:

@@ -42,6 +42,7 @@ class RecordsManifest(LmManifest):
     notes: list[str]
     prompts: int
     missing: dict[str, int]
+    worded: bool = True
     text: TextRule | None = None
 
 
@@ -54,6 +55,7 @@ class PolicyManifest(LmManifest):
     kind: Literal["lm-policy"] = "lm-policy"
     estimator: dict[str, Any]
     rule: dict[str, Any]
+    judge: dict[str, Any] | None = None
     prices: dict[str, dict[str, float]]
     text: TextRule = DEFAULT
     about: dict[str, Any]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roster.errors import RosterError, nearest
-from roster.lm import decide, encode, estimate, online, votes
+from roster.lm import confidence, decide, encode, estimate, frugal, online, votes
 from roster.lm.decide import CascadeRule, Mix, Rule
 from roster.lm.estimate import Estimates, Estimator, Expense
 from roster.lm.manifest import PolicyManifest, read
@@ -26,6 +26,8 @@ from roster.lm.part import pack, unpack
 from roster.lm.policy import Decision
 from roster.lm.prices import Price, check_prices, tokens
 from roster.lm.records import Matrix
+from roster.lm.routing import Routing
+from roster.lm.sureness import Judge
 from roster.lm.text import DEFAULT, TextRule
 from roster.saving import MANIFEST, writing
 
@@ -34,7 +36,7 @@ _ARRAYS = "arrays.safetensors"
 
 def known_parts() -> dict[str, type]:
     """Every class that a policy's folder may name."""
-    modules = (decide, encode, estimate, online, votes)
+    modules = (confidence, decide, encode, estimate, frugal, online, votes)
     return {name: getattr(module, name) for module in modules for name in module.__all__ if name[0].isupper()}
 
 
@@ -50,6 +52,7 @@ class OfflinePolicy:
             most what `max_tokens` allow.
         about: where it comes from and what it showed; any JSON.
         text: which text of a request the estimator was trained on.
+        judge: of answers, for a rule that cascades without log-probabilities; one that serves.
     """
 
     def __init__(
@@ -60,15 +63,32 @@ class OfflinePolicy:
         prices: Mapping[str, Price] | None = None,
         about: Mapping[str, Any] | None = None,
         text: TextRule = DEFAULT,
+        judge: Judge | None = None,
     ):
+        if judge is not None and not judge.serves:
+            raise RosterError(f"a policy's judge reads answers from their texts, which {type(judge).__name__} does not")
         if prices:
             check_prices(prices, estimator.models)
         self.name, self.estimator, self.rule = name, estimator, rule
         self.prices, self.about, self.text = dict(prices or {}), dict(about or {}), text
+        self.judge = judge
+
+    @classmethod
+    def of(
+        cls, routing: Routing, name: str, *, about: Mapping[str, Any] | None = None, text: TextRule = DEFAULT
+    ) -> OfflinePolicy:
+        """The policy of a fitted routing.
+
+        Raises:
+            RosterError: one of which none can be made.
+        """
+        if routing.unserved is not None:
+            raise RosterError(f"policy {name!r}: its routing {routing.unserved}")
+        return cls(name, routing.estimator, routing.rule, about=about, text=text, judge=routing.judge)
 
     def at_prices(self, prices: Mapping[str, Price]) -> OfflinePolicy:
         """The same policy for whoever pays other prices."""
-        return OfflinePolicy(self.name, self.estimator, self.rule, prices, self.about, self.text)
+        return OfflinePolicy(self.name, self.estimator, self.rule, prices, self.about, self.text, self.judge)
 
     @property
     def knows_lengths(self) -> bool:
@@ -152,6 +172,21 @@ class OfflinePolicy:
         found = expense.written([prompt]) if isinstance(expense, Expense) else None
         return np.full(count, np.nan) if found is None else found[0]
 
+    @property
+    def judges(self) -> bool:
+        """Whether it judges answers itself, and needs no log-probabilities for that."""
+        return self.judge is not None
+
+    def confidence(self, prompt: str, answer: str) -> float:
+        """How likely an answer is right, in [0, 1]: what a decision's `escalate_below` is about.
+
+        Raises:
+            RosterError: it judges no answers.
+        """
+        if self.judge is None:
+            raise RosterError(f"policy {self.name!r} judges no answers")
+        return float(self.judge.confidence([prompt], [answer])[0])
+
     def feedback(self, prompt: str, decision: Decision, score: float) -> None:
         """Nothing: an offline policy does not learn."""
 
@@ -178,19 +213,21 @@ class OfflinePolicy:
 
         estimator, arrays = pack(self.estimator, "estimator.")
         rule, more = pack(self.rule, "rule.")
+        judge, most = (None, {}) if self.judge is None else pack(self.judge, "judge.")
         prices = {name: {"input": price.input, "output": price.output} for name, price in self.prices.items()}
         manifest = PolicyManifest(
             name=self.name,
             models=list(self.models),
             estimator=estimator,
             rule=rule,
+            judge=judge,
             prices=prices,
             about=self.about,
             text=self.text,
         )
         text = json.dumps(manifest.model_dump(), indent=1, allow_nan=False)  # before anything is written
         with writing(folder, (MANIFEST, PolicyManifest.earlier, _ARRAYS)) as new:
-            save_file(arrays | more, new / _ARRAYS)
+            save_file(arrays | more | most, new / _ARRAYS)
             (new / MANIFEST).write_text(text + "\n", encoding="utf-8")
         return Path(folder)
 
@@ -220,8 +257,9 @@ def load_policy(folder: Path | str) -> OfflinePolicy:
         known = known_parts()
         estimator = unpack(content.estimator, arrays, known, "estimator.")
         rule = unpack(content.rule, arrays, known, "rule.")
+        judge = None if content.judge is None else unpack(content.judge, arrays, known, "judge.")
         prices = {name: Price(**each) for name, each in content.prices.items()}
-        return OfflinePolicy(content.name, estimator, rule, prices, content.about, content.text)
+        return OfflinePolicy(content.name, estimator, rule, prices, content.about, content.text, judge)
     except RosterError as error:
         raise RosterError(f"policy {str(folder)!r}: {error}") from None
     except Exception as error:

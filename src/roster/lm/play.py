@@ -20,6 +20,7 @@ from roster.lm.estimate import Estimates, Truth
 from roster.lm.estimate.base import column_means
 from roster.lm.records import Matrix, Records
 from roster.lm.routing import Routing
+from roster.lm.sureness import Sureness
 
 TIMED_PROMPTS = 40
 
@@ -52,9 +53,13 @@ def play(routing: Routing, test: Records, timed: bool = True, rules: Sequence[Ru
     """
     datasets = test.datasets if routing.sees_dataset else None
     estimates = ordered(routing.estimator.estimate(test.prompts, datasets), test.models)
-    played = _play_rules(routing.rule.sweep(estimates) if rules is None else rules, estimates, test, routing.mixes)
+    sure = routing.sure(test)
+    settings = [play_setting(r, estimates, test, sure) for r in (routing.sweep(estimates) if rules is None else rules)]
+    played = Played(np.array([s for s, _ in settings]), np.array([c for _, c in settings]), routing.mixes)
     if isinstance(routing.estimator, Truth):
         return Run(played)
+    if sure is not None:  # who is asked next follows from answers, not from what was expected
+        return Run(played, decision_ms=_judging_ms(routing, test) if timed else None)
     known_NM = np.isfinite(test.measured_NM)
     expected, score = estimates.quality_NM[known_NM], test.measured_NM[known_NM]
     return Run(
@@ -69,23 +74,33 @@ def play(routing: Routing, test: Records, timed: bool = True, rules: Sequence[Ru
 def dial(routing: Routing, records: Records) -> Sequence[Rule]:
     """A fitted router's settings, from frugal to generous, for prompts like these."""
     datasets = records.datasets if routing.sees_dataset else None
-    return routing.rule.sweep(ordered(routing.estimator.estimate(records.prompts, datasets), records.models))
+    return routing.sweep(ordered(routing.estimator.estimate(records.prompts, datasets), records.models))
 
 
-def _play_rules(rules: Sequence[Rule], estimates: Estimates, test: Records, mixes: bool) -> Played:
-    settings = [play_setting(rule, estimates, test) for rule in rules]
-    return Played(np.array([s for s, _ in settings]), np.array([c for _, c in settings]), mixes)
+def play_setting(
+    rule: Rule, estimates: Estimates, test: Records, sure: Sureness | None = None
+) -> tuple[Matrix, Matrix]:
+    """What one setting gave: (score, cost) per prompt, each [N]; of a mix, in expectation.
 
+    Args:
+        rule: the setting.
+        estimates: of the prompts, columns as the records'.
+        test: what was recorded.
+        sure: how sure each answer was, for cascades; by default as its log-probability says.
 
-def play_setting(rule: Rule, estimates: Estimates, test: Records) -> tuple[Matrix, Matrix]:
-    """What one setting gave: (score, cost) per prompt, each [N]; of a mix, in expectation."""
+    Raises:
+        RosterError: a cascade's answer of which nobody knows how sure it was.
+    """
     if isinstance(rule, Mix):
-        first, second = (np.array(play_setting(each, estimates, test)) for each in (rule.first, rule.second))
+        first, second = (np.array(play_setting(each, estimates, test, sure)) for each in (rule.first, rule.second))
         score_N, paid_N = (1 - rule.share) * first + rule.share * second
         return score_N, paid_N
     at_N = np.arange(len(test))
     if isinstance(rule, CascadeRule):
-        kept_N, paid_N = rule.play(estimates, confidence(test), test.cost_NM)
+        known = sure or Sureness(confidence(test))
+        kept_N, paid_N = rule.play(estimates, known.value_NM, test.cost_NM, known.check_NM)
+        if np.isnan(paid_N).any():
+            raise RosterError(f"records {test.name!r} lack checks of answers that a cascade has to look at")
     else:
         kept_N = rule.choose(estimates)
         paid_N = test.cost_NM[at_N, kept_N]
@@ -115,6 +130,17 @@ def _decision_ms(routing: Routing, test: Records) -> float:
     for prompt, dataset in list(zip(test.prompts, test.datasets, strict=True))[:TIMED_PROMPTS]:
         start = time.perf_counter()
         routing.rule.choose(routing.estimator.estimate([prompt], [dataset]))
+        took.append(time.perf_counter() - start)
+    return 1000 * float(np.median(took))
+
+
+def _judging_ms(routing: Routing, test: Records) -> float:
+    """Of one answer, which a cascade judges before it asks on."""
+    took = []
+    for n in range(min(TIMED_PROMPTS, len(test))):
+        one = test.rows(np.array([n])).only(test.models[:1])
+        start = time.perf_counter()
+        routing.sure(one)
         took.append(time.perf_counter() - start)
     return 1000 * float(np.median(took))
 

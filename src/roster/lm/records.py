@@ -62,6 +62,9 @@ class Records:
         currency: what a cost of 1.0 is.
         answer_NM: the answers' texts, None where there is none; or no matrix at all.
         logprob_NM: mean log-probability of each answer; or no matrix at all.
+        checked_NM: the share of a model's own checks that called its answer right; or no matrix at all.
+        check_cost_NM: what these checks cost together; or no matrix at all.
+        worded: whether answers are their texts; False where they only say which are equal.
         notes: what a reader of a report must know about the data.
         logged: what only a log of calls has; None for other data.
     """
@@ -77,6 +80,9 @@ class Records:
     currency: str = "USD"
     answer_NM: NDArray[np.object_] | None = None
     logprob_NM: Matrix | None = None
+    checked_NM: Matrix | None = None
+    check_cost_NM: Matrix | None = None
+    worded: bool = True
     notes: tuple[str, ...] = field(default=())
     logged: Logged | None = None
 
@@ -97,7 +103,7 @@ class Records:
 
     def matrices(self) -> dict[str, NDArray[Any]]:
         """Whatever was measured, by the attribute's name."""
-        named = ("score_NM", "cost_NM", "delay_NM", "answer_NM", "logprob_NM")
+        named = ("score_NM", "cost_NM", "delay_NM", "answer_NM", "logprob_NM", "checked_NM", "check_cost_NM")
         return {name: getattr(self, name) for name in named if getattr(self, name) is not None}
 
     def rows(self, index: NDArray[Any]) -> Records:

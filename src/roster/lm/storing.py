@@ -18,7 +18,7 @@ from roster.lm.manifest import RecordsManifest, is_here, read
 from roster.lm.records import MEASURED, Logged, Records
 from roster.saving import MANIFEST, writing
 
-_MATRICES = ("score_NM", "cost_NM", "delay_NM", "logprob_NM")
+_MATRICES = ("score_NM", "cost_NM", "delay_NM", "logprob_NM", "checked_NM", "check_cost_NM")
 _PROMPTS, _NUMBERS = "prompts.jsonl", "matrices.npz"
 
 
@@ -34,6 +34,7 @@ def save_records(records: Records, folder: Path | str) -> Path:
         currency=records.currency,
         notes=list(records.notes),
         prompts=len(records),
+        worded=records.worded,
         missing=dict(records.missing),
         text=None if records.logged is None else records.logged.text,
     )
@@ -85,6 +86,9 @@ def load_records(folder: Path | str) -> Records:
             currency=about.currency,
             answer_NM=answers,
             logprob_NM=matrices.get("logprob_NM"),
+            checked_NM=matrices.get("checked_NM"),
+            check_cost_NM=matrices.get("check_cost_NM"),
+            worded=about.worded,
             notes=tuple(about.notes),
             logged=None if about.text is None else Logged(about.text, *(matrices[name] for name in MEASURED)),
         )

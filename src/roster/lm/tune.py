@@ -136,7 +136,7 @@ def tune(
     rule = setting.rule(rules)
     carried = _carried(partial(play, routing, timed=False, rules=rules), setting, validation)
     chosen = _outcome(setting.of(played.score_LN), setting.of(played.cost_LN), seed)
-    tuned = Routing(routing.estimator, rule, routing.sees_dataset, routing.mixes)
+    tuned = Routing(routing.estimator, rule, routing.sees_dataset, routing.mixes, routing.judge)
     if confidence is None:
         tuned.fit(training(records))
     if "test" not in records.splits:
@@ -182,7 +182,7 @@ def _carried(player: Callable[[Records], Run], setting: Setting, validation: Rec
 
 def _test(routing: Routing, test: Records, seed: int) -> Outcome:
     estimates = ordered(routing.estimator.estimate(test.prompts, test.datasets), test.models)
-    return _outcome(*play_setting(routing.rule, estimates, test), seed)
+    return _outcome(*play_setting(routing.rule, estimates, test, routing.sure(test)), seed)
 
 
 def _outcome(score_N: Matrix, cost_N: Matrix, seed: int) -> Outcome:

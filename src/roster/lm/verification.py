@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roster.errors import RosterError
+from roster.lm.decide.checked import steps
 from roster.lm.part import Part
 from roster.lm.records import Matrix
 
@@ -104,7 +105,7 @@ class MetaVerifier(Part):
 
     def bin(self, share_N: Matrix) -> NDArray[np.int64]:
         """The nearest step of each share."""
-        return np.floor(np.asarray(share_N) * self.bins + 0.5).astype(np.int64).clip(0, self.bins)
+        return steps(share_N, self.bins)
 
     def escalates(self, reward: float) -> NDArray[np.bool_]:
         """For each bin, whether the strong model is worth asking, [V].

@@ -31,7 +31,8 @@ class Recipe:
         claim: what the source says of it, in one sentence; None for a yardstick.
         evidence: the test or result file, relative to the repository; the verdict is read from `verdicts.json`.
         needs: what a caller must bring: "tasks" (task of each row), "examples" (prompts on the experts' cards),
-            "gates" (trained beside each adapter), "training" (a router trained on data).
+            "gates" (trained beside each adapter), "training" (a router trained on data); of recorded answers:
+            "answers", "texts", "checks" (`roster.lm.lacking`).
         kind: the arena it competes in; "offload" is a strategy for experts that do not fit into memory, "place" a way
             to lay experts onto devices; "study" is no composition for a model but something to run (an analysis, a way
             of decoding, an experiment), which `compose` returns.

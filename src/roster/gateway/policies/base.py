@@ -21,6 +21,8 @@ class Untrained:
     """
 
     text: TextRule = "conversation"
+    judges = False
+    """Whether it judges answers itself (`confidence`), where a cascade needs no log-probabilities."""
 
     class Options(Strict):
         """What the config may say beside `kind`."""
@@ -43,6 +45,10 @@ class Untrained:
         read: float | None = None,
     ) -> Decision:
         """Chooses a model; see `roster.lm.policy.Policy`."""
+        raise NotImplementedError
+
+    def confidence(self, prompt: str, answer: str) -> float:
+        """How likely an answer is right, of a policy that judges them."""
         raise NotImplementedError
 
     def feedback(self, prompt: str, decision: Decision, score: float) -> None:

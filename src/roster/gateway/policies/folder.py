@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from roster.gateway.config import Model, Strict
 from roster.gateway.policies.base import Untrained, prices_of
-from roster.lm.policy import Decision, Policy
+from roster.lm.policy import Decision
+
+if TYPE_CHECKING:
+    from roster.lm.offline import OfflinePolicy
 
 log = logging.getLogger("roster.gateway")
 
@@ -27,9 +30,9 @@ class Folder(Untrained):
 
         path: str
 
-    def __init__(self, name: str, saved: Policy) -> None:
+    def __init__(self, name: str, saved: OfflinePolicy) -> None:
         super().__init__(name, saved.models)
-        self.saved, self.text = saved, saved.text
+        self.saved, self.text, self.judges = saved, saved.text, saved.judges
 
     @classmethod
     def build(cls, name: str, options: Any, known: Mapping[str, Model], base: Path) -> Self:
@@ -39,7 +42,7 @@ class Folder(Untrained):
 
         saved = load_policy(base / options.path)
         prices = prices_of(saved.models, known)
-        if not saved.knows_lengths:
+        if not saved.knows_lengths and not saved.judges:  # a judged cascade weighs no costs
             log.warning(
                 "policies.%s: the log that it was tuned on says nothing of the lengths of answers, so that it decides "
                 "by the costs in that log and not by the prices here",
@@ -58,6 +61,10 @@ class Folder(Untrained):
     ) -> Decision:
         """As the saved policy does."""
         return self.saved.decide(prompt, exclude=exclude, load=load, max_tokens=max_tokens, read=read)
+
+    def confidence(self, prompt: str, answer: str) -> float:
+        """As the saved policy judges."""
+        return self.saved.confidence(prompt, answer)
 
     def feedback(self, prompt: str, decision: Decision, score: float) -> None:
         """As the saved policy does."""

@@ -7,6 +7,7 @@ recorded written_NM, length of the answer, and answer_NM, equal numbers within a
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass
 from importlib.resources import files
@@ -27,7 +28,8 @@ class Figures:
 
     Attributes:
         prompts: the texts, or where they were not asked for a number for each question.
-        answers: the texts where upstream has them, else which are equal; or no matrix at all.
+        answers: the texts where upstream has them, else labels that are equal where answers are; or no matrix at all.
+        worded: whether answers are texts.
         read_N: tokens of each prompt (characters / 4).
         written_NM: tokens of each answer; or no matrix at all.
     """
@@ -40,6 +42,7 @@ class Figures:
     read_N: Matrix
     written_NM: Matrix | None
     answers: NDArray[np.object_] | None
+    worded: bool = False
 
 
 def read(name: str, texts: bool) -> Figures:
@@ -47,13 +50,13 @@ def read(name: str, texts: bool) -> Figures:
     content = (files("roster.lm.data") / sources()[name].folder / f"{name}.npz").read_bytes()
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         at: dict[str, NDArray[Any]] = {key: stored[key] for key in stored.files}
-    prompts, answers = [f"{name} question {n}" for n in at["same"]], None
+    prompts, answers, worded = [f"{name} question {n}" for n in at["same"]], None, False
     if "answer" in at:
-        answers = np.array([[None if a < 0 else f"answer {a}" for a in row] for row in at["answer"]], dtype=object)
+        answers = np.array([_labels(n, row) for n, row in enumerate(at["answer"].tolist())], dtype=object)
     if texts:
         prompts, told = of_others.read(name, at["row"].tolist())
         if told:
-            answers = np.array(told, dtype=object)
+            answers, worded = np.array(told, dtype=object), True
     return Figures(
         models=tuple(at["models"].tolist()),
         score_NM=at["score"],
@@ -63,4 +66,14 @@ def read(name: str, texts: bool) -> Figures:
         read_N=at["chars"] / CHARS_PER_TOKEN,
         written_NM=at["written"] / CHARS_PER_TOKEN if "written" in at else None,
         answers=answers,
+        worded=worded,
     )
+
+
+def _labels(n: int, number_M: list[int]) -> list[str | None]:
+    """A label for each number of a row, equal where they are.
+
+    The numbers themselves count up as answers first occur, so that 0 is mostly the right one: whoever learned from them
+    would hear what other models answered.
+    """
+    return [None if a < 0 else "answer " + hashlib.sha256(f"{n} {a}".encode()).hexdigest()[:8] for a in number_M]

@@ -44,6 +44,7 @@ def _records(name: str, texts: bool) -> Records:
         splits=found.splits,
         currency=CURRENCY,
         answer_NM=found.answers,
+        worded=found.worded,
         notes=("the cost is the share of calls to the strong model; splits are random, 60/20/20",),
     )
     return split_at_random(deduplicate(records))

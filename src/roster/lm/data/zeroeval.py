@@ -49,6 +49,7 @@ def priced(texts: bool = True) -> Records:
         datasets=tuple(name for part in parts for name in part.datasets),
         splits=("train",) * len(prompts),
         answer_NM=np.concatenate(answers),
+        worded=False,
         notes=(
             "costs: list prices of the providers (end of 2024) x (characters of prompt and recorded answer / 4)",
             "splits are random, 60/20/20 within each data set",
@@ -71,5 +72,6 @@ def _all_models(name: str, texts: bool) -> Records:
         splits=found.splits,
         currency="tokens written",
         answer_NM=found.answers,
+        worded=found.worded,
         notes=("no prices in the data: the cost is the length of the answer in tokens (characters / 4)",),
     )

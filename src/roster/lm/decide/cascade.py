@@ -1,7 +1,9 @@
 """Cascades: ask one model, look at how sure its answer is, and ask another when that is worth its price.
 
-`Cascade` follows a fixed order with one threshold. `Replan` decides anew after every answer. Both need a confidence in
-[0, 1] of each answer: its log-probability, a learned judge, agreement of samples. All models that were asked are paid.
+`Cascade` follows a fixed order with a threshold, or several. `SelfChecked` follows an order of two, by steps of the
+confidence that need not be the lowest. `Replan` decides anew after every answer. All need a confidence in [0, 1] of
+each answer: its log-probability, a learned judge, agreement of samples. All models that were asked are paid, and so is
+finding out how sure an answer is, wherever it is looked at; the answer that ends a cascade is kept.
 
 Shape legend: N prompts, M models.
 """
@@ -36,8 +38,16 @@ class CascadeRule(Rule):
         """
         raise NotImplementedError
 
-    def play(self, estimates: Estimates, confidence_NM: Matrix, cost_NM: Matrix) -> tuple[NDArray[np.int64], Matrix]:
+    def play(
+        self, estimates: Estimates, confidence_NM: Matrix, cost_NM: Matrix, check_NM: Matrix | None = None
+    ) -> tuple[NDArray[np.int64], Matrix]:
         """What the rule would have done where every answer's confidence was recorded.
+
+        Args:
+            estimates: of N prompts.
+            confidence_NM: in [0, 1], of every model's answer.
+            cost_NM: of every model's call.
+            check_NM: what it costs to find out how sure an answer is; by default nothing.
 
         Returns:
             the model whose answer is kept [N], and what all calls cost together [N].
@@ -53,13 +63,67 @@ class CascadeRule(Rule):
                 paid_N[n] += cost_NM[n, choice]
                 below = self.next_below(one, asked, choice)
                 asked.append(choice)
+                if below is not None and check_NM is not None:
+                    paid_N[n] += check_NM[n, choice]
                 if below is None or confidence_NM[n, choice] >= below:
                     break
-            kept_N[n] = max(asked, key=lambda m: confidence_NM[n, m]) if below is not None else choice
+            kept_N[n] = choice
         return kept_N, paid_N
 
 
-class Cascade(CascadeRule):
+class InTurn(CascadeRule):
+    """Models in a fixed order, until an answer is sure enough or nobody is left.
+
+    Args:
+        order: names, the first is asked first.
+    """
+
+    def __init__(self, order: Sequence[str]):
+        if not order:
+            raise RosterError("a cascade needs at least one model")
+        self.order = tuple(order)
+
+    def asks_on(self, place: int, confidence_N: Matrix) -> NDArray[np.bool_]:
+        """Whether the next model is asked after an answer of the model at this place of the order, [N]."""
+        raise NotImplementedError
+
+    def utility(self, estimates: Estimates) -> Matrix:
+        """Earlier in the order is better; models outside it come last."""
+        self._columns(estimates)
+        place_M = [self.order.index(m) if m in self.order else len(self.order) for m in estimates.models]
+        return np.tile(-np.array(place_M, dtype=float), (len(estimates.quality_NM), 1))
+
+    def reason(self, estimates: Estimates, choice: int) -> str:
+        """See `Rule.reason`."""
+        name = estimates.models[choice]
+        if name not in self.order:
+            return f"nobody of the cascade's {len(self.order)} is left"
+        return f"step {self.order.index(name) + 1} of a cascade of {len(self.order)}"
+
+    def play(
+        self, estimates: Estimates, confidence_NM: Matrix, cost_NM: Matrix, check_NM: Matrix | None = None
+    ) -> tuple[NDArray[np.int64], Matrix]:
+        """See `CascadeRule.play`."""
+        kept_N, paid_N = np.empty(len(confidence_NM), dtype=int), np.zeros(len(confidence_NM))
+        open_N = np.ones(len(confidence_NM), dtype=bool)
+        for place, m in enumerate(self._columns(estimates)):
+            kept_N[open_N] = m
+            paid_N[open_N] += cost_NM[open_N, m]
+            if place == len(self.order) - 1:
+                break
+            if check_NM is not None:
+                paid_N[open_N] += check_NM[open_N, m]
+            open_N &= self.asks_on(place, confidence_NM[:, m])
+        return kept_N, paid_N
+
+    def _columns(self, estimates: Estimates) -> list[int]:
+        for name in self.order:
+            if name not in estimates.models:
+                raise RosterError(f"the cascade asks {name!r}, which is not there: {nearest(name, estimates.models)}")
+        return [estimates.models.index(name) for name in self.order]
+
+
+class Cascade(InTurn):
     """Models in a fixed order; the first answer that is sure enough is kept.
 
     Args:
@@ -68,9 +132,7 @@ class Cascade(CascadeRule):
     """
 
     def __init__(self, order: Sequence[str], threshold: float | Sequence[float] = 0.5):
-        if not order:
-            raise RosterError("a cascade needs at least one model")
-        self.order = tuple(order)
+        super().__init__(order)
         self.threshold = threshold if isinstance(threshold, float | int) else tuple(threshold)
         each = self.thresholds
         if len(each) != len(self.order) - 1:
@@ -89,17 +151,9 @@ class Cascade(CascadeRule):
             return (self.threshold,) * (len(self.order) - 1)
         return self.threshold
 
-    def utility(self, estimates: Estimates) -> Matrix:
-        """Earlier in the order is better; models outside it come last."""
-        for name in self.order:
-            if name not in estimates.models:
-                raise RosterError(f"the cascade asks {name!r}, which is not there: {nearest(name, estimates.models)}")
-        place_M = [self.order.index(m) if m in self.order else len(self.order) for m in estimates.models]
-        return np.tile(-np.array(place_M, dtype=float), (len(estimates.quality_NM), 1))
-
-    def reason(self, estimates: Estimates, choice: int) -> str:
-        """See `Rule.reason`."""
-        return f"step {self.order.index(estimates.models[choice]) + 1} of a cascade of {len(self.order)}"
+    def asks_on(self, place: int, confidence_N: Matrix) -> NDArray[np.bool_]:
+        """See `InTurn.asks_on`."""
+        return np.asarray(confidence_N < self.thresholds[place])
 
     def next_below(self, estimates: Estimates, asked: Sequence[int], choice: int) -> float | None:
         """See `CascadeRule.next_below`."""

@@ -5,8 +5,11 @@ Shapes: scores of answers [N, M]; an order of at most `longest` models, one thre
 Trains: the scorer, on recorded answers; order and thresholds by search.
 Siblings: a `Cascade` of `roster.lm.decide` has the order given and reads log-probabilities; AutoMix lets the model
     check itself.
+Needs: every model's answer to every prompt, as texts.
 Source: Chen, Zaharia, Zou, 2023, "FrugalGPT: How to Use Large Language Models While Reducing Cost and Improving
     Performance", arXiv:2305.05176.
+Dial: the chains that are better than all cheaper ones on training prompts, with cross-fitted scores; a report and
+    `roster lm tune` choose among them on validation prompts, and the gateway runs what was tuned.
 Differences: the scorer is a logistic regression on both texts' vectors and a few figures of the answer, where the paper
     fine-tunes DistilBERT; the search is exact on a grid of quantiles instead of pruned and interpolated. The paper's
     prompt adaptation and answer cache are other tools' work.
@@ -14,22 +17,20 @@ Differences: the scorer is a logistic regression on both texts' vectors and a fe
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from roster.lm.frugal import Chain, fit_chain
-from roster.lm.records import Records
+from roster.lm.cascading import Cascading
+from roster.lm.frugal import AnswerScorer
 from roster.recipes.recipe import Recipe
 
 
-def frugalgpt(longest: int = 3, thresholds: int = 8, folds: int = 3) -> Callable[[Records, float], Chain]:
-    """`(records with answers, budget per prompt) -> Chain`.
+def frugalgpt(longest: int = 3, thresholds: int = 8, folds: int = 3) -> Cascading:
+    """FrugalGPT's chains.
 
     Args:
         longest: models in a chain.
         thresholds: tried per model.
         folds: of the scorer's cross-fitting.
     """
-    return lambda records, budget: fit_chain(records, budget, longest, thresholds, folds)
+    return Cascading(AnswerScorer(longest, thresholds, folds))
 
 
 RECIPE = Recipe(
@@ -42,6 +43,6 @@ RECIPE = Recipe(
     batch_invariant=True,
     claim="Matches the best single model at up to 98 % less cost, or beats it by 4 % at the same cost.",
     evidence="tests/lm/test_frugal.py",
-    needs=("training", "answers"),
-    kind="study",
+    needs=("training", "texts"),
+    kind="lm",
 )
