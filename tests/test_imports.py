@@ -18,6 +18,8 @@ LATE = {
     "roster.gateway.policies.folder": "a gateway without tuned folders starts without scikit-learn",
     "roster.gateway.policies.probe": "a gateway without adapters starts without torch",
     "roster.merge.opening": "checkpoints are merged without PEFT",
+    "roster.merge.palora": "merges are planned without PEFT",
+    "roster.merge.wemoe": "merges are planned without PEFT",
     "roster.pocket.make": "its --help needs no torch",
     "roster.recipes.auto": "recipes are listed without PEFT",
     "roster.recipes.glider": "recipes are listed without PEFT",

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from cli.conftest import refuse, succeed
 from roster.errors import RosterError
+from roster.merge import merge_models
 from roster.merge.fronts import composed, disorder, next_token, train
 from roster.merge.palora import Adapted, annealed
 from roster.merge.pamal import Members, dirichlet
@@ -154,42 +155,42 @@ def test_rays_begin_at_the_centre_and_end_at_the_corners():
 
 def test_members_from_the_command_line(family, monkeypatch):
     monkeypatch.chdir(family)
-    command = [
-        "merge",
-        "--method",
-        "pamal",
-        "--model",
-        "m0",
-        "--model",
-        "m1",
-        "--data",
-        "d0.jsonl",
-        "--data",
-        "d1.jsonl",
-    ]
-    command += ["--option", "steps=2", "--option", "rays=2", "--option", "rate=0.001", "--out", "front"]
-    assert "wrote 2 members into front" in succeed(*command)
+    start = ["merge", "--method", "pamal", "--model", "m0", "--model", "m1"]
+    texts = ["--data", "d0.jsonl", "--data", "d1.jsonl"]
+    options = ["--option", "steps=2", "--option", "rays=2", "--option", "rate=0.001"]
+    assert "wrote front" in succeed(*start, *texts, *options, "--out", "front")
     succeed("merge", "--method", "linear", "--model", "front/member-0", "--model", "front/member-1", "--out", "mix",
             "--option", "weight=[0.25, 0.75]")  # fmt: skip
-    one, two, mix, start = (
+    one, two, mix, begun = (
         load_file(family / each / "model.safetensors") for each in ("front/member-0", "front/member-1", "mix", "m0")
     )
     for name, each in mix.items():
         torch.testing.assert_close(each, 0.25 * one[name] + 0.75 * two[name])
-        assert not torch.equal(one[name], start[name])
+        assert not torch.equal(one[name], begun[name])
     AutoModelForCausalLM.from_pretrained(family / "mix")
-    assert "is there already" in refuse(*command)
-    assert "one --model and one --data a task" in refuse(*command[:-10], *command[-2:-1], "other")
-    assert "has no base" in refuse(*command[:-1], "other", "--base", "b")
-    assert "no option 'step'" in refuse(*command[:-1], "other", "--option", "step=3")
+    assert "is there already" in refuse(*start, *texts, *options, "--out", "front")
+    assert "one --data and one --model a task" in refuse(*start, *texts[:2], "--out", "other")
+    assert "has no base" in refuse(*start, *texts, "--out", "other", "--base", "b")
+    assert "no parameter 'step'" in refuse(*start, *texts, "--out", "other", "--option", "step=3")
+    assert "batch=99" in refuse(*start, *texts, "--out", "other", "--option", "batch=99")
+    assert "makes a folder of models" in refuse(*start, *texts, "--out", "other", "--eval", "d0.jsonl")
     assert not (family / "other").exists()
+
+
+def test_one_model_is_where_all_members_start(family, monkeypatch):
+    monkeypatch.chdir(family)
+    merge_models("pamal", ["m0"], "front", data=["d0.jsonl", "d1.jsonl"], steps=0)
+    begun = load_file("m0/model.safetensors")
+    for number in range(2):
+        found = load_file(f"front/member-{number}/model.safetensors")
+        assert all(torch.equal(each, begun[name]) for name, each in found.items())
 
 
 def test_adapters_from_the_command_line(family, monkeypatch):
     monkeypatch.chdir(family)
     command = ["merge", "--method", "palora", "--base", "b", "--data", "d0.jsonl", "--data", "d1.jsonl"]
     command += ["--option", "steps=3", "--option", "rate=0.003", "--option", "rank=2", "--out", "front"]
-    assert "wrote a model and 2 adapters into front" in succeed(*command)
+    assert "wrote front" in succeed(*command)
     fold = ["merge", "--method", "task_arithmetic", "--base", "front/model", "--option", "weight=[0.3, 0.7]"]
     fold += [word for t in range(2) for word in ("--model", f"front/model+front/task-{t}")]
     succeed(*fold, "--out", "folded")
@@ -206,7 +207,7 @@ def test_adapters_from_the_command_line(family, monkeypatch):
     assert not torch.equal(
         model["model.norm.weight"], load_file(family / "b" / "model.safetensors")["model.norm.weight"]
     )
-    assert "leave out --model" in refuse(*command[:-1], "other", "--model", "m0")
+    assert "leave out models" in refuse(*command[:-1], "other", "--model", "m0")
     assert "gives fewer rows" in refuse(*command[:-1], "other", "--option", "batch=99")
 
 

@@ -8,7 +8,6 @@ import roster.merge
 from cli.conftest import succeed
 from roster.errors import RosterError
 from roster.merge import METHODS, merge_models, parse_config, plan_merge
-from roster.merge.methods import TRAINED
 from roster.recipes import RECIPES
 
 
@@ -19,6 +18,7 @@ from roster.recipes import RECIPES
         ("regmean", None, {"reduction": 0.7}, 2),
         ("atlas", "b", {"steps": 2, "batch": 4}, 1),
         ("pamal", None, {"steps": 1, "batch": 4, "rays": 2}, 2),
+        ("wemoe-merging", "b", {"steps": 1, "batch": 4, "rank": 2}, 1),
     ],
 )
 def test_it_is_what_the_command_line_does(method, base, settings, data, family, monkeypatch):
@@ -51,11 +51,11 @@ def test_a_recipe_runs_its_method(family, monkeypatch):
     assert all(torch.equal(each, theirs[name]) for name, each in made.items())
 
 
-def test_what_trains_has_no_config():
-    with pytest.raises(RosterError, match="give it as --method"):
-        plan_merge(parse_config("merge_method: pamal\nmodels: [{model: a}]\n"))
+def test_what_trains_is_a_method_like_others(family):
+    with pytest.raises(RosterError, match="'pamal' learns from data"):
+        plan_merge(parse_config(f"merge_method: pamal\nmodels: [{{model: {family}/m0}}]\n"))
     with pytest.raises(RosterError, match="did you mean 'pamal'"):
         plan_merge(parse_config("merge_method: pamall\nmodels: [{model: a}]\n"))
-    assert not METHODS.keys() & TRAINED.keys()
+    assert {"pamal", "palora", "wemoe-merging"} <= METHODS.keys()
     with pytest.raises(AttributeError, match="no attribute"):
         roster.merge.merge_model  # noqa: B018

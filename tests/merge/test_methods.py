@@ -8,6 +8,7 @@ import torch
 
 from roster.errors import RosterError
 from roster.merge import METHODS, merge_tensors
+from roster.merge.method import MODEL
 
 SHAPE = (37, 53)
 LEARNED = {"fisher": torch.ones(SHAPE), "regmean": torch.eye(SHAPE[1])}
@@ -228,7 +229,7 @@ def test_passthrough(vectors):
     close(merged("passthrough", vectors, base=False, count=1, scale=0.25), 0.25 * vectors[1][0])
 
 
-@pytest.mark.parametrize("slug", [slug for slug, each in METHODS.items() if each.of == "models"])
+@pytest.mark.parametrize("slug", [slug for slug, each in METHODS.items() if each.makes == MODEL])
 def test_one_model_that_is_the_base_stays_what_it_is(vectors, slug):
     method = METHODS[slug]
     count = max(1, method.fewest)

@@ -1,5 +1,7 @@
 """WEMoE: at its start it is task arithmetic; its gates alone learn; rows are answered by their own weights."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -9,7 +11,8 @@ import roster
 from cli.conftest import refuse, succeed
 from roster.context import Context
 from roster.errors import RosterError
-from roster.merge.wemoe import Settings, factored, weight_ensemble
+from roster.merge import merge_models
+from roster.merge.gates import factored
 from roster.score import MeanGate
 
 IDS = torch.tensor([[9, 30, 17, 44, 101, 80], [55, 12, 200, 7, 60, 33]])
@@ -17,7 +20,12 @@ IDS = torch.tensor([[9, 30, 17, 44, 101, 80], [55, 12, 200, 7, 60, 33]])
 
 def ensemble(family, name="made", data=("d0.jsonl", "d1.jsonl"), **settings):
     files = [family / each for each in data]
-    return weight_ensemble(family / "b", [family / "m0", family / "m1"], family / name, files, Settings(**settings))
+    out = merge_models(
+        "wemoe-merging", [family / "m0", family / "m1"], family / name, base=family / "b", data=files, overwrite=True,
+        **settings,
+    )  # fmt: skip
+    told = json.loads((out / "gates.json").read_text())["entropy"]
+    return told["before"], told["after"]
 
 
 def logits(model, ids=IDS):
@@ -97,11 +105,11 @@ def test_from_the_command_line(family, monkeypatch):
     monkeypatch.chdir(family)
     command = ["merge", "--method", "wemoe-merging", "--model", "m0", "--model", "m1", "--data", "d0.jsonl"]
     command += ["--out", "mixture", "--option", "batch=4", "--option", "rank=8"]
-    assert "needs --base" in refuse(*command)
+    assert "needs a base" in refuse(*command)
     command += ["--base", "b"]
-    assert "no option 'stpes'" in refuse(*command, "--option", "stpes=2")
+    assert "no parameter 'stpes'" in refuse(*command, "--option", "stpes=2")
     assert "batch=99" in refuse(*command[:-6], *command[-2:], "--option", "batch=99")
-    assert "it has no --plan" in refuse(*command, "--plan")
+    assert "makes a mixture" in refuse(*command, "--eval", "d1.jsonl")
     assert "wrote mixture: entropy" in succeed(*command, "--option", "steps=2")
     assert "is there already" in refuse(*command)
     assert not list(family.glob(".mixture*"))

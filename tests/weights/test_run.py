@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from roster.errors import RosterError
 from roster.merge import parse_config, plan_merge
+from roster.merge.method import MODEL
 from roster.merge.methods import METHODS
 from roster.weights import BLOCK, Copy, Operand, Output, make_plan, open_checkpoint, run
 from roster.weights.writer import JOURNAL, Writer
@@ -54,7 +55,7 @@ def test_where_pieces_are_cut_changes_no_bit(slug, models, tmp_path):
 
 
 def test_every_method_is_among_them():
-    assert {slug.partition(":")[0] for slug in EVERY} == {slug for slug, each in METHODS.items() if each.of == "models"}
+    assert {slug.partition(":")[0] for slug in EVERY} == {slug for slug, each in METHODS.items() if each.makes == MODEL}
 
 
 @pytest.mark.parametrize("seed", [0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,8 +47,8 @@ def merge(
     A killed run goes on when it is started again. `roster merge --plan` shows the methods' operands without reading a
     weight. Of several YAML files each is a merge of its own, named like the file; --jobs and --ray make some at a time.
 
-    wemoe-merging makes a routed mixture, whose gates learn from --data; pamal (a --model a task) and palora (a --base)
-    train models for every weighing of tasks, one --data a task.
+    wemoe-merging makes a routed mixture, whose gates learn from --data; pamal (a --model a task, or one for all) and
+    palora (a --base) train models for every weighing of tasks, one --data a task.
 
     fisher, regmean, adamerging and atlas learn from --data first: rows with messages, text, or prompt and answer.
 
@@ -67,22 +66,16 @@ def merge(
     with importing():
         from roster.merge import find_method, plan_merge, read_config
         from roster.merge.many import merge_many
-        from roster.merge.methods import TRAINED
-        from roster.merge.report import PAGE, Report, add_quality
-        from roster.weights import parse_size, run
+        from roster.merge.method import MODEL
+        from roster.merge.report import PAGE, add_quality
+        from roster.merge.running import carry_out
+        from roster.weights import parse_size
         from roster.workers import Workers
 
     workers, size = Workers(jobs, ray), parse_size(max_shard_size)
     config = configs[0] if configs else None
     if (config is None) == (method is None):
         raise RosterError("give a YAML file, or --method with --model; not both")
-    if method in TRAINED:
-        if plan or keep or dtype or evaluation or out is None:
-            raise RosterError(f"{method} trains: it has no --plan, --keep, --dtype and --eval, and needs --out")
-        if out.exists() and not overwrite:
-            raise RosterError(f"{str(out)!r} is there already; choose another folder, or give --overwrite")
-        _train(method, base, model or [], out, data or [], option or [], rows=rows, length=length)
-        return
     if config is not None and (model or base or option or dtype):
         raise RosterError("--model, --base, --option and --dtype go with --method; with a YAML file they stand in it")
     if configs is not None and not plan and (len(configs) > 1 or workers.are_elsewhere):
@@ -97,8 +90,8 @@ def merge(
     if out is None and not plan:
         raise RosterError("give --out FOLDER, or --plan to see what would be done")
     asking = Asking(evaluation, plan)
-    if asking and find_method(asked.method).of != "models":
-        raise RosterError(f"method {asked.method!r} makes an adapter: measure BASE+ADAPTER by --eval of another merge")
+    if asking and (makes := find_method(asked.method).makes) != MODEL:
+        raise RosterError(f"method {asked.method!r} makes {makes}, and --eval measures one model of a merge")
     if asking and not report:
         raise RosterError("--eval writes into the report: leave out --no-report")
     folder = keep or (Path(".learned") if out is None else out.with_name(f".{out.name}.learned"))
@@ -112,36 +105,21 @@ def merge(
     if out.exists() and not overwrite:
         raise RosterError(f"{str(out)!r} is there already; choose another folder, or give --overwrite")
     typer.echo(made.text(every=False))
-    if learned is not None:
-        learned.learn(_told)
-    told = Report(asked, made)
-    run(
+    told = carry_out(
+        asked,
         made,
+        learned,
         out,
         overwrite=overwrite,
+        figures=report,
+        steps=_told,
         progress=Progress("merging", made.bytes_to_write),
-        watch=told.watch if report else None,
-        report=told.files if report else None,
     )
     if keep is None:
         shutil.rmtree(folder, ignore_errors=True)
-    typer.echo(f"wrote {out}" + (f"; figures: {out / PAGE}" if report else ""))
+    typer.echo(f"wrote {out}{told and f': {told}'}" + (f"; figures: {out / PAGE}" if report else ""))
     if asking:
         add_quality(out, asking.answered({each: each for each in asked.models}, out))
-
-
-def _train(
-    method: str, base: str | None, models: list[str], out: Path, data: list[Path], options: list[str], **of_rows: int
-) -> None:
-    quiet()
-    from roster.merge.methods import TRAINED
-    from roster.options import check_options
-
-    room = importlib.import_module(f"roster.merge.{TRAINED[method]}")
-    given = parse_options(options)
-    check_options(method, room.Settings, given)
-    start, found = None if base is None else place(base), [place(each) for each in models]
-    typer.echo(room.merge_folders(start, found, out, data, room.Settings(**given), progress=_told, **of_rows))
 
 
 def _learned(config: MergeConfig, data: list[Path], folder: Path, rows: int, length: int) -> Learned | None:

@@ -29,7 +29,8 @@ def make_config(
     Raises:
         RosterError: no models, or a list of another length.
     """
-    known = find_method(method).settings
+    found = find_method(method)
+    known = found.settings
     members = [Member(each) for each in models]
     shared: dict[str, Any] = {}
     for name, value in (settings or {}).items():
@@ -40,6 +41,6 @@ def make_config(
             members = [Member(each.model, None, {**each.parameters, name: one}) for each, one in pairs]
         else:
             shared[name] = value
-    if not members:
+    if not members and found.most:
         raise RosterError("give the models to merge: --model A --model B")
     return MergeConfig(method, (Slice(tuple(members)),), base, shared, parse_dtype(dtype))

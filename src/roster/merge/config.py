@@ -92,7 +92,7 @@ def parse_config(text: str, where: str = "the config") -> MergeConfig:
     raw = _table(raw, where, _TOP)
     if "modules" in raw:
         raise RosterError(f"{where}: 'modules' (models of several towers) is not supported; use models or slices")
-    if ("models" in raw) == ("slices" in raw):
+    if ("models" in raw) == ("slices" in raw) and ("models" in raw or raw.get("base_model") is None):
         raise RosterError(f"{where}: exactly one of 'models' and 'slices' must be there")
     if "merge_method" not in raw:
         raise RosterError(f"{where}: 'merge_method' is missing")
@@ -100,8 +100,10 @@ def parse_config(text: str, where: str = "the config") -> MergeConfig:
     if "models" in raw:
         members = tuple(_member(each, f"{where}: models", layers=False) for each in _list(raw["models"], where))
         slices: tuple[Slice, ...] = (Slice(members),)
-    else:
+    elif "slices" in raw:
         slices = tuple(_slice(each, f"{where}: slices") for each in _list(raw["slices"], where))
+    else:
+        slices = (Slice(()),)  # a base alone, which few methods take
     return MergeConfig(
         method=_name(raw["merge_method"], f"{where}: merge_method"),
         slices=slices,

@@ -60,6 +60,7 @@ def train(
     order: float = 0.0,
     temperature: float = 1.0,
     seed: int = 0,
+    told: list[float] | None = None,
     progress: Progress | None = None,
 ) -> list[float]:
     """Trains a front in place.
@@ -75,6 +76,7 @@ def train(
             larger than all else.
         temperature: of the ordering term.
         seed: of the rays.
+        told: losses of the steps that were done before, to which the others are added.
         progress: told of steps.
 
     Returns:
@@ -86,9 +88,12 @@ def train(
     if len(tasks) != front.tasks:
         raise RosterError(f"there are {len(tasks)} tasks for a front of {front.tasks}")
     generator = torch.Generator().manual_seed(seed)
-    told = []
+    told = [] if told is None else told
+    done = len(told)
     for step in range(steps):
         rays_RT = rays(step, generator)
+        if step < done:
+            continue  # its rays are drawn all the same, so that the steps behind it get theirs
         share = 1 / len(rays_RT) if mean else 1.0
         optimizer.zero_grad()
         kept, total = [], 0.0

@@ -61,7 +61,8 @@ def prepare(config: MergeConfig, data: Data | None) -> Learned | None:
     names = [name for name in dict.fromkeys(merged) if method.base == "member" or name != config.base_model]
     method.check_count(len(names), config.base_model is not None)
     learner = method.learner(**settings)
-    texts = _texts(data, [opened[name] for name in names], learner.per_model)
+    readers = [opened[name] for name in names or [config.base_model or ""]]
+    texts = _texts(data, readers, learner.per_model)
     base = opened[config.base_model] if config.base_model is not None and method.base != "member" else None
     whole = all(member.layers is None for part in config.slices for member in part.members)
     found: Learned = learner.begin(Asked({n: opened[n] for n in names}, texts, base, data.folder, whole))

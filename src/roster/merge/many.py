@@ -9,8 +9,7 @@ from roster.errors import RosterError
 from roster.files import write_whole
 from roster.merge.config import read_config
 from roster.merge.plan import plan_merge
-from roster.merge.report import Report
-from roster.weights import run
+from roster.merge.running import carry_out
 from roster.workers import Workers
 
 Asked = tuple[Path, Path, int, bool, bool]
@@ -74,9 +73,7 @@ def _carry_out(asked: Asked) -> int:
     plan = plan_merge(config, max_shard)
     if folder.exists() and _mark(folder).is_file() and _mark(folder).read_text("utf-8") == plan.fingerprint():
         return plan.bytes_to_write  # the worker before died between the merge and its report
-    told = Report(config, plan)
-    watch, report = (told.watch, told.files) if figures else (None, None)
-    run(plan, folder, overwrite=overwrite, watch=watch, report=report)
+    carry_out(config, plan, None, folder, overwrite=overwrite, figures=figures)
     write_whole(_mark(folder), plan.fingerprint().encode())
     return plan.bytes_to_write
 

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from roster.errors import RosterError, nearest
-from roster.weights import Kernel
+from roster.merge.config import MergeConfig
+from roster.merge.learned import Learned
+from roster.weights import Kernel, Plan
 
+MODEL = "a model"
 PerModel = tuple[float, ...]
 """One number for each model that is merged, the base left out."""
 
@@ -115,11 +118,15 @@ class Method:
         title: for people.
         source: where it was published.
         kernel: a dataclass; made once for each tensor.
-        base: whether the base is the first operand ("required", "optional"), or a model like the others ("member").
+        base: whether the base is the first operand ("required", "optional"), or a model like the others ("member");
+            "each" has none, for every model is that of its own result.
         fewest, most: how many models are merged, the base left out.
         shares: makes what the kernels of one run share; they take it as `common`.
         learner: for a method that learns from data: a dataclass of settings, see `roster.merge.learning`.
-        of: what is merged: models, or PEFT's adapters into one.
+        makes: what comes of it, in words.
+        plan: for what is not one model of the models' architecture: takes (config, method, what is learned, bytes of a
+            shard) and lays out the outputs itself.
+        writes: for what the engine cannot write alone, see `roster.merge.running.Writes`.
         takes: the field of the kernel that takes what was learned of a tensor; where it is empty, they are operands
             after the models.
     """
@@ -128,13 +135,15 @@ class Method:
     title: str
     source: str
     kernel: Callable[..., Kernel]
-    base: Literal["required", "optional", "member"] = "required"
+    base: Literal["required", "optional", "member", "each"] = "required"
     fewest: int = 1
     most: int = 1_000
     shares: Callable[[int], Any] | None = None
     learner: Callable[..., Any] | None = None
     takes: str = ""
-    of: Literal["models", "adapters"] = "models"
+    makes: str = MODEL
+    plan: Callable[[MergeConfig, Method, Learned | None, int], Plan] | None = None
+    writes: Callable[..., str] | None = None
 
     @property
     def settings(self) -> Mapping[str, Setting]:
@@ -179,6 +188,10 @@ class Method:
         """Raises RosterError when the number of models, or the base, is not what the method needs."""
         if self.base == "required" and not has_base:
             raise RosterError(f"method {self.slug!r} needs a base: give base_model (--base)")
+        if self.base == "each" and has_base:
+            raise RosterError(f"method {self.slug!r} trains every model and has no base: leave out base_model (--base)")
+        if self.most == 0 and count:
+            raise RosterError(f"method {self.slug!r} changes its base alone: leave out models (--model)")
         if not self.fewest <= count <= self.most:
             many = f"at least {self.fewest}" if self.most >= 1_000 else f"{self.fewest}"
             if 1_000 > self.most > self.fewest:

@@ -14,6 +14,8 @@ from roster.merge import (
     linear,
     model_stock,
     nuslerp,
+    palora,
+    pamal,
     passthrough,
     pem_arithmetic,
     regmean,
@@ -21,6 +23,7 @@ from roster.merge import (
     slerp,
     task_arithmetic,
     ties,
+    wemoe,
 )
 from roster.merge.method import Method
 
@@ -46,24 +49,23 @@ _LISTED = (
     adamerging.METHOD,
     atlas.METHOD,
     pem_arithmetic.METHOD,
+    pamal.METHOD,
+    palora.METHOD,
+    wemoe.METHOD,
 )
 METHODS: dict[str, Method] = {}
 for _method in _LISTED:
     if _method.slug in METHODS:
         raise ValueError(f"two methods are called {_method.slug!r}")
     METHODS[_method.slug] = _method
-TRAINED = {"palora": "palora", "pamal": "pamal", "wemoe-merging": "wemoe"}
-"""Methods that train whole models, or whose result is a routed one, and the modules of this room that do it."""
 
 
 def find_method(slug: str) -> Method:
     """By its name.
 
     Raises:
-        RosterError: there is none; names the nearest. Or it is not streamed (`TRAINED`).
+        RosterError: there is none; names the nearest.
     """
-    if slug in TRAINED:
-        raise RosterError(f"{slug!r} trains, and has no config: give it as --method")
     if slug not in METHODS:
-        raise RosterError(f"there is no merging method {slug!r}: {nearest(slug, {*METHODS, *TRAINED})}")
+        raise RosterError(f"there is no merging method {slug!r}: {nearest(slug, METHODS)}")
     return METHODS[slug]

@@ -3,36 +3,46 @@
 Equation: theta(a) = sum_t a_t theta_t; each step draws a few rays a ~ Dirichlet(p) and lowers
 sum_rays sum_t a_t L_t(theta(a)) + order * disorder, the last as in `roster.merge.fronts.disorder`. Adam.
 
-`roster merge --method pamal` takes one model a task (of one architecture; the members at first) and one --data file a
-task, and writes a folder of checkpoints, `member-0` and so on; the model of a ray is `roster merge --method linear` of
-them with the ray as weights. All members are in memory whole, with gradients and Adam's moments (16 bytes a weight).
+`roster merge --method pamal` takes one model a task (of one architecture; the members at first), or one for all, and
+one --data file a task, and writes a folder of checkpoints, `member-0` and so on; the model of a ray is `roster merge
+--method linear` of them with the ray as weights. While they train, all members are in memory (see `trained.py`); they
+are written piece by piece from what was kept of the training.
 
 Source: Dimitriadis, Frossard, Fleuret 2023, arXiv 2210.09759, for images and tables; its code (nik-dim/pamal).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from roster.errors import RosterError
-from roster.merge.fronts import Rays, next_token, train
-from roster.merge.learned import Progress, texts_of
-from roster.merge.opening import folder_of, open_model
-from roster.merge.side_files import check_vocabularies, model_files
-from roster.saving import writing
-from roster.weights.whole import check_memory, load_whole
+from roster.merge.alike import check_alike
+from roster.merge.config import Member, MergeConfig, Slice
+from roster.merge.fronts import Rays, next_token
+from roster.merge.learned import Asked, Learned, Progress
+from roster.merge.method import Method, shared
+from roster.merge.names import is_buffer
+from roster.merge.opening import open_models
+from roster.merge.settings import check_names
+from roster.merge.side_files import check_tokenizers, side_files
+from roster.merge.trained import FILE, Last, Session, Trained
+from roster.weights import Copy, Operand, Output, Plan, Spec, make_plan, same_specs
+from roster.weights.texts import digest
+from roster.weights.whole import load_whole, parameter_names
 
 SLUG = "pamal"
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Of the training.
+class Training:
+    """The settings of PaMaL.
 
     Attributes:
         steps, rate, batch: of Adam; rows of each task a step.
@@ -43,20 +53,20 @@ class Settings:
         seed: of rays and rows.
     """
 
-    steps: int = 100
-    rate: float = 1e-5
-    batch: int = 8
-    rays: int = 4
-    concentration: float = 1.0
-    order: float = 0.0
-    temperature: float = 1.0
-    seed: int = 0
+    per_model = False
 
-    def __post_init__(self) -> None:
-        """Raises RosterError: numbers that cannot be."""
-        positive = (self.rate, self.batch, self.rays, self.concentration, self.temperature)
-        if min(positive) <= 0 or min(self.steps, self.order) < 0:
-            raise RosterError(f"{SLUG}: all settings are above 0; steps, order and seed may be 0")
+    steps: int = shared(100, 0, 1_000_000)
+    rate: float = shared(1e-5, 0.0)
+    batch: int = shared(8, 1, 1_000_000)
+    rays: int = shared(4, 1, 1_000)
+    concentration: float = shared(1.0, 1e-6)
+    order: float = shared(0.0, 0.0)
+    temperature: float = shared(1.0, 1e-6)
+    seed: int = shared(0, 0, 2**31)
+
+    def begin(self, asked: Asked) -> Front:
+        """See `Learner`."""
+        return Front(asked, self)
 
 
 class Members(nn.Module):
@@ -94,52 +104,127 @@ def dirichlet(tasks: int, rays: int, concentration: float) -> Rays:
     return draw
 
 
-def merge_folders(
-    base: str | None,
-    models: Sequence[str],
-    out: Path,
-    data: Sequence[Path],
-    settings: Settings,
-    *,
-    rows: int,
-    length: int,
-    progress: Progress | None = None,
-) -> str:
-    """Folders in, a folder of members out; what the command line does.
+class Front:
+    """The members after their training, see `Learned`.
 
-    Returns:
-        What to tell.
+    Attributes:
+        starts: the model that each member is at first.
 
     Raises:
-        RosterError: a base, another number of files than of models, models that do not go together, too few rows or
-            too little memory; before any work.
+        RosterError: slices of layers, another number of files than of models, too few rows, models that do not go
+            together or that are no language models.
     """
-    if base is not None:
-        raise RosterError(f"{SLUG} trains members and has no base: leave out --base")
-    if len(models) < 2 or len(data) != len(models):
-        raise RosterError(f"{SLUG} takes one --model and one --data a task, in one order, of at least two tasks")
-    sources = [open_model(each) for each in models]
-    folders = {each: folder_of(source) for each, source in zip(models, sources, strict=True)}
-    check_vocabularies(folders)
-    texts = texts_of(
-        data, folder_of(sources[0]) or Path(), rows=rows, length=length, batch=settings.batch, needed_by=SLUG
-    )
-    check_memory(16 * sum(spec.numel for source in sources for spec in source.specs.values()), SLUG)
-    members = [load_whole(each) for each in sources]
-    front = Members(members).requires_grad_(True)
-    tasks = [next_token(each, settings.batch, settings.seed + number) for number, each in enumerate(texts)]
-    optimizer = torch.optim.Adam(front.parameters(), lr=settings.rate)
-    rays = dirichlet(len(members), settings.rays, settings.concentration)
-    told = train(
-        front, tasks, rays, optimizer, settings.steps, order=settings.order, temperature=settings.temperature,
-        seed=settings.seed, progress=progress,
-    )  # fmt: skip
-    with writing(out) as new:
-        for number, (member, source) in enumerate(zip(members, sources, strict=True)):
-            member.save_pretrained(new / f"member-{number}")
-            for name, content in model_files(folder_of(source) or Path()).items():
-                (new / f"member-{number}" / name).write_bytes(
-                    content if isinstance(content, bytes) else content.read_bytes()
-                )
-    losses = f"{told[0]:.4f} -> {told[-1]:.4f}" if told else "no steps"
-    return f"wrote {len(members)} members into {out}: loss {losses}; mix them by roster merge --method linear"
+
+    def __init__(self, asked: Asked, training: Training) -> None:
+        if not asked.whole:
+            raise RosterError(f"{SLUG} trains whole models: give models, not slices")
+        if len(asked.texts) < 2 or len(asked.models) not in (1, len(asked.texts)):
+            raise RosterError(
+                f"{SLUG} takes one --data and one --model a task, in one order, or one model for all, of at least two "
+                f"tasks: there are {len(asked.texts)} and {len(asked.models)}"
+            )
+        least = min(len(each.ids_BS) for each in asked.texts)
+        if least < training.batch:
+            raise RosterError(f"{SLUG}: batch={training.batch}, but a file of texts gives fewer rows: {least}")
+        check_alike(asked.models)
+        self._asked, self._training, self._json = asked, training, asked.folder / FILE
+        self.starts = list(asked.models) * (len(asked.texts) if len(asked.models) == 1 else 1)
+        self._parameters = {name: parameter_names(source) for name, source in asked.models.items()}
+        shapes = {
+            f"members.{number}.{parameter}": asked.models[name].specs[tensor].shape
+            for number, name in enumerate(self.starts)
+            for tensor, parameter in self._parameters[name].items()
+        }
+        depends = [asked.models[each].fingerprint() for each in self.starts], [digest(each) for each in asked.texts]
+        one = sum(math.prod(shape) for shape in shapes.values()) // len(self.starts)
+        self.trained = Trained(
+            SLUG, asked.folder / f"{SLUG}.safetensors", (SLUG, depends, training), shapes, one, self._begin
+        )
+
+    def of(self, tensor: str, names: Sequence[tuple[str, str]]) -> list[Operand] | None:
+        """See `Learned`."""
+        if any(name not in self._parameters[model] for model, name in names):
+            return None
+        found = [self._parameters[model][name] for model, name in names]
+        return [Operand(self.trained, f"members.{number}.{name}") for number, name in enumerate(found)]
+
+    def learn(self, progress: Progress | None = None) -> None:
+        """See `Learned`."""
+        self.trained.train(progress)
+        told = {
+            "method": SLUG, "models": self.starts, "training": asdict(self._training),
+            "losses": self.trained.losses(),
+        }  # fmt: skip
+        self._json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+    def text(self) -> str:
+        """See `Learned`."""
+        rows = sum(len(each.ids_BS) for each in self._asked.texts)
+        return (
+            f"trains first: {len(self.starts)} members on {rows} rows, {self._training.steps} steps of "
+            f"{self._training.rays} rays; holds them with gradients and moments in memory, "
+            f"{self.trained.memory:,} bytes"
+        )
+
+    def files(self) -> Mapping[str, bytes | Path]:
+        """See `Learned`."""
+        return {FILE: self._json}
+
+    def _begin(self) -> Session:
+        training = self._training
+        front = Members([load_whole(self._asked.models[each]) for each in self.starts]).requires_grad_(True)
+        tasks = [
+            next_token(each, training.batch, training.seed + number) for number, each in enumerate(self._asked.texts)
+        ]
+        optimizer = torch.optim.Adam(front.parameters(), lr=training.rate)
+        rays = dirichlet(len(tasks), training.rays, training.concentration)
+        options = {"order": training.order, "temperature": training.temperature, "seed": training.seed}
+        return Session(front, tasks, rays, optimizer, training.steps, options)
+
+
+def plan_members(config: MergeConfig, method: Method, learned: Learned | None, max_shard: int) -> Plan:
+    """The plan of a folder of members, each a checkpoint of its own.
+
+    Raises:
+        RosterError: models that do not go together, a setting that is unknown, no data.
+    """
+    check_names(config, method)
+    models = open_models(config.models)
+    method.check_count(len(models), config.base_model is not None)
+    if not isinstance(learned, Front):
+        raise RosterError(f"method {method.slug!r} learns from data, which a config alone does not give (--data)")
+    check_tokenizers(config, models)
+    outputs = []
+    files = dict(learned.files())
+    for number, model in enumerate(learned.starts):
+        source = models[model]
+        others = [each for name, each in models.items() if name != model]
+        for name, spec in source.specs.items():
+            if is_buffer(name):
+                continue
+            floats = spec.dtype.is_floating_point
+            known = learned.of(name, [(each, name) for each in learned.starts]) if floats else None
+            stem = f"member-{number}/model"
+            if known is None:
+                outputs.append(Output(name, spec, (Operand(source, name),), Copy(), stem))
+                continue
+            operands = (Operand(source, name), *(Operand(each, name) for each in others), known[number])
+            shape = same_specs(name, operands).shape
+            dtype = config.out_dtype or config.dtype or spec.dtype
+            outputs.append(Output(name, Spec(dtype, shape), operands, Last(), stem))
+        alone = replace(config, slices=(Slice((Member(model),)),))
+        for file, content in side_files(alone, {model: source}, 0).items():
+            files[f"member-{number}/{file}"] = content
+    return make_plan(outputs, list(models.values()), files, max_shard, f"members of a front by {method.slug}")
+
+
+METHOD = Method(
+    SLUG,
+    "Pareto manifold learning",
+    "Dimitriadis et al. 2023, arXiv 2210.09759",
+    Last,
+    base="each",
+    learner=Training,
+    makes="a folder of models",
+    plan=plan_members,
+)

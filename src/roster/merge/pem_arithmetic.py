@@ -29,6 +29,7 @@ from torch import Tensor
 from roster.errors import RosterError, RosterNote
 from roster.files import read_object
 from roster.merge.config import MergeConfig
+from roster.merge.learned import Learned
 from roster.merge.method import Method, PerModel, per_model, shared
 from roster.merge.settings import Settings, check_names
 from roster.weights import Checkpoint, Kernel, Operand, Output, Plan, Spec, make_plan, same_specs
@@ -77,7 +78,7 @@ def kind_of(tensor: str) -> str:
     raise RosterError(f"adapter tensor {tensor!r} belongs neither to a LoRA nor to an (IA)3, which alone can be added")
 
 
-def plan_adapters(config: MergeConfig, method: Method) -> Plan:
+def plan_adapters(config: MergeConfig, method: Method, learned: Learned | None, max_shard: int) -> Plan:
     """The plan of an adapter made of adapters.
 
     Raises:
@@ -156,5 +157,11 @@ def _check_names(sources: Sequence[Checkpoint]) -> None:
 
 
 METHOD = Method(
-    "pem-arithmetic", "PEM arithmetic", "Zhang et al. 2023, arXiv 2306.14870", Arithmetic, base="member", of="adapters"
+    "pem-arithmetic",
+    "PEM arithmetic",
+    "Zhang et al. 2023, arXiv 2306.14870",
+    Arithmetic,
+    base="member",
+    makes="an adapter",
+    plan=plan_adapters,
 )

@@ -6,16 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from roster.errors import RosterError
+from roster.merge.alike import check_alike, one_dtype, why_not
 from roster.merge.config import Member, MergeConfig, Slice
 from roster.merge.learned import Learned
 from roster.merge.method import Method
 from roster.merge.methods import find_method
 from roster.merge.names import depth_of, in_layer, is_buffer, is_first, layer_of
 from roster.merge.opening import open_models
-from roster.merge.pem_arithmetic import plan_adapters
 from roster.merge.settings import Settings, check_names
 from roster.merge.side_files import check_tokenizers, side_files
 from roster.weights import MAX_SHARD, Copy, Operand, Output, Plan, Source, Spec, make_plan, same_specs
@@ -46,8 +44,8 @@ def plan_merge(config: MergeConfig, max_shard: int = MAX_SHARD, learned: Learned
             weights that are tied in one model only, a setting that is unknown, missing or out of range.
     """
     method = find_method(config.method)
-    if method.of == "adapters":
-        return plan_adapters(config, method)
+    if method.plan is not None:
+        return method.plan(config, method, learned, max_shard)
     check_names(config, method)
     if method.learner is not None and learned is None:
         raise RosterError(f"method {method.slug!r} learns from data, which a config alone does not give (--data)")
@@ -119,25 +117,14 @@ def _base_name(part: Slice, config: MergeConfig, names: tuple[str, ...], name: s
 
 
 def _check_range(part: Slice, models: Mapping[str, Source]) -> None:
-    expected: set[str] | None = None
     for member in part.members:
         specs = models[member.model].specs
         depth = depth_of(specs)
         if member.layers and member.layers[1] > depth:
             raise RosterError(f"layer_range={list(member.layers)}, but {member.model!r} has {depth} layers")
-        if member.layers is None:
-            names = {name for name in specs if not is_buffer(name)}
-            expected = names if expected is None else expected
-            for name in sorted(names ^ expected):
-                owner, other = (member.model, part.members[0].model)
-                owner, other = (owner, other) if name in names else (other, owner)
-                raise RosterError(f"{owner!r} has the tensor {name!r}, and {other!r} has not{_why(name)}")
-
-
-def _why(name: str) -> str:
-    if "lm_head" in name or "embed_out" in name:
-        return ": one ties its head to its embeddings, the other does not; untie it first (tie_word_embeddings)"
-    return ": they are not of one architecture"
+    whole = {each.model: models[each.model] for each in part.members if each.layers is None}
+    if whole:
+        check_alike(whole)
 
 
 def _output(
@@ -161,7 +148,7 @@ def _output(
     values = settings.of(site.name, site.part, others, site.depth)
     if not spec.dtype.is_floating_point:
         return Output(site.name, spec, (operands[0],), Copy())
-    dtype = config.out_dtype or config.dtype or _one_dtype(site.name, operands)
+    dtype = config.out_dtype or config.dtype or one_dtype(site.name, operands)
     known = None
     if learned is not None:
         known = learned.of(site.name, [(each.model, name) for each, name in zip(others, found, strict=True)])
@@ -173,13 +160,5 @@ def _output(
 
 def _has(source: Source, name: str) -> str:
     if name not in source.specs:
-        raise RosterError(f"{source.name!r} has no tensor {name!r}{_why(name)}")
+        raise RosterError(f"{source.name!r} has no tensor {name!r}{why_not(name)}")
     return name
-
-
-def _one_dtype(name: str, operands: Sequence[Operand]) -> torch.dtype:
-    dtypes = {operand.spec.dtype: operand.source.name for operand in operands}
-    if len(dtypes) > 1:
-        listed = ", ".join(f"{str(each).removeprefix('torch.')} in {model!r}" for each, model in dtypes.items())
-        raise RosterError(f"tensor {name!r} is {listed}: say which type the result has (dtype, --dtype)")
-    return next(iter(dtypes))

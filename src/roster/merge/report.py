@@ -49,20 +49,22 @@ class Report:
         return tuple(each.source.name for each in output.operands if str(Path(each.source.name)) in named)
 
     def _based(self, output: Output) -> bool:
+        if self._method.base == "each":
+            return True
         return self._method.base != "member" and output.operands[0].source.name in self._bases
 
     def _content(self, figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         parts: dict[tuple[str | None, tuple[str, ...]], dict[str, dict[str, Any]]] = {}
-        sizes = {output.name: output.spec.numel for output in self._plan.outputs}
+        sizes = {output.key: output.spec.numel for output in self._plan.outputs}
         copied = []
         for output in self._plan.outputs:
-            found = figures.get(output.name, {})
+            found = figures.get(output.key, {})
             if "norms" not in found:
-                copied.append(output.name)
+                copied.append(output.key)
                 continue
             names = self._models(output)
             key = (names[0], names[1:]) if self._based(output) else (None, names)
-            parts.setdefault(key, {})[output.name] = {"elements": sizes[output.name], **found}
+            parts.setdefault(key, {})[output.key] = {"elements": sizes[output.key], **found}
         return {
             "method": self._method.slug,
             "title": self._method.title,
@@ -118,6 +120,11 @@ def _verdict(content: Mapping[str, Any]) -> list[str]:
         into = f"{len(models)} models" if len(models) > 1 else "one model"
         if part["base"] is None:
             said.append(f"{into} became one; the farthest is {max(every['norms']):.4g} away from it (Euclidean norm).")
+        elif not models:
+            said.append(
+                f"The result is {every['norm']:.4g} away from {part['base']} (Euclidean norm); "
+                f"{share(every['changed'][-1])} of its elements are not the base's."
+            )
         else:
             longest = max(every["norms"])
             times = f"{every['norm'] / longest:.2f} times as long as" if longest else "as long as"
@@ -186,6 +193,8 @@ def _tensors(part: Mapping[str, Any]) -> Table:
 
 
 def _about(part: Mapping[str, Any]) -> str:
+    if not part["models"]:
+        return f"Norms of the result's difference to {part['base']}."
     listed = "; ".join(f"{number}. {name}" for number, name in enumerate(part["models"], 1))
     return f"Norms of each model's difference to {part['base'] or 'the result'} ({listed})."
 

@@ -1,47 +1,51 @@
 """WEMoE from a base and models of it: `roster merge --method wemoe-merging`.
 
-1. All that is no feed-forward matrix is merged by task arithmetic, streamed from disk to disk.
+1. All that is no feed-forward matrix is merged by task arithmetic, streamed from disk to disk: the mixture's base.
 2. The differences of feed-forward matrices become adapters: of full rank exactly, or cut to a rank by SVD.
 3. The recipe `wemoe-merging` routes among them; its gates learn from texts without answers, by the entropy of the next
    token. The result is a mixture that `roster.load` opens, with its base in it.
 
-The mixture is in memory whole from step 2 on. Source: Tang et al. 2024, arXiv 2402.00433.
-
-Shape legend: O out_features, I in_features, R rank.
+The mixture is in memory from step 2 on; how much that is, is said beforehand. A killed run keeps the base and the gates
+of its last half minute. `merge.json` tells of the base: feed-forward matrices, which are routed, are those of --base
+there. Source: Tang et al. 2024, arXiv 2402.00433.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from roster.adapters.attach import attach
 from roster.errors import RosterError
-from roster.library import Library, LowRank, make_adapter
-from roster.merge.coefficients import entropy
-from roster.merge.config import Member, MergeConfig, Slice
-from roster.merge.learned import Progress, texts_of
-from roster.merge.opening import open_model
-from roster.merge.plan import plan_merge
-from roster.recipes import find
-from roster.routed.base import load_base, load_tokenizer
-from roster.weights import Source, run
-from roster.weights.texts import LENGTH, ROWS, Texts
+from roster.merge.alike import check_alike, one_dtype
+from roster.merge.config import MergeConfig
+from roster.merge.learned import Asked, Learned, Progress
+from roster.merge.method import Method, shared
+from roster.merge.names import is_buffer, layer_of
+from roster.merge.opening import folder_of, open_models
+from roster.merge.settings import check_names
+from roster.merge.side_files import check_tokenizers, side_files
+from roster.merge.task_arithmetic import METHOD as ARITHMETIC
+from roster.weights import Copy, Operand, Output, Plan, Spec, make_plan, run, same_specs
+from roster.weights.kept import Kept
+from roster.weights.texts import digest
+from roster.weights.whole import check_memory
 
 SLUG = "wemoe-merging"
 BLOCK = ".mlp."
 """What names of feed-forward tensors contain."""
+FILE = "gates.json"
+_PLAN = ".plan"
+_REPORTS = ("merge.json", "merge.html")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Of the merge.
+class Tuning:
+    """The settings of WEMoE.
 
     Attributes:
         scale: of all task vectors outside the blocks, and of the gates at first.
@@ -51,167 +55,169 @@ class Settings:
         seed: of the gates and of the order of rows.
     """
 
-    scale: float = 0.3
-    rank: int = 0
-    hidden: int = 0
-    steps: int = 100
-    rate: float = 1e-4
-    batch: int = 16
-    seed: int = 0
+    per_model = False
 
-    def __post_init__(self) -> None:
-        """Raises RosterError: numbers that cannot be."""
-        if min(self.rank, self.hidden, self.steps) < 0 or self.batch < 1 or self.rate <= 0:
-            raise RosterError(f"{SLUG}: rank, hidden and steps are 0 or more, batch and rate above 0")
+    scale: float = shared(0.3)
+    rank: int = shared(0, 0, 65_536)
+    hidden: int = shared(0, 0, 65_536)
+    steps: int = shared(100, 0, 1_000_000)
+    rate: float = shared(1e-4, 0.0)
+    batch: int = shared(16, 1, 1_000_000)
+    seed: int = shared(0, 0, 2**31)
+
+    def begin(self, asked: Asked) -> Gates:
+        """See `Learner`."""
+        return Gates(asked, self)
 
 
-def weight_ensemble(
-    base: str | Path,
-    models: Sequence[str | Path],
-    out: str | Path,
-    data: Sequence[str | Path],
-    settings: Settings = Settings(),
-    *,
-    rows: int = ROWS,
-    length: int = LENGTH,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> tuple[float, float]:
-    """Folders in, a folder out.
+class Gates:
+    """The gates after their training, see `Learned`; they are trained once the mixture's base is written.
 
-    Args:
-        base: what the models were made of.
-        models: those to merge.
-        out: where the mixture goes.
-        data: JSONL without answers, any number of files.
-        settings: see `Settings`.
-        rows: of each file at most.
-        length: tokens of a row at most.
-        overwrite: whether a folder that is there is replaced.
-        progress: told of steps.
-
-    Returns:
-        Mean entropy before and after the gates were tuned, in nats, summed over the files.
+    Attributes:
+        settings: of the run.
+        trunk: the folder of the mixture's base.
 
     Raises:
-        RosterError: models that do not go together, no feed-forward matrices, too few rows; before any work.
+        RosterError: slices of layers, no feed-forward matrices, too few rows.
     """
-    out = Path(out)
-    if out.exists() and not overwrite:
-        raise RosterError(f"{str(out)!r} is there already; choose another folder, or give --overwrite")
-    if not data:
-        raise RosterError(f"method {SLUG!r} learns from data: give --data FILE.jsonl")
-    members = tuple(Member(str(each)) for each in models)
-    weights = [{"filter": BLOCK, "value": 0.0}, {"value": settings.scale}]
-    plan = plan_merge(MergeConfig("task_arithmetic", (Slice(members),), str(base), {"weight": weights}))
-    start, others = open_model(str(base)), [open_model(str(each)) for each in models]
-    names = [name for name, spec in start.specs.items() if BLOCK in name and len(spec.shape) == 2]
-    folder = getattr(start, "folder", None)
-    if not names or folder is None:
-        raise RosterError(f"{start.name!r} has no feed-forward matrices (names with {BLOCK!r})")
-    texts = texts_of(data, folder, rows=rows, length=length, batch=settings.batch, needed_by=SLUG)
-    trunk = out.with_name(f".{out.name}.trunk")
-    shutil.rmtree(trunk, ignore_errors=True)
-    try:
-        run(plan, trunk)
-        torch.manual_seed(settings.seed)
-        library = Library({name: _adapter(name, start, each, names, settings.rank) for name, each in _named(others)})
-        model = load_base(str(trunk), dtype=torch.float32)[0]
-        options = {"start": settings.scale, "hidden": settings.hidden}
-        made = attach(
-            model, library, find(SLUG)(options), recipe=SLUG, options=options, tokenizer=load_tokenizer(trunk)
+
+    def __init__(self, asked: Asked, settings: Tuning) -> None:
+        base = asked.base
+        if not asked.whole or base is None or folder_of(base) is None:
+            raise RosterError(f"{SLUG} makes a mixture of whole models of one base: give models, not slices")
+        least = min(len(each.ids_BS) for each in asked.texts)
+        if least < settings.batch:
+            raise RosterError(f"{SLUG}: batch={settings.batch}, but a file of texts gives fewer rows: {least}")
+        self._tensors = [name for name, spec in base.specs.items() if BLOCK in name and len(spec.shape) == 2]
+        if not self._tensors:
+            raise RosterError(f"{base.name!r} has no feed-forward matrices (names with {BLOCK!r})")
+        self.settings, self.trunk = settings, asked.folder / "base"
+        self._asked, self._base = asked, base
+        sources = [base.fingerprint(), *(each.fingerprint() for each in asked.models.values())]
+        key = (SLUG, sources, [digest(each) for each in asked.texts], settings)
+        self._kept = Kept(asked.folder / "gates.safetensors", hashlib.sha256(repr(key).encode()).hexdigest())
+
+    @property
+    def memory(self) -> int:
+        """Bytes that training holds: the base and adapters in float32, gates with gradients and moments."""
+        whole = 4 * sum(spec.numel for name, spec in self._base.specs.items() if not is_buffer(name))
+        adapters = len(self._asked.models) * sum(self._size(name) for name in self._tensors)
+        width = min(min(self._base.specs[name].shape) for name in self._tensors)
+        hidden, blocks = self.settings.hidden or width, len({layer_of(name) for name in self._tensors})
+        return whole + adapters + 16 * blocks * (hidden * (width + 1) + len(self._asked.models) * (hidden + 1))
+
+    def of(self, tensor: str, names: Sequence[tuple[str, str]]) -> None:
+        """Nothing about the base's tensors is learned."""
+
+    def learn(self, progress: Progress | None = None) -> None:
+        """See `Learned`; `trunk` must be there."""
+        if self._kept.whole() is None:
+            from roster.merge.gates import tune  # merges are planned without PEFT
+
+            check_memory(self.memory, SLUG)
+            own = self.settings
+            tune(
+                self._mixture(), self._asked.texts, self._kept, steps=own.steps, rate=own.rate, batch=own.batch,
+                seed=own.seed, progress=progress,
+            )  # fmt: skip
+
+    def text(self) -> str:
+        """See `Learned`."""
+        rows = sum(len(each.ids_BS) for each in self._asked.texts)
+        size = sum(self._size(name) for name in self._tensors)
+        return (
+            f"a base first, as below, and {len(self._asked.models)} adapters ({size:,} bytes each); then "
+            f"{self.settings.steps} steps train gates on {rows} rows; holds the mixture in memory, "
+            f"{self.memory:,} bytes"
         )
-        made.roster.base_name = None
-        told = tune(made, texts, settings, progress)
-        made.save_pretrained(out, include_base=True)
-    finally:
-        shutil.rmtree(trunk, ignore_errors=True)
-    return told
+
+    def files(self) -> Mapping[str, bytes | Path]:
+        """See `Learned`."""
+        return {}
+
+    def tuned(self) -> tuple[Any, dict[str, float]]:
+        """The mixture, and the entropies before and after its training."""
+        from roster.merge.gates import with_gates
+
+        figures = self._kept.whole()
+        assert figures is not None, "learn first"
+        return with_gates(self._mixture(), self._kept), {name: float(figures[name]) for name in ("before", "after")}
+
+    def _mixture(self) -> Any:
+        from roster.merge.gates import build
+
+        own, others = self.settings, list(self._asked.models.values())
+        return build(
+            self.trunk, self._base, others, self._tensors, scale=own.scale, rank=own.rank, hidden=own.hidden,
+            seed=own.seed,
+        )  # fmt: skip
+
+    def _size(self, name: str) -> int:
+        out, width = self._base.specs[name].shape
+        rank = min(self.settings.rank or min(out, width), out, width)
+        return 4 * (math.prod((rank, width)) + math.prod((out, rank)))
 
 
-def merge_folders(
-    base: str | None,
-    models: Sequence[str],
-    out: Path,
-    data: Sequence[Path],
-    settings: Settings,
-    *,
-    rows: int,
-    length: int,
-    progress: Progress | None = None,
-) -> str:
-    """What the command line does; see `weight_ensemble`, whose folder is replaced where it is there.
+def plan_base(config: MergeConfig, method: Method, learned: Learned | None, max_shard: int) -> Plan:
+    """The plan of the mixture's base.
 
-    Returns:
-        What to tell.
+    Raises:
+        RosterError: models that do not go together, a setting that is unknown, no data.
     """
-    if base is None or not models:
-        raise RosterError(f"{SLUG} needs --base, and --model once for each of the others")
-    told = weight_ensemble(
-        base, models, out, data, settings, rows=rows, length=length, overwrite=True, progress=progress
-    )
-    return f"wrote {out}: entropy {told[0]:.4f} -> {told[1]:.4f} nats"
+    check_names(config, method)
+    models = open_models(config.models)
+    if not isinstance(learned, Gates):
+        raise RosterError(f"method {method.slug!r} learns from data, which a config alone does not give (--data)")
+    check_tokenizers(config, models)
+    check_alike(models)
+    base, *others = models.values()
+    outputs = []
+    for name, spec in base.specs.items():
+        if is_buffer(name):
+            continue
+        operands = tuple(Operand(each, name) for each in (base, *others))
+        shape = same_specs(name, operands).shape
+        if not spec.dtype.is_floating_point:
+            outputs.append(Output(name, spec, operands[:1], Copy()))
+            continue
+        scale = 0.0 if BLOCK in name else learned.settings.scale
+        values = {"weight": (scale,) * len(others), "normalize": False, "lambda": 1.0}
+        dtype = config.out_dtype or config.dtype or one_dtype(name, operands)
+        outputs.append(Output(name, Spec(dtype, shape), operands, ARITHMETIC.make(values, name, shape)))
+    files = side_files(config, models, 0)
+    return make_plan(outputs, list(models.values()), files, max_shard, f"the base of a mixture by {method.slug}")
 
 
-def tune(
-    model: Any, texts: Sequence[Texts], settings: Settings, progress: Progress | None = None
-) -> tuple[float, float]:
-    """Trains the gates of such a mixture by the entropy of its answers, in place; see `weight_ensemble`."""
-    model.eval()
-    before = _entropy(model, texts, settings.batch)
-    gates = [each for each in model.parameters() if each.requires_grad]
-    optimizer = torch.optim.Adam(gates, lr=settings.rate)
-    for step in range(settings.steps):
-        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-        optimizer.zero_grad()
-        for each in texts:
-            drawn = torch.randperm(len(each.ids_BS), generator=generator)[: settings.batch]
-            answered(model, each, drawn).backward()
-        optimizer.step()
-        if progress is not None:
-            progress("gates, steps", step + 1, settings.steps)
-    return before, _entropy(model, texts, settings.batch)
+def write_mixture(
+    plan: Plan, learned: Gates, out: Path, *, steps: Progress | None = None,
+    report: Callable[..., dict[str, bytes]] | None = None, **running: Any,
+) -> str:  # fmt: skip
+    """Writes the base, trains the gates, and puts the mixture in place; see `roster.merge.running.Writes`."""
+    from roster.merge.gates import save
+
+    mark = plan.fingerprint().encode()
+    there = learned.trunk / _PLAN
+    if not there.is_file() or there.read_bytes() != mark:
+        run(
+            plan, learned.trunk, overwrite=True,
+            report=lambda figures: {_PLAN: mark, **(report(figures) if report is not None else {})}, **running,
+        )  # fmt: skip
+    learned.learn(steps)
+    mixture, entropies = learned.tuned()
+    told = {"method": SLUG, "training": asdict(learned.settings), "entropy": entropies}
+    beside: dict[str, bytes | Path] = {FILE: (json.dumps(told, indent=1) + "\n").encode()}
+    beside |= {name: learned.trunk / name for name in _REPORTS if (learned.trunk / name).is_file()}
+    save(mixture, out, beside)
+    return f"entropy {entropies['before']:.4f} -> {entropies['after']:.4f} nats"
 
 
-def answered(model: Any, texts: Texts, rows: Tensor) -> Tensor:
-    """Mean entropy of the next token over all places of some rows."""
-    mask_BS = texts.mask_BS[rows]
-    longest = int(mask_BS.sum(1).max())
-    ids_BS, mask_BS = texts.ids_BS[rows, :longest], mask_BS[:, :longest]
-    logits_BSV = model(input_ids=ids_BS, attention_mask=mask_BS, use_cache=False).logits.float()
-    return entropy(logits_BSV[mask_BS.bool()])
-
-
-@torch.no_grad()
-def _entropy(model: Any, texts: Sequence[Texts], batch: int) -> float:
-    total = 0.0
-    for each in texts:
-        cuts = torch.arange(len(each.ids_BS)).split(batch)
-        total += sum(float(answered(model, each, rows)) for rows in cuts) / len(cuts)
-    return total
-
-
-def _named(models: Sequence[Source]) -> list[tuple[str, Source]]:
-    names = [Path(each.name).name for each in models]
-    return [(n if names.count(n) == 1 else f"{i} {n}", m) for i, (n, m) in enumerate(zip(names, models, strict=True))]
-
-
-def _adapter(name: str, base: Source, model: Source, tensors: Sequence[str], rank: int) -> Any:
-    modules = {}
-    for each in tensors:
-        spec = base.specs[each]
-        tau_OI, start_OI = (source.read(each, 0, spec.numel).view(spec.shape).float() for source in (model, base))
-        modules[each.removesuffix(".weight")] = factored(tau_OI - start_OI, rank)
-    return make_adapter(name, modules, base="")
-
-
-def factored(tau_OI: Tensor, rank: int) -> LowRank:
-    """A difference as an update: exactly for rank 0 (one factor is the identity), else its best of that rank."""
-    out, width = tau_OI.shape
-    if rank == 0:
-        return LowRank(tau_OI, torch.eye(out), 1.0) if out <= width else LowRank(torch.eye(width), tau_OI, 1.0)
-    left_OR, values_R, right_RI = torch.linalg.svd(tau_OI.double(), full_matrices=False)
-    kept = min(rank, len(values_R))
-    root_R = values_R[:kept].sqrt()
-    A_RI = (root_R[:, None] * right_RI[:kept]).float()
-    return LowRank(A_RI, (left_OR[:, :kept] * root_R).float().contiguous(), 1.0)
+METHOD = Method(
+    SLUG,
+    "WEMoE",
+    "Tang et al. 2024, arXiv 2402.00433",
+    Copy,
+    learner=Tuning,
+    makes="a mixture",
+    plan=plan_base,
+    writes=write_mixture,
+)

@@ -27,7 +27,7 @@ class Plan:
         files: what goes into the folder besides the tensors: name to content, or to a file that is copied.
         unused: (source, tensor) that no output needs, each with nothing lost silently.
         title: what the run is called in reports.
-        stem: of the files' names.
+        stem: of the files' names, where an output names no other.
     """
 
     shards: tuple[tuple[Output, ...], ...]
@@ -52,9 +52,15 @@ class Plan:
         return sum(output.spec.nbytes for output in self.outputs)
 
     def shard_name(self, number: int) -> str:
-        """As transformers names them."""
-        count = len(self.shards)
-        return f"{self.stem}.safetensors" if count == 1 else f"{self.stem}-{number + 1:05d}-of-{count:05d}.safetensors"
+        """As transformers names them, in the folder of their checkpoint."""
+        stem = self.stem_of(number)
+        alike = [each for each in range(len(self.shards)) if self.stem_of(each) == stem]
+        place = f"-{alike.index(number) + 1:05d}-of-{len(alike):05d}" if len(alike) > 1 else ""
+        return f"{stem}{place}.safetensors"
+
+    def stem_of(self, number: int) -> str:
+        """Which checkpoint a file belongs to."""
+        return self.shards[number][0].stem or self.stem
 
     def fingerprint(self) -> str:
         """Of everything that the result depends on: a half-done run goes on only under the same one."""
@@ -67,7 +73,7 @@ class Plan:
                 sources.update({id(operand.source): operand.source for operand in output.operands})
                 order = {each: number for number, each in enumerate(sources)}
                 named = [(order[source], tensor) for source, tensor in operands]
-                digest.update(repr((output.name, output.spec, named, output.kernel)).encode())
+                digest.update(repr((output.key, output.spec, named, output.kernel)).encode())
         for source in sources.values():
             digest.update(source.fingerprint().encode())
         return digest.hexdigest()
@@ -107,7 +113,7 @@ def make_plan(
         files: what goes into the folder besides the tensors.
         max_shard: bytes of one file; a tensor larger than that has a file of its own.
         title: what the run is called in reports.
-        stem: of the files' names.
+        stem: of the files' names, where an output names no other.
 
     Raises:
         RosterError: a name twice, no outputs, an operand of another shape than its output, or a kernel that two
@@ -129,11 +135,11 @@ def _check(outputs: Sequence[Output], title: str) -> None:
     names: set[str] = set()
     kernels: set[int] = set()
     for output in outputs:
-        if output.name in names:
-            raise RosterError(f"{title}: two outputs are called {output.name!r}")
+        if output.key in names:
+            raise RosterError(f"{title}: two outputs are called {output.key!r}")
         if id(output.kernel) in kernels:
             raise RosterError(f"{title}: the kernel of {output.name!r} is another output's too; make one for each")
-        names.add(output.name)
+        names.add(output.key)
         kernels.add(id(output.kernel))
         for operand in output.operands:
             if operand.spec.shape != output.spec.shape:
@@ -146,8 +152,10 @@ def _check(outputs: Sequence[Output], title: str) -> None:
 def _shards(outputs: Sequence[Output], max_shard: int) -> tuple[tuple[Output, ...], ...]:
     shards: list[list[Output]] = [[]]
     size = 0
-    for output in outputs:
-        if shards[-1] and size + output.spec.nbytes > max_shard:
+    stems = list(dict.fromkeys(output.stem for output in outputs))
+    for output in sorted(outputs, key=lambda output: stems.index(output.stem)):
+        other = bool(shards[-1]) and shards[-1][-1].stem != output.stem
+        if other or (shards[-1] and size + output.spec.nbytes > max_shard):
             shards.append([])
             size = 0
         shards[-1].append(output)

@@ -91,6 +91,7 @@ class Kernel:
         return {}
 
 
+@dataclass(eq=False)
 class Copy(Kernel):
     """The first operand as it is (or in the type of the output)."""
 
@@ -110,12 +111,19 @@ class Output:
         spec: its type and shape.
         operands: what is read; each has the output's shape.
         kernel: what computes it; its own object, not shared with other outputs.
+        stem: of its file, where that is not the plan's: "member-0/model" is a checkpoint in a folder of its own.
     """
 
     name: str
     spec: Spec
     operands: tuple[Operand, ...]
     kernel: Kernel
+    stem: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its name within the run, where several checkpoints have a tensor of one name."""
+        return f"{self.stem}:{self.name}" if self.stem else self.name
 
 
 def block_of(unit: int) -> int:
@@ -149,5 +157,5 @@ class Gram:
 
     def matrix(self) -> Tensor:
         """The products so far, [size, size], float64."""
-        lower = torch.tensor(self._sums, dtype=torch.float64)
+        lower = torch.tensor(self._sums, dtype=torch.float64).view(len(self._sums), len(self._sums))
         return lower + lower.tril(-1).T

@@ -47,7 +47,7 @@ def run(
         report: makes more files for the folder from the kernels' figures.
 
     Returns:
-        The kernels' figures by tensor.
+        The kernels' figures by tensor (its key).
 
     Raises:
         RosterError: see `Writer`; a weight that is not finite; a source that changed under the run.
@@ -58,8 +58,8 @@ def run(
     torch.set_num_threads(1)  # memory-bound work: a second thread waits for the same memory, and for the first thread
     try:
         with Writer(plan, Path(out), overwrite) as writer, torch.no_grad():
-            todo = [output for output in plan.outputs if output.name not in writer.done]
-            written = sum(output.spec.nbytes for output in plan.outputs if output.name in writer.done)
+            todo = [output for output in plan.outputs if output.key not in writer.done]
+            written = sum(output.spec.nbytes for output in plan.outputs if output.key in writer.done)
             if todo:
                 _survey(plan, piece)
             for together in _copies(todo):
@@ -70,8 +70,8 @@ def run(
                 for output in together:
                     written += output.spec.nbytes
                     if progress is not None:
-                        progress(written, plan.bytes_to_write, output.name)
-            figures = {output.name: writer.done[output.name] for output in plan.outputs}
+                        progress(written, plan.bytes_to_write, output.key)
+            figures = {output.key: writer.done[output.key] for output in plan.outputs}
             writer.finish(report(figures) if report is not None else None)
             return figures
     finally:
@@ -131,7 +131,7 @@ def _copies(outputs: Sequence[Output]) -> list[list[Output]]:
 
 def _copy(outputs: Sequence[Output], writer: Writer, piece: int) -> None:
     """Reads once what several outputs hold."""
-    names = [output.name for output in outputs]
+    names = [output.key for output in outputs]
     for start, stop in pieces(outputs[0], _COPIED * piece):
         (read,) = _read(outputs[0], start, stop)
         writer.write_each(names, start, read.to(outputs[0].spec.dtype))
@@ -157,8 +157,8 @@ def _compute(output: Output, writer: Writer, piece: int, figures: Figures | None
         stored = result.to(output.spec.dtype)
         if figures is not None:
             figures.after(stored, start)
-        writer.write(output.name, start, stored)
-    writer.finish_tensor(output.name, kernel.end() | (figures.end() if figures is not None else {}))
+        writer.write(output.key, start, stored)
+    writer.finish_tensor(output.key, kernel.end() | (figures.end() if figures is not None else {}))
 
 
 def _read(output: Output, start: int, stop: int) -> list[Tensor]:

@@ -46,15 +46,25 @@ def parameter_names(source: Source) -> dict[str, str]:
     return {name: first[id(each)] for name, each in every if name in source.specs}
 
 
+def linear_layers(source: Source) -> dict[str, tuple[int, int]]:
+    """(out_features, in_features) of each linear layer of the model, by its name."""
+    layers = ((name, each) for name, each in _empty(source).named_modules() if isinstance(each, torch.nn.Linear))
+    return {name: (each.out_features, each.in_features) for name, each in layers}
+
+
 def check_memory(needed: int, what: str) -> None:
     """Raises RosterError when more bytes are needed than are free; says nothing where that cannot be known."""
+    free = _free()
+    if free is not None and needed > free:
+        raise RosterError(f"{what} holds a model in memory, whole: it needs {needed:,} bytes, and {free:,} are free")
+
+
+def _free() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
-        return
-    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), needed)
-    if needed > free:
-        raise RosterError(f"{what} holds a model in memory, whole: it needs {needed:,} bytes, and {free:,} are free")
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
 
 
 def _empty(source: Source) -> Any:

@@ -94,10 +94,11 @@ class Writer:
         for name, content in {**self.plan.files, **(extra or {})}.items():
             (self.staging / name).parent.mkdir(parents=True, exist_ok=True)
             (self.staging / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-        if len(self.plan.shards) > 1:
-            (self.staging / f"{self.plan.stem}.safetensors.index.json").write_text(
-                json.dumps(self._index(), indent=2) + "\n", encoding="utf-8"
-            )
+        for stem, numbers in self._checkpoints().items():
+            if len(numbers) > 1:
+                (self.staging / f"{stem}.safetensors.index.json").write_text(
+                    json.dumps(self._index(numbers), indent=2) + "\n", encoding="utf-8"
+                )
         if self.out.exists():
             shutil.rmtree(self._old, ignore_errors=True)
             self.out.rename(self._old)
@@ -105,9 +106,17 @@ class Writer:
         (self.out / JOURNAL).unlink(missing_ok=True)
         shutil.rmtree(self._old, ignore_errors=True)
 
-    def _index(self) -> dict[str, Any]:
-        where = {each.name: self.plan.shard_name(i) for i, shard in enumerate(self.plan.shards) for each in shard}
-        return {"metadata": {"total_size": self.plan.bytes_to_write}, "weight_map": dict(sorted(where.items()))}
+    def _checkpoints(self) -> dict[str, list[int]]:
+        """The files of each, by stem."""
+        found: dict[str, list[int]] = {}
+        for number in range(len(self.plan.shards)):
+            found.setdefault(self.plan.stem_of(number), []).append(number)
+        return found
+
+    def _index(self, numbers: Sequence[int]) -> dict[str, Any]:
+        where = {e.name: Path(self.plan.shard_name(i)).name for i in numbers for e in self.plan.shards[i]}
+        size = sum(each.spec.nbytes for number in numbers for each in self.plan.shards[number])
+        return {"metadata": {"total_size": size}, "weight_map": dict(sorted(where.items()))}
 
     def _lay_out(self, number: int) -> bytes:
         entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -124,7 +133,7 @@ class Writer:
         text += b" " * (-len(text) % 8)
         start = 8 + len(text)
         for output in self.plan.shards[number]:
-            self._where[output.name] = (number, start + entries[output.name]["data_offsets"][0])
+            self._where[output.key] = (number, start + entries[output.name]["data_offsets"][0])
         return len(text).to_bytes(8, "little") + text
 
     def _take_up(self) -> dict[str, dict[str, Any]]:
@@ -152,7 +161,7 @@ class Writer:
         return {record["name"]: record["figures"] for record in records}
 
     def _check_room(self) -> None:
-        there = sum(each.stat().st_blocks * 512 for each in self.staging.glob("*.safetensors"))
+        there = sum(each.stat().st_blocks * 512 for each in self.staging.rglob("*.safetensors"))
         needed = self.plan.bytes_to_write + sum(map(len, self._headers)) - there
         free = shutil.disk_usage(self.staging).free
         if needed > free:
@@ -164,6 +173,7 @@ class Writer:
     def _file(self, number: int) -> int:
         if number not in self._files:
             path = self.staging / self.plan.shard_name(number)
+            path.parent.mkdir(parents=True, exist_ok=True)
             header = self._headers[number]
             opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             os.pwrite(opened, header, 0)

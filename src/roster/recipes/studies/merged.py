@@ -1,6 +1,6 @@
 """Models and adapters merged into one: each composes to `(models, out, base=None, data=(), **settings) -> out`.
 
-`roster merge` runs the same, streamed from disk to disk where nothing trains.
+`roster merge` runs the same, streamed from disk to disk; what must be in memory meanwhile, its `--plan` says.
 
 - model-breadcrumbs: of each row of a difference the largest entries go, the next stay, the rest go.
 - fisher: each weight is the mean by the Fisher information of each model's own texts.
