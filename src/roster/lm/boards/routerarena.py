@@ -1,12 +1,17 @@
 """RouterArena: some 8,400 questions of many fields; its score weighs accuracy against the logarithm of the cost.
 
 Source: Lu, Liu, Yuan, Cui, Zhang, Liu, Xing, 2025, "RouterArena: An Open Platform for Comprehensive Comparison of LLM
-Routers", arXiv:2510.00202; files and score as in the authors' code.
+Routers", arXiv:2510.00202. Score as `llm_evaluation/run.py` computes it, github.com/RouteWorks/RouterArena at
+0d783fa1587dce0d94f8380f30587330d9614436; files as `cached_results/` and `router_inference/predictions/` have them at
+2fd498fe1ab511fd683d8dd4b948b082cee3f331 and 1f5f84db950155ad2cceccfd34d355f4758cee4c.
 
-Two kinds of its files hold results: `cached_results/MODEL.jsonl`, one model's answers (`global_index`,
-`evaluation_result` with `score` and `inference_cost`), and the predictions of a router, a JSON list (`global index`,
-`prompt`, `prediction`, `accuracy`, `cost`). A question's field is what precedes the last "_" of its index. Its text is
-in predictions, in the benchmark's `router_data.json`, or in the cached results themselves.
+Two kinds of its files hold results: `cached_results/MODEL.jsonl`, one model's answers (`global_index`, `question`,
+`llm_selected`, `generated_answer`, and `evaluation_result` with `score` and `inference_cost`, or null where nobody has
+judged the answer), and `predictions/ROUTER.json`, a list (`global index`, `prompt`, `prediction`, `generated_result`,
+`accuracy`, `cost`; entries `for_optimality` are other models' answers to the same question). A slash of a model's name
+is an underscore in its file's. `predictions/ROUTER-robustness.json` holds reworded questions under the same indices and
+no results: it is left out. A question's field is what precedes the last "_" of its index. Its text is in the
+benchmark's `router_data.json` (`prompt_formatted`), in predictions, or in the cached results.
 """
 
 from __future__ import annotations
@@ -26,7 +31,8 @@ from roster.lm.splits import deduplicate, split_at_random
 
 BETA, DEAREST, CHEAPEST = 0.1, 200.0, 0.0044
 """Weight of accuracy against cost, and the costs per 1,000 questions between which a router is placed."""
-_QUESTION = ("prompt_formatted", "prompt", "question", "Question")
+_REWORDED = "-robustness.json"
+_FORMATTED, _QUESTION = "prompt_formatted", ("prompt", "question", "Question")
 
 
 def arena_score(accuracy: float, cost_per_1000: float) -> float:
@@ -56,15 +62,36 @@ def arena_score_of(score_N: Matrix, cost_N: Matrix) -> float:
 
 @dataclass
 class _Found:
-    """Results and questions by index."""
+    """Results and questions by index, and what was left out."""
 
     prompts: dict[str, str] = field(default_factory=dict)
-    cells: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+    cells: dict[tuple[str, str], list[tuple[float, float]]] = field(default_factory=dict)
+    answers: dict[tuple[str, str], str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
-    def take(self, index: str, model: str | None, score: Any, cost: Any) -> None:
-        """One result; a cost of 0 is upstream's word for not known."""
+    def take(self, index: str, model: str | None, score: Any, cost: Any, answer: Any) -> None:
+        """One result; a cost of 0 is upstream's word for not known, and several of a model have a mean."""
         if model and score is not None:
-            self.cells[index, model] = (float(score), float(cost) if cost else float("nan"))
+            self.cells.setdefault((index, model), []).append((float(score), float(cost) if cost else float("nan")))
+            if isinstance(answer, str) and answer:
+                self.answers.setdefault((index, model), answer)
+
+    def entry(self, path: Path, number: int, entry: Mapping[str, Any]) -> None:
+        """One entry of a file; RosterError where it is not RouterArena's."""
+        index = entry.get("global_index") or entry.get("global index") or entry.get("Global Index")
+        if not isinstance(index, str):
+            raise RosterError(f"{path}, entry {number}: there is no 'global_index', so it is not RouterArena's")
+        if text := entry.get(_FORMATTED):  # the benchmark's own, whatever else says
+            self.prompts[index] = str(text)
+        elif text := next((entry[name] for name in _QUESTION if entry.get(name)), None):
+            self.prompts.setdefault(index, str(text))
+        if path.suffix == ".jsonl":
+            result = entry.get("evaluation_result") or {}
+            model = entry.get("llm_selected") or path.stem
+            self.take(index, model, result.get("score"), result.get("inference_cost"), entry.get("generated_answer"))
+        else:
+            answer = (entry.get("generated_result") or {}).get("generated_answer")
+            self.take(index, entry.get("prediction"), entry.get("accuracy"), entry.get("cost"), answer)
 
 
 def read_routerarena(paths: Sequence[Path | str]) -> Records:
@@ -77,38 +104,41 @@ def read_routerarena(paths: Sequence[Path | str]) -> Records:
         RosterError: a file that is none of these, no results, or results without their questions.
     """
     found = _Found()
-    for path in _files(paths):
-        for number, entry in enumerate(_entries(path), start=1):
-            index = entry.get("global_index") or entry.get("global index") or entry.get("Global Index")
-            if not isinstance(index, str):
-                raise RosterError(f"{path}, entry {number}: there is no 'global_index', so it is not RouterArena's")
-            if text := next((entry[name] for name in _QUESTION if entry.get(name)), None):
-                found.prompts.setdefault(index, str(text))
-            result = entry.get("evaluation_result") or {}
-            if path.suffix == ".jsonl":
-                found.take(index, path.stem, result.get("score"), result.get("inference_cost"))
-            else:
-                found.take(index, entry.get("prediction"), entry.get("accuracy"), entry.get("cost"))
+    for path, from_folder in _files(paths):
+        if path.name.endswith(_REWORDED):
+            found.notes.append(f"{path.name} was left out: its questions are reworded, and it has no results")
+            continue
+        entries = _entries(path)
+        if entries is None and from_folder:
+            found.notes.append(f"{path.name} was left out: it is no list of entries")
+            continue
+        if entries is None:
+            raise RosterError(f"{path}: RouterArena's files are lists of entries, and this one is not")
+        for number, entry in enumerate(entries, start=1):
+            found.entry(path, number, entry)
     return _records(found, paths)
 
 
-def _files(paths: Iterable[Path | str]) -> Iterator[Path]:
+def _files(paths: Iterable[Path | str]) -> Iterator[tuple[Path, bool]]:
+    """Every file, and whether a folder that was named has it."""
     for path in map(Path, paths):
         if not path.exists():
             raise RosterError(f"{path}: there is no such file")
-        yield from sorted([*path.glob("*.jsonl"), *path.glob("*.json")]) if path.is_dir() else [path]
+        if not path.is_dir():
+            yield path, False
+            continue
+        yield from ((each, True) for each in sorted([*path.glob("*.jsonl"), *path.glob("*.json")]))
 
 
-def _entries(path: Path) -> list[Mapping[str, Any]]:
+def _entries(path: Path) -> list[Mapping[str, Any]] | None:
+    """The entries of a file; None where it is JSON and no list of objects."""
     try:
         text = path.read_text(encoding="utf-8")
         rows = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else None
         rows = json.loads(text) if rows is None else rows
     except ValueError as error:
         raise RosterError(f"{path} is not JSON: {error}") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise RosterError(f"{path}: RouterArena's files are lists of entries, and this one is not")
-    return rows
+    return rows if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) else None
 
 
 def _records(found: _Found, paths: Sequence[Path | str]) -> Records:
@@ -124,9 +154,13 @@ def _records(found: _Found, paths: Sequence[Path | str]) -> Records:
     models = tuple(sorted({model for _, model in found.cells}))
     row, column = {index: n for n, index in enumerate(order)}, {model: m for m, model in enumerate(models)}
     score_NM, cost_NM = unknown(len(order), len(models)), unknown(len(order), len(models))
-    for (index, model), (score, cost) in found.cells.items():
+    answer_NM = np.full(score_NM.shape, None, dtype=object)
+    for (index, model), results in found.cells.items():
         at = row[index], column[model]
-        score_NM[at], cost_NM[at] = score, cost
+        scores, costs = np.array(results).T
+        score_NM[at] = scores.mean()
+        cost_NM[at] = costs[np.isfinite(costs)].mean() if np.isfinite(costs).any() else np.nan
+        answer_NM[at] = found.answers.get((index, model))
     seen_NM = np.isfinite(score_NM)
     if (score_NM[seen_NM] > 1).any() or (score_NM[seen_NM] < 0).any():
         raise RosterError("RouterArena's accuracies lie between 0 and 1, and there are others")
@@ -141,7 +175,11 @@ def _records(found: _Found, paths: Sequence[Path | str]) -> Records:
                 delay_NM=unknown(*score_NM.shape),
                 datasets=tuple(index.rpartition("_")[0] or index for index in order),
                 splits=("train",) * len(order),
-                notes=("RouterArena's scores and costs; splits are random, 60/20/20 within each field",),
+                answer_NM=answer_NM if found.answers else None,
+                notes=(
+                    "RouterArena's scores and costs; splits are random, 60/20/20 within each field",
+                    *found.notes,
+                ),
             )
         )
     )

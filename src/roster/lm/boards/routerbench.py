@@ -1,11 +1,13 @@
 """RouterBench: 11 models on some 36,000 prompts, one row a prompt; its score is AIQ.
 
 Source: Hu, Bieker, Li, Jiang, Keigwin, Ranganath, Keutzer, Upadhyay, 2024, "RouterBench: A Benchmark for Multi-LLM
-Routing System", arXiv:2403.12031; columns and score as in the authors' code.
+Routing System", arXiv:2403.12031. Columns as `convertors/common.py` writes them (`convert_to_wide_format`) and AIQ as
+`evaluation/AIQ.py` computes it, github.com/withmartian/routerbench at 30e0925ac07a45108b9ee82086040a5664ea83e6.
 
-Its table has `sample_id`, `prompt`, `eval_name`, and for each model a column of its name (the score), `NAME|total_cost`
-and `NAME|model_response`. It is published as a pickle, which roster never loads, because loading one runs whatever is
-in it: whoever trusts the file turns it into Parquet or JSON lines once, with pandas (`CONVERT`).
+Its tables `routerbench_0shot` and `routerbench_5shot` have `sample_id`, `prompt`, `eval_name`, for each model a column
+of its name (the score), `NAME|model_response` and `NAME|total_cost`, and `oracle_model_to_route_to`. Prompts and
+answers are Python lists of turns, written as text. They are published as pickles, which roster never loads, because
+loading one runs whatever is in it: whoever trusts the file turns it into JSON lines once, with pandas (`CONVERT`).
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from roster.lm.records import Records, unknown
 from roster.lm.splits import deduplicate, split_at_random
 
 CONVERT = (
-    "python -c \"import pandas as p; p.read_pickle('FILE.pkl').to_json('FILE.jsonl', orient='records', lines=True)\""
+    "python -c \"import pandas as p; p.read_pickle('FILE.pkl').to_json('FILE.jsonl', orient='records', lines=True, "
+    'double_precision=15)"'
 )
 _COST, _ANSWER = "|total_cost", "|model_response"
 
@@ -49,7 +52,10 @@ def read_routerbench(path: Path | str) -> Records:
         if needed not in rows[0]:
             raise RosterError(f"{path}: RouterBench's table has a column {needed!r}, and this one has not")
     if not models:
-        raise RosterError(f"{path}: no column ends in {_COST!r}, so no model is in it")
+        raise RosterError(
+            f"{path}: no column ends in {_COST!r}, so no model is in it; of RouterBench's files, routerbench_0shot and "
+            "routerbench_5shot have a row per prompt"
+        )
     shape = (len(rows), len(models))
     score_NM, cost_NM, answer_NM = unknown(*shape), unknown(*shape), np.full(shape, None, dtype=object)
     for n, row in enumerate(rows):
@@ -63,7 +69,7 @@ def read_routerbench(path: Path | str) -> Records:
         deduplicate(
             Records(
                 name=path.stem,
-                prompts=tuple(_prompt(row["prompt"]) for row in rows),
+                prompts=tuple(_turns(row["prompt"]) for row in rows),
                 models=models,
                 score_NM=score_NM,
                 cost_NM=cost_NM,
@@ -134,8 +140,8 @@ def _number(path: Path, n: int, column: str, value: Any) -> float:
         raise RosterError(f"{path}, row {n + 1}: {column!r} is {value!r}, which is no number") from None
 
 
-def _prompt(value: Any) -> str:
-    """The text; upstream keeps a list of messages as Python would print it."""
+def _turns(value: Any) -> str:
+    """The text; upstream keeps a list of turns as Python would print it."""
     text = str(value)
     if text.startswith("["):
         try:
@@ -148,4 +154,5 @@ def _prompt(value: Any) -> str:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None or value == "" else str(value)
+    """An answer; None for what pandas writes where there is none: null, nothing, or not a number."""
+    return None if value is None or value == "" or value != value else _turns(value)
