@@ -1,6 +1,7 @@
 """The arena of feed-forward mixtures: equal terms, resuming, and measures by hand."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from roster.arena.moe import compare as arena
 from roster.arena.moe.data import DOMAINS, corpus
 from roster.arena.moe.measures import Routing, bytes_for_backward, flops_per_token, fluctuation, routing
 from roster.arena.moe.pretrain import Terms, pretrain, rate_at, small_model
-from roster.arena.moe.report import markdown, write_page
+from roster.arena.moe.report import markdown, pair_table, write_page
 from roster.errors import RosterError
 from roster.moe.replacing import replace
 
@@ -70,6 +71,62 @@ def test_a_comparison_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert "Switch Transformer" in page
     assert "<svg" in page
     assert "| `switch-transformer` |" in markdown(again)
+    kept = {row["recipe"]: row["losses"] for row in again["recipes"]}
+    runs = {
+        slug: [json.loads((tmp_path / f"runs/{slug}-{seed}.json").read_text()) for seed in (0, 1)] for slug in slugs
+    }
+    assert kept == {slug: {str(r["seed"]): r["validation"] for r in each} for slug, each in runs.items()}
+    (pair,) = again["pairs"]
+    differences = [one["validation"]["all"] - two["validation"]["all"] for one, two in zip(*runs.values(), strict=True)]
+    assert (pair["of"], pair["over"], pair["n"]) == ("dense-active", "switch-transformer", 2)
+    assert pair["mean"] == pytest.approx(-sum(differences) / 2)
+    assert "Who is better than whom" in page
+    assert "Who is better than whom" in markdown(again)
+    alone = arena.compare(slugs, TINY, 1, tmp_path / "runs")
+    assert alone["pairs"] == []
+    assert "Who is better than whom" not in markdown(alone)
+    assert "Who is better than whom" not in write_page(alone, tmp_path / "one.html").read_text()
+
+
+def scripted(losses):
+    """Runs with these losses, by recipe."""
+    return {slug: [{"seed": n, "validation": {"all": x}} for n, x in enumerate(each)] for slug, each in losses.items()}
+
+
+def test_pairs_of_recipes_are_told_apart_called_alike_or_left_open():
+    from scipy import stats
+
+    losses = {
+        "good": [3.0, 3.1, 3.2],
+        "twin": [3.001, 3.1005, 3.2],
+        "bad": [3.51, 3.6, 3.69],
+        "wild": [2.7, 3.2, 3.55],
+    }
+    found = {(each["of"], each["over"]): each for each in arena.pairs(scripted(losses))}
+    words = {names: each["word"] for names, each in found.items()}
+    assert words == {
+        ("good", "twin"): "alike", ("good", "bad"): "better", ("good", "wild"): "undecided",
+        ("twin", "bad"): "better", ("twin", "wild"): "undecided", ("bad", "wild"): "undecided",
+    }  # fmt: skip
+    told = stats.ttest_rel(losses["bad"], losses["good"]).confidence_interval(0.95)
+    assert (found["good", "bad"]["low"], found["good", "bad"]["high"]) == pytest.approx(tuple(told))
+    open_one = found["bad", "wild"]
+    spread = stats.tstd([a - b for a, b in zip(losses["wild"], losses["bad"], strict=True)])
+    half = [stats.t.ppf(0.975, n - 1) * spread / n**0.5 for n in (open_one["seeds"] - 1, open_one["seeds"])]
+    assert half[0] >= abs(open_one["mean"]) > half[1], "one seed fewer would not settle it"
+    assert found["good", "bad"]["seeds"] is None
+
+
+def test_the_table_of_pairs_reads_both_ways():
+    runs = scripted({"good": [3.0, 3.1, 3.2], "bad": [3.51, 3.6, 3.69], "wild": [2.7, 3.2, 3.55]})
+    table = pair_table({"pairs": arena.pairs(runs), "recipes": [{"recipe": slug} for slug in runs]})
+    assert table["columns"] == ["good", "bad", "wild"]
+    rows = {name: dict(zip(table["columns"], cells, strict=True)) for name, cells in table["rows"]}
+    assert (rows["good"]["bad"]["word"], rows["bad"]["good"]["word"]) == ("better", "worse")
+    assert (rows["good"]["bad"]["text"], rows["bad"]["good"]["text"]) == ("+0.500", "-0.500")
+    assert rows["wild"]["good"]["text"] == rows["good"]["wild"]["text"]
+    assert rows["wild"]["good"]["text"].endswith(" seeds")
+    assert rows["good"]["good"] is None
 
 
 def test_what_is_no_feed_forward_mixture_is_refused():

@@ -20,6 +20,7 @@ MOST_SEEDS = 100_000
 _POWERS = math.ceil(math.log(MOST_SEEDS / 2) / math.log(1.006))
 
 Word = Literal["shown", "refuted", "undecided"]
+Apart = Literal["better", "worse", "alike", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,20 @@ class Gain:
             if float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * self.spread / math.sqrt(count) < away:
                 return count
         return None
+
+    def apart(self, equal: float) -> Apart:
+        """Which of the two is better: the interval lies on one side of zero, or within `equal` of it, or neither."""
+        if self.low > 0 or self.high < 0:
+            return "better" if self.low > 0 else "worse"
+        return "alike" if -equal < self.low and self.high < equal else "undecided"
+
+    def seeds_to_tell(self, equal: float) -> int | None:
+        """How many pairs would tell them apart or call them alike, if mean and spread stayed; None when none would."""
+        counts = [self.seeds_to_settle(0.0)]
+        if abs(self.mean) < equal:
+            counts.append(self.seeds_to_settle(math.copysign(equal, self.mean)))
+        known = [count for count in counts if count is not None]
+        return min(known) if known else None
 
 
 def gain(ours: Sequence[float], theirs: Sequence[float], better: Literal["lower", "higher"] = "higher") -> Gain:

@@ -162,13 +162,17 @@ def _pairs(entries: Sequence[Entry], keys: Sequence[Key], group: str | None) -> 
         each = gain(one.scores(group, keys), other.scores(group, keys))
         # Student's interval may go beyond what shares can differ by; one prompt alone has none.
         bounds = [None if math.isinf(value) else min(1.0, max(-1.0, value)) for value in (each.low, each.high)]
-        word = "undecided"
-        if each.low > 0 or each.high < 0:
-            word = "better" if each.low > 0 else "worse"
-        elif each.low > -EQUAL and each.high < EQUAL:
-            word = "alike"
         names = {"of": one.way.name, "over": other.way.name, "group": group or ALL}
-        found.append({**names, "mean": each.mean, "low": bounds[0], "high": bounds[1], "n": each.count, "word": word})
+        found.append(
+            {
+                **names,
+                "mean": each.mean,
+                "low": bounds[0],
+                "high": bounds[1],
+                "n": each.count,
+                "word": each.apart(EQUAL),
+            }
+        )
     return found
 
 

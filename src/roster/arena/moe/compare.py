@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from rich.progress import Progress
 from roster.arena.moe.data import corpus
 from roster.arena.moe.measures import Routing, bytes_for_backward, flops_per_token, fluctuation, routing
 from roster.arena.moe.pretrain import Terms, asked, pretrain
+from roster.arena.paired import gain
 from roster.errors import RosterError
 from roster.files import write_whole
 from roster.recipes import RECIPES, find
@@ -30,6 +32,8 @@ from roster.workers import Workers, one_thread
 CHECKPOINTS = 5
 """How often during training the routes are looked at."""
 BASELINE = "dense-active"
+EQUAL = 0.01
+"""Nats per token: a difference that does not count; within it, two recipes are called alike."""
 _T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """Student's t for a two-sided 95 % interval of the mean of so many values."""
 
@@ -146,7 +150,28 @@ def summary(runs: Sequence[Mapping[str, Any]], terms: Terms) -> dict[str, Any]:
         "terms": asdict(terms),
         "seeds": len(by_recipe[BASELINE]),
         "recipes": sorted(rows, key=lambda row: row["validation"]["all"]["mean"]),
+        "pairs": pairs(by_recipe),
     }
+
+
+def pairs(by_recipe: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Each pair of recipes: the gain of the first over the second in nats, seed by seed, and what may be said of it.
+
+    `seeds` is how many would settle what is undecided if mean and spread stayed; None where it is settled, and
+    where not even `MOST_SEEDS` would. A pair without two common seeds is left out.
+    """
+    losses = {slug: {run["seed"]: run["validation"]["all"] for run in runs} for slug, runs in by_recipe.items()}
+    found = []
+    for one, other in combinations(losses, 2):
+        seeds = sorted(losses[one].keys() & losses[other].keys())
+        if len(seeds) < 2:
+            continue
+        each = gain([losses[one][seed] for seed in seeds], [losses[other][seed] for seed in seeds], "lower")
+        word = each.apart(EQUAL)
+        settle = each.seeds_to_tell(EQUAL) if word == "undecided" else None
+        names = {"of": one, "over": other, "n": each.count}
+        found.append({**names, "mean": each.mean, "low": each.low, "high": each.high, "word": word, "seeds": settle})
+    return found
 
 
 def _row(slug: str, runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -158,6 +183,7 @@ def _row(slug: str, runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mappin
         "recipe": slug,
         "title": RECIPES[slug].title,
         "validation": {name: interval([run["validation"][name] for run in runs]) for name in domains},
+        "losses": {str(run["seed"]): dict(run["validation"]) for run in runs},
         "gain_over_dense": interval(gains),
         "parameters": runs[0]["parameters"],
         "flops_per_token": statistics.mean(run["flops_per_token"] for run in runs),

@@ -9,7 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from roster.arena.moe.compare import BASELINE
+from roster.arena.moe.compare import BASELINE, EQUAL
+from roster.arena.paired import CONFIDENCE, MOST_SEEDS
 from roster.files import write_whole
 from roster.reporting import render
 
@@ -27,7 +28,16 @@ def write_page(result: Mapping[str, Any], path: Path) -> Path:
         {"slug": r["recipe"], "title": r["title"], "cells": cells(r), "baseline": r["recipe"].startswith("dense")}
         for r in result["recipes"]
     ]
-    page = render("moe", result=result, rows=rows, columns=COLUMNS, verdict=verdict(result), figures=figures(result))
+    page = render(
+        "moe",
+        result=result,
+        rows=rows,
+        columns=COLUMNS,
+        verdict=verdict(result),
+        figures=figures(result),
+        pairs=pair_table(result),
+        about_pairs=about_pairs(result),
+    )
     return write_whole(path, page.encode())
 
 
@@ -40,7 +50,52 @@ def markdown(result: Mapping[str, Any]) -> str:
     lines += [*(f"- {sentence}" for sentence in verdict(result)), ""]
     lines += ["| recipe | " + " | ".join(COLUMNS) + " |", "|" + "---|" * (len(COLUMNS) + 1)]
     lines += [f"| `{row['recipe']}` | " + " | ".join(cells(row)) + " |" for row in result["recipes"]]
+    table = pair_table(result)
+    if table["rows"]:
+        lines += ["", "## Who is better than whom", "", about_pairs(result), ""]
+        lines += ["| | " + " | ".join(f"`{name}`" for name in table["columns"]) + " |"]
+        lines += ["|" + "---|" * (len(table["columns"]) + 1)]
+        lines += [
+            f"| `{name}` | " + " | ".join("" if cell is None else told(cell) for cell in cells) + " |"
+            for name, cells in table["rows"]
+        ]
     return "\n".join([*lines, ""])
+
+
+def told(cell: Mapping[str, str]) -> str:
+    """A verdict where there is one, and otherwise how many seeds would give one."""
+    return cell["text"] if cell["word"] == "undecided" else f"**{cell['word']}** {cell['text']}"
+
+
+def about_pairs(result: Mapping[str, Any]) -> str:
+    """How the table of pairs is to be read."""
+    words = [pair["word"] for pair in result["pairs"]]
+    settled = len(words) - words.count("undecided")
+    return (
+        f"{settled} of {len(words)} pairs are settled by {result['seeds']} seeds. A gain is the column's loss minus the "
+        f"row's in nats, seed by seed. Better or worse: the {CONFIDENCE:.0%} interval lies on one side of zero, as by "
+        f"chance it does for {1 - CONFIDENCE:.0%} of pairs that are equal; alike: within {EQUAL} nats of it."
+    )
+
+
+def pair_table(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Every recipe against every other: gains and verdicts, or how many seeds would settle a pair.
+
+    Rows are in the order of the mean loss, which is no verdict. Empty where there was one seed.
+    """
+    opposite = {"better": "worse", "worse": "better"}
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for pair in result["pairs"]:
+        for one, other, sign in ((pair["of"], pair["over"], 1), (pair["over"], pair["of"], -1)):
+            low, high = sorted((sign * pair["low"], sign * pair["high"]))
+            word = pair["word"] if sign == 1 else opposite.get(pair["word"], pair["word"])
+            text = f"{sign * pair['mean']:+.3f}"
+            if word == "undecided":
+                text = f"{pair['seeds']} seeds" if pair["seeds"] is not None else f"> {MOST_SEEDS} seeds"
+            title = f"{sign * pair['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+            found[one, other] = {"word": word, "text": text, "title": title}
+    names = [row["recipe"] for row in result["recipes"] if any(row["recipe"] in pair for pair in found)]
+    return {"columns": names, "rows": [(one, [found.get((one, other)) for other in names]) for one in names]}
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
