@@ -142,6 +142,15 @@ MODULES: dict[str, str] = {
     "c-poly": "evidence.checks.light",
     "skillnet-nlg": "evidence.checks.skillnet",
     "mhr": "evidence.checks.light",
+    "dee-online-ensemble-cl.soft": "evidence.checks.continual",
+    "dee-online-ensemble-cl.small": "evidence.checks.continual",
+    "seed-cl": "evidence.checks.continual",
+    "fedjets": "evidence.checks.fedjets",
+    "fsmoe.degrees": "evidence.checks.fsmoe",
+    "fsmoe.gradients": "evidence.checks.fsmoe",
+    "hyperband": "evidence.checks.hyperband",
+    "pamal": "evidence.checks.fronts",
+    "palora": "evidence.checks.fronts",
 }
 """Module by the name of a check; the module's `CHECKS` holds it."""
 

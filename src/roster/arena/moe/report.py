@@ -72,8 +72,8 @@ def about_pairs(result: Mapping[str, Any]) -> str:
     words = [pair["word"] for pair in result["pairs"]]
     settled = len(words) - words.count("undecided")
     return (
-        f"{settled} of {len(words)} pairs are settled by {result['seeds']} seeds. A gain is the column's loss minus the "
-        f"row's in nats, seed by seed. Better or worse: the {CONFIDENCE:.0%} interval lies on one side of zero, as by "
+        f"{settled} of {len(words)} pairs are settled by {result['seeds']} seeds. A gain is the column's loss minus "
+        f"the row's in nats, seed by seed. Better or worse: the {CONFIDENCE:.0%} interval lies on one side of zero, as by "
         f"chance it does for {1 - CONFIDENCE:.0%} of pairs that are equal; alike: within {EQUAL} nats of it."
     )
 
