@@ -151,6 +151,14 @@ MODULES: dict[str, str] = {
     "hyperband": "evidence.checks.hyperband",
     "pamal": "evidence.checks.fronts",
     "palora": "evidence.checks.fronts",
+    "mocle.conflict": "evidence.checks.by_prompt",
+    "mocle.unseen": "evidence.checks.by_prompt",
+    "intuition-mor1e": "evidence.checks.by_prompt",
+    "hyperformer.match": "evidence.checks.transfer",
+    "hyperformer.few": "evidence.checks.transfer",
+    "scalearn": "evidence.checks.transfer",
+    "graphmoe": "evidence.checks.beside",
+    "perft": "evidence.checks.beside",
 }
 """Module by the name of a check; the module's `CHECKS` holds it."""
 

@@ -7,6 +7,7 @@ fitted to timings that are off by a fifth, so that it can be wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -142,7 +143,7 @@ def _overrun(layer: Layer, lines: Lines, degree: int, volume: float) -> float:
     """How much longer a layer's backward pass takes because a slice does not fit into its true gaps."""
     tasks = sorted((each.begin, each.end) for each in play(layer, lines, degree, True) if each.resource == BETWEEN)
     left = volume
-    for (_, end), (begin, _) in zip(tasks[:-1], tasks[1:], strict=True):
+    for (_, end), (begin, _) in pairwise(tasks):
         room = begin - end - lines.reduce.start
         if room > 0 and left > 0:
             left -= min(left, room / lines.reduce.each)

@@ -1,4 +1,4 @@
-"""Hyperband's claim: at an equal budget of training steps it finds settings of lower loss than random search to the end.
+"""Hyperband's claim: at an equal budget of training steps it finds better settings than random search to the end.
 
 Settings are chosen on one half of the held-out digits, and what was chosen is judged on the other.
 """
@@ -106,10 +106,12 @@ CHECKS = (
     make_check(
         slug="hyperband",
         version=1,
-        claim="At an equal budget of training steps it finds settings of lower loss than random ones trained to the end.",
+        claim=(
+            "At an equal budget of training steps it finds settings of lower loss than random ones trained to the end."
+        ),
         ground=(
-            "rate, width, decay and momentum of a network for scikit-learn's digits; 27 epochs at most, chosen by the loss "
-            "on 299 held-out digits, judged on 298 others"
+            "rate, width, decay and momentum of a network for scikit-learn's digits; 27 epochs at most, chosen by the "
+            "loss on 299 held-out digits, judged on 298 others"
         ),
         budget="equal: 324 epochs, that is twelve trainings to the end",
         contenders={

@@ -73,8 +73,8 @@ def about_pairs(result: Mapping[str, Any]) -> str:
     settled = len(words) - words.count("undecided")
     return (
         f"{settled} of {len(words)} pairs are settled by {result['seeds']} seeds. A gain is the column's loss minus "
-        f"the row's in nats, seed by seed. Better or worse: the {CONFIDENCE:.0%} interval lies on one side of zero, as by "
-        f"chance it does for {1 - CONFIDENCE:.0%} of pairs that are equal; alike: within {EQUAL} nats of it."
+        f"the row's in nats, seed by seed. Better or worse: the {CONFIDENCE:.0%} interval lies on one side of zero, as "
+        f"by chance it does for {1 - CONFIDENCE:.0%} of pairs that are equal; alike: within {EQUAL} nats of it."
     )
 
 
