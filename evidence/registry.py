@@ -159,6 +159,11 @@ MODULES: dict[str, str] = {
     "scalearn": "evidence.checks.transfer",
     "graphmoe": "evidence.checks.beside",
     "perft": "evidence.checks.beside",
+    "fisher": "evidence.checks.merged",
+    "regmean": "evidence.checks.merged",
+    "adamerging": "evidence.checks.merged",
+    "atlas": "evidence.checks.merged",
+    "model-breadcrumbs": "evidence.checks.merged",
 }
 """Module by the name of a check; the module's `CHECKS` holds it."""
 

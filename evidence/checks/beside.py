@@ -105,7 +105,9 @@ CHECKS = (
         slug="perft",
         version=1,
         claim="Routed adapters beside frozen experts beat adapters that always serve, at as many trained parameters.",
-        ground=f"{GROUND}; a top-2 mixture of 4 experts learns it for 300 steps, then adapters changed functions for 300",
+        ground=(
+            f"{GROUND}; a top-2 mixture of 4 experts learns it for 300 steps, then adapters changed functions for 300"
+        ),
         budget="4 adapters of rank 8 and a router of two ranks' size, two serve a token; or one adapter of rank 34",
         contenders={
             "routed": ("2 of 4 adapters of rank 8", _perft(ROUTED)),
