@@ -21,6 +21,8 @@ from roster.recipes import RECIPES
 NOT_JUDGED = "not judged by the protocol yet"
 QUICK = "quick.json"
 """How long the quick form took when it last ran over every check."""
+UNDECLARED = "undeclared.json"
+"""Why a method has no declaration, by slug."""
 _TITLES = {"shown": "What held", "refuted": "What did not", "undecided": "What nobody can tell at this size"}
 
 
@@ -164,7 +166,9 @@ def told(found: Gain) -> str:
 
 
 def findings_page(judged: Sequence[Judged], made: Mapping[str, Any], folder: Path) -> str:
-    """What held, what did not, what cannot be told; `folder` holds how long the quick form took."""
+    """What held, what did not, what cannot be told; `folder` holds how long the quick form took, and
+    why methods are not declared.
+    """
     declared = {slug: each for slug, each in made.items() if each["declarations"]}
     unrun = {each.declaration.slug for each in latest(judged) if not each.record.complete}
     ended = {slug: each for slug, each in declared.items() if slug not in unrun}
@@ -190,14 +194,22 @@ def findings_page(judged: Sequence[Judged], made: Mapping[str, Any], folder: Pat
     lines += [
         "## Not declared yet",
         "",
-        "Earlier checks, without interval, null, control and ablation, are no verdict:",
+        "Why not; earlier checks, without interval, null, control and ablation, are no verdict.",
         "",
     ]
+    why = reasons(folder)
     for slug in sorted(set(made) - set(declared)):
         before = made[slug].get("earlier")
-        said = "none" if before is None else ("said shown" if before["shown"] else "said not shown")
-        lines.append(f"- `{slug}`: earlier check {said}")
+        said = "" if before is None else f" (an earlier check said {'' if before['shown'] else 'not '}shown)"
+        lines.append(f"- `{slug}`: {why.get(slug, 'no reason is given')}{said}")
     return "\n".join([*lines, ""])
+
+
+def reasons(folder: Path) -> dict[str, str]:
+    """Why methods are not declared, by slug; none where nothing is written down."""
+    path = folder / UNDECLARED
+    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
 
 
 def _rows(slug: str, each: Mapping[str, Any]) -> list[str]:

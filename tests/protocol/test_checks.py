@@ -8,7 +8,9 @@ import pytest
 from evidence import registry
 from evidence.grounds.field import error_of
 from evidence.protocol.check import APART, Draw
+from evidence.protocol.page import reasons
 from roster.arena.paired import gain
+from roster.recipes import RECIPES
 
 QUICK = (
     "capacity-aware-inference.reroute", "expert-prototyping", "dynamic-moe-top-p.loss", "dynamic-moe-top-p.hard",
@@ -19,6 +21,9 @@ QUICK = (
     "finedeep", "union-of-experts", "smoe-dropout.slope", "task-moe", "task-aware-moe.transfer", "uni-perceiver-moe",
     "cross-task-moe", "moec", "jiuzhang-2", "mpoe", "spatial-moe.location", "pmoe-patch-routing",
     "smora", "sira", "c-poly", "mhr", "omni-smola", "skillnet-nlg",
+    "dee-online-ensemble-cl.soft", "dee-online-ensemble-cl.small", "seed-cl", "fedjets", "fsmoe.degrees",
+    "fsmoe.gradients", "pamal", "palora", "mocle.conflict", "mocle.unseen", "intuition-mor1e", "hyperformer.match",
+    "hyperformer.few", "scalearn", "graphmoe", "perft",
 )  # fmt: skip
 """Those whose short run takes less than half a second and needs neither fetched texts nor a language model."""
 
@@ -28,6 +33,17 @@ def test_every_contender_runs(name):
     check = registry.find(name)
     for contender, run in check.contenders.items():
         assert math.isfinite(run(Draw(0, 0, short=True))), contender
+
+
+def test_a_search_is_run_for_a_few_steps():
+    pytest.importorskip("optuna")
+    test_every_contender_runs("hyperband")
+
+
+def test_what_is_not_declared_has_a_reason():
+    declared = {registry.find(name).declaration.slug for name in registry.MODULES}
+    claimed = {slug for slug, recipe in RECIPES.items() if recipe.claim is not None}
+    assert set(reasons(registry.FOLDER)) == claimed - declared
 
 
 def test_a_draw_is_the_same_every_time_and_other_luck_is_another_run():

@@ -159,9 +159,11 @@ def test_a_new_version_stands_beside_the_old_one(folder):
     assert "rmoe, version 1: shown" in claims
     assert "rmoe, version 2: broken" in claims
     both = {"rmoe": figures, "mowe": {"declarations": [], "verdict": "undecided"}}
+    (folder / "undeclared.json").write_text('{"mowe": "nothing to set it against"}')
     findings = page.findings_page([old, new], both, folder)
     assert "Of 2 methods with a claim, 1 are declared and 1 were judged: 0 shown (0%), 0 refuted (0%), 1 un" in findings
     assert "rmoe` (broken, no evidence: the planted effect is refuted" in findings
+    assert "- `mowe`: nothing to set it against" in findings
 
 
 def test_what_is_not_declared_or_not_committed_is_not_run(tmp_path, folder):
