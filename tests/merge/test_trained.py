@@ -45,7 +45,7 @@ def every_file(folder):
 @pytest.mark.parametrize("slug", KINDS)
 def test_a_plan_reads_headers_alone_and_says_what_is_held(slug, family, monkeypatch):
     monkeypatch.chdir(family)
-    monkeypatch.setattr(Checkpoint, "read", lambda *_: pytest.fail("a weight was read"))
+    monkeypatch.setattr(Checkpoint, "fill", lambda *_: pytest.fail("a weight was read"))
     told = succeed(*command(slug, "--plan"))
     memory = int(re.search(r"in memory, ([\d,]+) bytes", told)[1].replace(",", ""))
     weights = sum(each.numel() for each in load_file("b/model.safetensors").values())
@@ -113,7 +113,7 @@ def test_the_adapters_of_a_front_are_whole(family, monkeypatch):
 @pytest.mark.parametrize("slug", KINDS)
 def test_bad_input_is_refused_before_a_weight_is_read(slug, family, monkeypatch):
     monkeypatch.chdir(family)
-    monkeypatch.setattr(Checkpoint, "read", lambda *_: pytest.fail("a weight was read"))
+    monkeypatch.setattr(Checkpoint, "fill", lambda *_: pytest.fail("a weight was read"))
     target = "b" if slug == "palora" else "m0"
     for option, said in (("seed=-1", "seed=-1"), ("seed=2.5", "seed=2.5"), ("stepps=1", "did you mean 'steps'")):
         assert said in refuse(*command(slug, "--out", "out", "--option", option))

@@ -15,6 +15,8 @@ from roster.weights.source import Source
 from roster.weights.views import Views
 
 MAX_SHARD = 5_000_000_000
+PAGE = 4096
+"""Bytes; tensors begin at multiples of it where they can."""
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -161,7 +163,12 @@ def _shards(outputs: Sequence[Output], max_shard: int) -> tuple[tuple[Output, ..
         shards[-1].append(output)
         size += output.spec.nbytes
     # Wide types first, so that every tensor starts at a multiple of its type's size, as readers that map files expect.
-    return tuple(tuple(sorted(shard, key=lambda output: -output.spec.dtype.itemsize)) for shard in shards)
+    # Then whole pages, so that large tensors start at one: systems write pages more cheaply than what lies across two.
+    return tuple(tuple(sorted(shard, key=_alignment)) for shard in shards)
+
+
+def _alignment(output: Output) -> tuple[int, bool]:
+    return -output.spec.dtype.itemsize, output.spec.nbytes % PAGE > 0
 
 
 def parse_size(text: str) -> int:

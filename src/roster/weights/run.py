@@ -13,12 +13,13 @@ from roster.errors import RosterError
 from roster.weights.figures import Figures
 from roster.weights.plan import Plan
 from roster.weights.rule import BLOCK, Copy, Kernel, Operand, Output, block_of
+from roster.weights.source import Checkpoint
 from roster.weights.writer import Writer
 
 PIECE = 2 * BLOCK
 """Elements of one operand that are in memory at a time: few enough for a core's cache."""
 
-_COPIED = 4
+_COPIED = 8
 """Pieces that are copied in one go: nothing is computed, and systems write large pieces more cheaply."""
 
 Progress = Callable[[int, int, str], None]
@@ -63,7 +64,7 @@ def run(
             if todo:
                 _survey(plan, piece)
             for together in _copies(todo):
-                if len(together) > 1:
+                if type(together[0].kernel) is Copy:
                     _copy(together, writer, piece)
                 else:
                     _compute(together[0], writer, piece, watch(together[0]) if watch is not None else None)
@@ -132,9 +133,16 @@ def _copies(outputs: Sequence[Output]) -> list[list[Output]]:
 def _copy(outputs: Sequence[Output], writer: Writer, piece: int) -> None:
     """Reads once what several outputs hold."""
     names = [output.key for output in outputs]
+    spec, operand = outputs[0].spec, outputs[0].operands[0]
+    source = operand.source if operand.spec.dtype == spec.dtype else None
+    again = torch.empty(min(_COPIED * piece, spec.numel) if isinstance(source, Checkpoint) else 0, dtype=spec.dtype)
     for start, stop in pieces(outputs[0], _COPIED * piece):
-        (read,) = _read(outputs[0], start, stop)
-        writer.write_each(names, start, read.to(outputs[0].spec.dtype))
+        if isinstance(source, Checkpoint):
+            read = again[: stop - start]
+            source.fill(read, operand.tensor, start)
+        else:
+            read = _read(outputs[0], start, stop)[0].to(spec.dtype)
+        writer.write_each(names, start, read)
     for name in names:
         writer.finish_tensor(name, {})
 

@@ -83,13 +83,22 @@ class Checkpoint:
         Raises:
             RosterError: the file became shorter, or cannot be read any more.
         """
+        into = torch.empty(stop - start, dtype=self._places[name].spec.dtype)
+        self.fill(into, name, start)
+        return into
+
+    def fill(self, into: Tensor, name: str, start: int) -> None:
+        """Reads elements from `start` on into a flat tensor of the tensor's type: memory that is used again is not
+        asked for, and cleared by the system, piece after piece.
+
+        Raises:
+            RosterError: see `read`.
+        """
         place = self._places[name]
-        size = place.spec.dtype.itemsize
-        into = torch.empty(stop - start, dtype=place.spec.dtype)
-        if stop == start:
-            return into
+        if not into.numel():
+            return
         view = into.view(torch.uint8).numpy().data
-        at = place.offset + start * size
+        at = place.offset + start * place.spec.dtype.itemsize
         try:
             while view:
                 got = os.preadv(self._file(place.file), [view], at)
@@ -98,7 +107,6 @@ class Checkpoint:
                 view, at = view[got:], at + got
         except OSError as error:
             raise RosterError(f"{str(place.file)!r} cannot be read: {error.strerror}") from None
-        return into
 
     def fingerprint(self) -> str:
         """Of the files: where they lie, their sizes, and when they were written."""

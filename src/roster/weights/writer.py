@@ -20,7 +20,7 @@ from torch import Tensor
 
 from roster.errors import RosterError
 from roster.header import CODES
-from roster.weights.plan import Plan
+from roster.weights.plan import PAGE, Plan
 
 JOURNAL = ".roster-journal"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -130,7 +130,7 @@ class Writer:
             }
             offset = end
         text = json.dumps(entries, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
+        text += b" " * (-(8 + len(text)) % PAGE)
         start = 8 + len(text)
         for output in self.plan.shards[number]:
             self._where[output.key] = (number, start + entries[output.name]["data_offsets"][0])
