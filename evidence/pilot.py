@@ -1,7 +1,8 @@
 """How far two runs of one method lie apart on the language ground: the pilot by which its terms are chosen.
 
-python -m evidence.pilot                # null pairs that are missing, and the table
-python -m evidence.pilot --table        # the table from the pairs there are
+python -m evidence.pilot                    # null pairs that are missing, and the table
+python -m evidence.pilot --only "mean of"   # those of the ways whose name holds these words
+python -m evidence.pilot --table            # the table from the pairs there are
 
 A pair is plain top-2 twice on one ground, with other luck. Nothing here compares methods, and the seeds are used by no
 check. Every run is a line of evidence/pilot.jsonl as soon as it ends.
@@ -36,8 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="only print the table")
-    if not parser.parse_args(arguments).table:
-        run(FILE)
+    parser.add_argument("--only", default="", metavar="WORDS", help="ways whose name holds these words")
+    asked = parser.parse_args(arguments)
+    if not asked.table:
+        run(FILE, {way: contender for way, contender in WAYS.items() if asked.only in way})
     print("\n".join(table(read(FILE))))
 
 

@@ -68,3 +68,13 @@ def test_a_pilot_goes_on_and_tells_the_spread_of_its_pairs(tmp_path):
     assert len(calls) == 4
     assert SHORT.steps == 300
     assert pilot.table(pilot.read(file))[2].split(" | ")[1:4] == ["2", "4.025", "0.071"]
+
+
+def test_a_pilot_of_one_way_is_asked_for_by_its_words(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(pilot, "FILE", tmp_path / "pilot.jsonl")
+    monkeypatch.setattr(pilot, "WAYS", {"as before": lambda draw: 1.0, "mean of the weights": lambda draw: 2.0})
+    monkeypatch.setattr(pilot, "run", lambda path, ways: asked.append(list(ways)))
+    pilot.main(["--only", "mean of"])
+    pilot.main(["--table"])
+    assert asked == [["mean of the weights"]]
