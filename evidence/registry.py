@@ -164,6 +164,7 @@ MODULES: dict[str, str] = {
     "adamerging": "evidence.checks.merged",
     "atlas": "evidence.checks.merged",
     "model-breadcrumbs": "evidence.checks.merged",
+    "wemoe-merging": "evidence.checks.wemoe",
 }
 """Module by the name of a check; the module's `CHECKS` holds it."""
 

@@ -186,7 +186,7 @@ def test_rows_hold_what_their_task_wants():
     assert (texts.ids_BS.shape, int(texts.ids_BS[0, -1])) == ((5, 7), relatives.EQUALS)
 
 
-@pytest.mark.parametrize("name", ["fisher", "regmean", "adamerging", "atlas", "model-breadcrumbs"])
+@pytest.mark.parametrize("name", ["fisher", "regmean", "adamerging", "atlas", "model-breadcrumbs", "wemoe-merging"])
 def test_merges_run_on_relatives(cache, name):
     for contender, run in registry.find(name).contenders.items():
         assert math.isfinite(run(Draw(0, 0, short=True))), contender

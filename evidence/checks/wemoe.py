@@ -1,0 +1,78 @@
+"""WEMoE's claim on the very small language models of `evidence.checks.merged`: blocks merged anew for each row beat
+blocks merged once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from evidence.checks.merged import EXPERTS, FOUR, GROUND, LEARNED, _best_coefficient, _merged, _unasked
+from evidence.grounds.relatives import folder, loss
+from evidence.protocol.check import Contender, Draw, make_check
+from evidence.protocol.declaration import Pairs, Statistic
+from roster.merge.asked import make_config
+from roster.merge.learned import Asked
+from roster.merge.methods import find_method
+from roster.merge.opening import open_models
+from roster.merge.plan import plan_merge
+from roster.weights import run as carry_out
+
+RATE = 0.01
+
+
+def _mixture(draw: Draw, steps: int, at: Path) -> Any:
+    """The mixture of the ground's base and its four models, which lies below a folder while it is asked."""
+    base, models = str(folder(draw)), [str(folder(draw, task)) for task in FOUR]
+    settings = {"steps": steps, "rate": RATE, "seed": draw.luck}
+    opened = open_models([base, *models])
+    learner = find_method("wemoe-merging").learner
+    assert learner is not None
+    whose = {name: opened[name] for name in models}
+    learned: Any = learner(**settings).begin(Asked(whose, _unasked(draw), opened[base], at))
+    carry_out(plan_merge(make_config("wemoe-merging", models, base, settings), learned=learned), learned.trunk)
+    learned.learn()
+    return learned.tuned()[0]
+
+
+def _by_row(steps: int = LEARNED) -> Contender:
+    """Loss on the four tasks of blocks that are merged for each row."""
+
+    def run(draw: Draw) -> float:
+        with tempfile.TemporaryDirectory() as scratch:
+            return loss(_mixture(draw, draw.steps(steps) if steps else 0, Path(scratch)), draw, FOUR)
+
+    return run
+
+
+STATIC = _merged("adamerging", _unasked, steps=LEARNED, rate=RATE)
+
+
+def _coefficients(draw: Draw) -> float:
+    """The better of one coefficient for all, the best on the test, and static ones by entropy."""
+    return min(_best_coefficient(draw), STATIC(draw))
+
+
+CHECKS = (
+    make_check(
+        slug="wemoe-merging",
+        version=1,
+        claim="Blocks merged for each input, gates tuned without labels, beat task arithmetic and static coefficients.",
+        ground=GROUND.format("four"),
+        budget=f"the base and four task vectors, or one merged model; 64 prompts a task without answers, {LEARNED} "
+        f"steps at a rate of {RATE}",
+        contenders={
+            "WEMoE": ("gates that read each row's prompt, tuned by the entropy of prompts", _by_row()),
+            "coefficients": (
+                "the better of task arithmetic's best coefficient on the test, and static ones for each tensor by the "
+                "same entropy",
+                _coefficients,
+            ),
+            "static": ("static coefficients for each tensor by the same entropy: the row is not read", STATIC),
+            "experts": EXPERTS,
+        },
+        pairs=Pairs("WEMoE", "coefficients", "static", "experts", "coefficients"),
+        statistic=Statistic("nats per letter of answers, the mean of the tasks", "lower", 0.05),
+    ),
+)
