@@ -37,6 +37,7 @@ class Route:
         sole: whether it is known so, too, that every token has the one expert on duty, with a weight of 1.
         kept: where experts keep what they work out from their weights for all steps of one `generate`, by key; None
             where a call stands alone.
+        steady: whether every token is a row of its own, as in all other steps that share `kept`, with the same weights.
         spread: what experts make of the weights for all layers of one call, by key.
     """
 
@@ -44,6 +45,7 @@ class Route:
     duty: tuple[int, ...] | None = None
     sole = False
     kept: dict[Any, Any] | None = None
+    steady = False
 
     def __init__(
         self,
@@ -58,7 +60,7 @@ class Route:
         self.num_tokens, self.num_experts = num_tokens, num_experts
         self.scores_TE = scores_TE
         self._order_R: Tensor | None = None
-        self.spread: dict[Any, Tensor] = {}
+        self.spread: dict[Any, Any] = {}
 
     @classmethod
     def slots(cls, expert_TK: Tensor, weight_TK: Tensor, num_experts: int, *, full: bool = False) -> Route:

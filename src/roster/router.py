@@ -101,6 +101,7 @@ class Router(InFloat32):
             if context.mask_T is not None:
                 route = route.keep(context.mask_T.to(gates_BE.device))
             route.kept = context.memory.get(KEPT)
+            route.steady = route.kept is not None and context.length == 1 and context.mask_BS is None
             context.memory["given"] = route
         self.trace(route, context)
         return route

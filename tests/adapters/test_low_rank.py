@@ -4,6 +4,8 @@ computes the sum of explicit matrices.
 Shape legend: T tokens, E experts, K slots, I and O widths.
 """
 
+import copy
+
 import pytest
 import torch
 
@@ -212,3 +214,29 @@ def test_layers_of_other_shapes_share_a_route_and_not_its_gates():
             expected_TO = experts._reference(x_TI, y_TO, route)
             torch.testing.assert_close(experts(x_TI, y_TO.clone(), route), expected_TO, atol=1e-5, rtol=1e-5)
     assert len(route.spread) < len(layers)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("together", [True, False])
+def test_steps_keep_what_does_not_change(dtype, together):
+    """Layers that read the same take one product in a step, whatever their ranks; one that reads something else in
+    between does not take it for its own."""
+    torch.manual_seed(1)
+    layers = [LowRankExperts(factors(*EXPERTS[kind])).to(dtype) for kind in ("unequal ranks", "missing", "rslora")]
+    for each in layers if together else ():
+        each.family = tuple(layers)
+    route = Route.slots(torch.tensor([(2, 5)] * T), torch.rand(T, 2), E, full=True)
+    kept = {}
+    tolerance = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.0, "rtol": 2**-7}
+    for step in range(3):
+        again = Route.slots(route.expert_TK, route.weight_TK, E, full=True)
+        again.duty, again.kept, again.steady = (2, 5), kept, True
+        x_TI, other_TI = torch.randn(T, I).to(dtype), torch.randn(T, I).to(dtype)
+        for at, experts in enumerate(layers):
+            read_TI = other_TI if at == 1 and step == 1 else x_TI
+            y_TO = torch.randn(T, O).to(dtype)
+            expected_TO = copy.deepcopy(experts).float()._reference(read_TI.float(), y_TO.float(), route)
+            with torch.no_grad():
+                found_TO = experts(read_TI, y_TO.clone(), again)
+            torch.testing.assert_close(found_TO.float(), expected_TO, **tolerance)
+    assert len([key for key in kept if len(key) == 2]) == len(layers)

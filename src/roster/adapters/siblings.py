@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from roster.context import DUTY, Context
 from roster.experts import LowRankExperts
+from roster.experts.on_duty import OnDuty
 
 if TYPE_CHECKING:
     from roster.adapters.site import RoutedLinear
@@ -166,6 +167,10 @@ def find_siblings(members: Sequence[tuple[str, RoutedLinear]]) -> None:
         family = next((family for family in _FAMILIES if own in family), own)
         groups.setdefault((parent, family, member.route_source, member.side), []).append((name, member))
     for group in groups.values():
+        experts = tuple(member.experts for _, member in group if isinstance(member.experts, OnDuty))
+        if len(experts) == len(group) > 1:
+            for each in experts:
+                each.family = experts
         if can_share([member for _, member in group]):
             siblings = Siblings(group[0][0], [member for _, member in group])
             for member in siblings.members:

@@ -64,7 +64,9 @@ class RoutedLinear(nn.Module):
         context = context_here(self.slot, self.side)
         if context.off:
             return y
-        if self.served is not None and self.router is None:
+        if self.served is not None and (
+            self.router is None or (context.gates_BE is not None and context.recorder is None)
+        ):
             duty = context.memory.get(DUTY)
             if duty is not None and self.served.isdisjoint(duty):
                 return y

@@ -38,4 +38,5 @@ class Given(nn.Module):
                 route.duty = tuple(expert_TK[weight_TK != 0].unique().tolist())
             route.sole = len(route.duty) == 1 and bool((weight_TK[:, 0] == 1).all())
         context.memory[DUTY], route.kept = route.duty, context.memory.get(KEPT)
+        route.steady = route.kept is not None and context.length == 1 and context.mask_BS is None
         return route
