@@ -27,6 +27,7 @@ from roster.errors import RosterError
 from roster.lm.confidence import AnswerJudge
 from roster.lm.curve import corners
 from roster.lm.decide import Cascade
+from roster.lm.judging import without_gaps
 from roster.lm.records import Matrix, Records
 from roster.lm.sureness import Judge, Sureness
 
@@ -69,8 +70,7 @@ class AnswerScorer(Judge):
 
     def cascades(self, records: Records) -> Sequence[Cascade]:
         """See `Judge.cascades`; scores are cross-fitted, so that no judge has seen the question that it judges."""
-        whole_N = np.isfinite(records.score_NM).all(1) & np.isfinite(records.cost_NM).all(1)
-        records = records.rows(whole_N)
+        records = records.rows(without_gaps(records))
         if len(records) < 2 * self.folds:
             raise RosterError(f"records {records.name!r}: {len(records)} prompts have every score and cost; too few")
         found = every_chain(

@@ -20,6 +20,7 @@ from roster.errors import RosterError
 from roster.lm.decide import Cascade, SelfChecked
 from roster.lm.decide.cascade import InTurn
 from roster.lm.frugal import frontier
+from roster.lm.judging import without_gaps
 from roster.lm.records import Matrix, Records
 from roster.lm.sureness import Judge, Sureness
 from roster.lm.verification import MetaVerifier, dial
@@ -48,8 +49,7 @@ class SelfChecks(Judge):
 
     def cascades(self, records: Records) -> Sequence[InTurn]:
         """See `Judge.cascades`: single models, and pairs at every reward at which some step changes sides."""
-        whole_N = np.isfinite(records.score_NM).all(1) & np.isfinite(records.cost_NM).all(1)
-        records = records.rows(whole_N)
+        records = records.rows(without_gaps(records))
         if not len(records):
             raise RosterError(f"records {records.name!r}: no prompt has every score and cost")
         sure = self.of(records)
