@@ -173,7 +173,7 @@ CHECKS = (
     make_check(
         slug="mocle",
         part="unseen",
-        version=1,
+        version=2,  # version 1 had ten seeds, and 58 would settle it
         claim="The universal expert carries tasks that nobody has seen.",
         ground=f"{GROUND} and an update of rank 2 that all share; judged on a seventh kind; {LAYER}",
         budget="five experts of rank 4; with the universal one two serve a token, without it one",
@@ -187,6 +187,7 @@ CHECKS = (
         },
         pairs=Pairs("MoCLE", "no universal", "no universal", "seen", "no universal"),
         statistic=WHAT,
+        seeds=60,
     ),
     make_check(
         slug="intuition-mor1e",
