@@ -10,7 +10,7 @@ from roster.arena.moe import compare as arena
 from roster.arena.moe.data import DOMAINS, corpus
 from roster.arena.moe.measures import Routing, bytes_for_backward, flops_per_token, fluctuation, routing
 from roster.arena.moe.pretrain import Terms, pretrain, rate_at, small_model
-from roster.arena.moe.report import markdown, pair_table, write_page
+from roster.arena.moe.report import markdown, pair_table, verdict, write_page
 from roster.errors import RosterError
 from roster.moe.replacing import replace
 
@@ -117,6 +117,23 @@ def test_pairs_of_recipes_are_told_apart_called_alike_or_left_open():
     assert found["good", "bad"]["seeds"] is None
 
 
+def test_the_order_of_means_is_said_to_be_no_result():
+    losses = {
+        "dense-active": [3.0, 3.1, 3.2],
+        "good": [2.9, 3.0, 3.1],
+        "bad": [3.51, 3.6, 3.69],
+        "wild": [2.7, 3.2, 3.55],
+    }
+    zero = {"mean": 0.0, "low": 0.0, "high": 0.0}
+    rows = [
+        {"recipe": slug, "title": slug, "validation": {"all": {"mean": sum(each) / 3}}, "gain_over_dense": zero}
+        for slug, each in losses.items()
+    ]
+    result = {"recipes": rows, "pairs": arena.pairs(scripted(losses)), "terms": {"steps": 3}, "seeds": 3}
+    told = " ".join(verdict(result))
+    assert "Of 3 pairs of mixtures 1 are told apart, 0 are alike, and 2 are not settled" in told
+
+
 def test_the_table_of_pairs_reads_both_ways():
     runs = scripted({"good": [3.0, 3.1, 3.2], "bad": [3.51, 3.6, 3.69], "wild": [2.7, 3.2, 3.55]})
     table = pair_table({"pairs": arena.pairs(runs), "recipes": [{"recipe": slug} for slug in runs]})
@@ -124,8 +141,9 @@ def test_the_table_of_pairs_reads_both_ways():
     rows = {name: dict(zip(table["columns"], cells, strict=True)) for name, cells in table["rows"]}
     assert (rows["good"]["bad"]["word"], rows["bad"]["good"]["word"]) == ("better", "worse")
     assert (rows["good"]["bad"]["text"], rows["bad"]["good"]["text"]) == ("+0.500", "-0.500")
-    assert rows["wild"]["good"]["text"] == rows["good"]["wild"]["text"]
-    assert rows["wild"]["good"]["text"].endswith(" seeds")
+    one, other = (rows[a][b]["text"].split(", ") for a, b in (("wild", "good"), ("good", "wild")))
+    assert (one[0], one[1]) == (other[0].replace("+", "-"), other[1])
+    assert one[1].endswith(" seeds")
     assert rows["good"]["good"] is None
 
 

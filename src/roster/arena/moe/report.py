@@ -91,7 +91,7 @@ def pair_table(result: Mapping[str, Any]) -> dict[str, Any]:
             word = pair["word"] if sign == 1 else opposite.get(pair["word"], pair["word"])
             text = f"{sign * pair['mean']:+.3f}"
             if word == "undecided":
-                text = f"{pair['seeds']} seeds" if pair["seeds"] is not None else f"> {MOST_SEEDS} seeds"
+                text += f", {pair['seeds']} seeds" if pair["seeds"] is not None else f", > {MOST_SEEDS} seeds"
             title = f"{sign * pair['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
             found[one, other] = {"word": word, "text": text, "title": title}
     names = [row["recipe"] for row in result["recipes"] if any(row["recipe"] in pair for pair in found)]
@@ -130,9 +130,17 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
     best = routed[0]
     sentences = [
         first,
-        f"The best is {best['title']} at {best['validation']['all']['mean']:.3f}; "
+        f"The lowest mean is that of {best['title']} at {best['validation']['all']['mean']:.3f}; "
         f"the dense model of equal cost has {rows[BASELINE]['validation']['all']['mean']:.3f}.",
     ]
+    names = {row["recipe"] for row in routed}
+    among = [pair["word"] for pair in result["pairs"] if pair["of"] in names and pair["over"] in names]
+    if among:
+        apart = sum(word in ("better", "worse") for word in among)
+        sentences.append(
+            f"Of {len(among)} pairs of mixtures {apart} are told apart, {among.count('alike')} are alike, and "
+            f"{among.count('undecided')} are not settled: the order of means is no result."
+        )
     if "dense-total" in rows:
         total = rows["dense-total"]["validation"]["all"]["mean"]
         ahead = [row["recipe"] for row in routed if row["validation"]["all"]["mean"] < total]
