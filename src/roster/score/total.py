@@ -30,8 +30,14 @@ class Total(nn.Module):
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Scores [T, E]."""
-        first, *rest = (part(x_TD, context) * weight for part, weight in zip(self.parts, self.weights, strict=True))
+        first, *rest = (
+            _weighed(part(x_TD, context), weight) for part, weight in zip(self.parts, self.weights, strict=True)
+        )
         total_TE: Tensor = first
         for each in rest:
             total_TE = total_TE + each
         return total_TE
+
+
+def _weighed(score_TE: Tensor, weight: float) -> Tensor:
+    return score_TE if weight == 1.0 else score_TE * weight
