@@ -103,3 +103,10 @@ def test_what_costs_nothing_is_had_for_nothing():
     assert made.quality_at(np.array([0.5, 2.0])).tolist() == [0.625, 0.75]
     assert made.aiq(0, 1) == 0.625
     assert made.aiq(1, 1) == 0.75
+
+
+def test_of_settings_that_do_the_same_none_at_an_edge_is_taken():
+    cost_L = np.array([1.0, 1, 1, 2, 2, 2, 3, 3, 3, 2.5, 4, 4, 4])
+    quality_L = np.array([0.2, 0.2, 0.2, 0.5, 0.5, 0.5, 0.6, 0.6, 0.6, 0.1, 0.9, 0.9, 0.9])
+    assert corners(cost_L, quality_L).tolist() == [0, 4, 12]
+    assert corners(cost_L, quality_L, mixes=False).tolist() == [0, 4, 7, 12]

@@ -58,19 +58,30 @@ class Curve:
 def corners(cost_L: Matrix, quality_L: Matrix, mixes: bool = True) -> NDArray[np.int64]:
     """Which settings are worth having, [P], costs and qualities rising.
 
-    They are the corners of the non-decreasing upper hull, or where nothing can be mixed, of the running best.
+    They are the corners of the non-decreasing upper hull, or where nothing can be mixed, of the running best. Of
+    several settings that did the same the end of the dial is taken if it is one of them, else the middle one: at the
+    edge of its run a setting may do something else once the router has learned from more prompts.
     """
     order = np.lexsort((-quality_L, cost_L))
     best = np.maximum.accumulate(quality_L[order])
     rising = order[np.concatenate([[True], quality_L[order][1:] > best[:-1]])]
     if not mixes:
-        return np.asarray(rising)
+        return _inside(rising, cost_L, quality_L)
     hull: list[int] = []
     for setting in rising.tolist():
         while len(hull) > 1 and _below(cost_L, quality_L, hull[-2], hull[-1], setting):
             hull.pop()
         hull.append(setting)
-    return np.array(hull)
+    return _inside(np.array(hull), cost_L, quality_L)
+
+
+def _inside(at_P: NDArray[np.int64], cost_L: Matrix, quality_L: Matrix) -> NDArray[np.int64]:
+    """For each setting, of those with its cost and its quality the one that is farthest from all others."""
+    found, last = [], len(cost_L) - 1
+    for at in at_P:
+        same = np.flatnonzero((cost_L == cost_L[at]) & (quality_L == quality_L[at]))
+        found.append(0 if same[0] == 0 else last if same[-1] == last else int(same[len(same) // 2]))
+    return np.array(found)
 
 
 def curve(cost_L: Matrix, quality_L: Matrix, mixes: bool = True) -> Curve:

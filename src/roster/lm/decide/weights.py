@@ -11,7 +11,8 @@ from roster.lm.decide.base import Rule, needed
 from roster.lm.estimate.base import Estimates
 from roster.lm.records import Matrix
 
-_STEPS = 40
+_STEPS, _SAME = 40, 1e-9
+"""Stops of the dial, and how near prices are that differ by rounding alone."""
 _ROWS = 2000
 """Prompts that are enough to place the stops of the dial."""
 
@@ -45,11 +46,12 @@ class Weights(Rule):
         return "best quality" if not weighed else "best quality less " + " and ".join(weighed)
 
     def sweep(self, estimates: Estimates) -> Sequence[Weights]:
-        """From "the cheapest" to "the best", at the prices where choices change.
+        """From "the cheapest" to "the best", between the prices where choices change.
 
-        A pair of models changes places at the price (difference in worth) / (difference in cost). The dial stops at
-        quantiles of these prices, so that it reaches the cheapest model whatever the dearest costs; a scale made of the
-        range of costs would not.
+        A pair of models changes places at the price (difference in worth) / (difference in cost). The dial stops midway
+        between quantiles of these prices, so that it reaches the cheapest model whatever the dearest costs; a scale
+        made of the range of costs would not. At such a price itself two models are worth the same, and what is chosen
+        would hang on rounding, or on the next prompt that is learned from.
         """
         cost_NM = needed(estimates, "cost")
         worth_NM = Weights(0.0, self.delay, self.caution).utility(estimates)
@@ -65,7 +67,9 @@ class Weights(Rule):
         )
         # Ten times the last change, so that the cheapest is reached on prompts too that are a little different.
         most = 10 * max(last.max(initial=0.0), change.max())
-        between = np.unique(np.quantile(change, np.linspace(1, 0, _STEPS)))[::-1]
+        edges = np.unique(np.quantile(change, np.linspace(1, 0, _STEPS)))[::-1]
+        apart = np.flatnonzero(edges[1:] < edges[:-1] * (1 - _SAME))
+        between = (edges[apart + 1] + edges[apart]) / 2
         return [Weights(float(price), self.delay, self.caution) for price in (most, *between, 0.0)]
 
 
