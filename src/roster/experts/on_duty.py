@@ -114,8 +114,8 @@ class OnDuty(nn.Module):
                 gate_TX = gate_TX if gate_TX is None else gate_TX.expand(-1, len(A_rI))
                 found.setdefault((A_rI.dtype, A_rI.shape[1]), []).append((member, A_rI, B_rO, scale, gate_TX))
         for parts in found.values():
-            gates = [gate_TX for *_, gate_TX in parts if gate_TX is not None]
-            shared = _Shared(_joined([A_rI for _, A_rI, *_ in parts], 0), _joined(gates, 1) if gates else None)
+            gates = [each[4] for each in parts if each[4] is not None]
+            shared = _Shared(_joined([each[1] for each in parts], 0), _joined(gates, 1) if gates else None)
             start = 0
             for member, A_rI, B_rO, scale, _ in parts:
                 kept[id(member), x_TI.shape[0]] = _Part(shared, slice(start, start + len(A_rI)), B_rO, scale)
