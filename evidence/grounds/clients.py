@@ -30,21 +30,13 @@ class Beside(nn.Module):
         return logits
 
 
-def clients_of(draw: Draw, even: bool = False) -> tuple[nn.Module, list[Client], list[Client]]:
-    """The common expert, 20 clients that train, and five that nobody has seen.
-
-    Args:
-        draw: its ground says who has what.
-        even: training clients have all classes.
-    """
+def clients_of(draw: Draw) -> tuple[nn.Module, list[Client], list[Client]]:
+    """The common expert, 20 clients that train, and five that nobody has seen; the draw's ground says who has what."""
     every = digits(draw, learn=PUBLIC)
     torch.manual_seed(draw.ground)
     common = _common_expert(every.x_ND, every.y_N)
     clients = _split(every.held_ND, every.held_N)
     seen, unseen = clients[:CLIENTS], [each for each in clients[CLIENTS:] if len(each.y_N)]
-    if even:
-        x_ND, y_N = torch.cat([each.x_ND for each in seen]), torch.cat([each.y_N for each in seen])
-        seen = [Client(x_ND[at], y_N[at]) for at in torch.randperm(len(y_N)).chunk(CLIENTS)]
     return common, seen, unseen
 
 
