@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 from sklearn.cluster import KMeans
-from torch import Tensor
+from torch import Tensor, nn
 
 from evidence.checks.light import KINDS, ROWS, Kinds
 from evidence.checks.toy import WIDTH, Batch, Layer, error, train
@@ -124,7 +124,7 @@ def _mocle(decide: Callable[[Kinds, int], Decide], universal: bool = True) -> Ca
     """Four experts of which a cluster has one, and a universal one; or five of which it has one."""
 
     def make(ground: Kinds, seed: int) -> Layer:
-        select = Universal(EXPERTS, 0.1, 0.1) if universal else TopK(1, "all", temperature=0.1)
+        select: nn.Module = Universal(EXPERTS, 0.1, 0.1) if universal else TopK(1, "all", temperature=0.1)
         router = Router(ByCluster(KINDS, 32, EXPERTS + 1), select)
         return Prompted(router, EXPERTS + 1, RANK, decide(ground, seed))
 
@@ -136,7 +136,7 @@ def _mor1e(intuition: bool = True) -> Callable[[Kinds, int], Layer]:
 
     def make(ground: Kinds, seed: int) -> Layer:
         ranks = [6] * EXPERTS
-        scores = [PerRank(WIDTH, ranks)]
+        scores: list[nn.Module] = [PerRank(WIDTH, ranks)]
         parts = [*scores, ByCluster(KINDS, WIDTH, EXPERTS, ranks, std=0.02)] if intuition else scores
         layer = Prompted(Router(Total(parts), TopRanks(6, ranks, "softmax")), EXPERTS, 6, alike(ground, seed))
         layer.experts = RankExperts([layer.experts.expert(each) for each in range(EXPERTS)], trains=True)

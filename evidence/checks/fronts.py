@@ -60,7 +60,7 @@ def _middle(step: int, _dice: torch.Generator) -> Tensor:
     return torch.full((RAYS, 2), 0.5)
 
 
-def _front(make: Callable[[], Front], rays: Callable[[int], Rays], rate: float = RATE) -> Contender:
+def _front(make: Callable[[], Adapted | Members], rays: Callable[[int], Rays], rate: float = RATE) -> Contender:
     """Mean, over eleven rays, of the ray-weighted loss on held-out pictures."""
 
     def run(draw: Draw) -> float:

@@ -20,7 +20,7 @@ GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 SHOTS, LEARNED = 16, 100
 
 
-def _merged(
+def loss_of(
     method: str, texts: Callable[[Draw], Sequence[Texts]] | None = None, tasks: Sequence[str] = FOUR, **settings: Any
 ) -> Contender:
     """Loss on the tasks of the models that were merged."""
@@ -42,9 +42,9 @@ def _experts(draw: Draw) -> float:
     return loss([load(folder(draw, task)) for task in FOUR], draw, FOUR)
 
 
-MEAN = _merged("linear", weight=1.0)
-FISHER = _merged("fisher", _own)
-REGMEAN = _merged("regmean", _own)
+MEAN = loss_of("linear", weight=1.0)
+FISHER = loss_of("fisher", _own)
+REGMEAN = loss_of("regmean", _own)
 
 
 def _plain_or_fisher(draw: Draw) -> float:
@@ -52,7 +52,7 @@ def _plain_or_fisher(draw: Draw) -> float:
     return min(MEAN(draw), FISHER(draw))
 
 
-def _unasked(draw: Draw) -> list[Texts]:
+def unasked(draw: Draw) -> list[Texts]:
     """Prompts without answers."""
     return [texts_of(draw, task, answers=False) for task in FOUR]
 
@@ -62,7 +62,7 @@ def _one_unasked(draw: Draw) -> list[Texts]:
     return [texts_of(draw, ALL[4], answers=False, salt=each) for each in range(len(FOUR))]
 
 
-def _best_coefficient(draw: Draw) -> float:
+def best_coefficient(draw: Draw) -> float:
     """One coefficient for all, the best one on the test."""
     return min(_task_arithmetic(draw, FOUR, weight) for weight in GRID)
 
@@ -181,7 +181,7 @@ CHECKS = (
         {
             "RegMean": ("least squares on what each model's layers read", REGMEAN),
             "plain or Fisher": ("the better of the two means, chosen on the test", _plain_or_fisher),
-            "diagonal": ("entries off the diagonal left out", _merged("regmean", _own, reduction=0.0)),
+            "diagonal": ("entries off the diagonal left out", loss_of("regmean", _own, reduction=0.0)),
             "experts": EXPERTS,
             "mean": ("the plain mean of the four", MEAN),
         },
@@ -194,12 +194,12 @@ CHECKS = (
         {
             "AdaMerging": (
                 "a coefficient for each tensor and model, by the entropy of prompts",
-                _merged("adamerging", _unasked, steps=LEARNED, rate=0.01),
+                loss_of("adamerging", unasked, steps=LEARNED, rate=0.01),
             ),
-            "one coefficient": ("the best one of eight for all, chosen on the test", _best_coefficient),
+            "one coefficient": ("the best one of eight for all, chosen on the test", best_coefficient),
             "other prompts": (
                 "the same by prompts of a task that none of them knows",
-                _merged("adamerging", _one_unasked, steps=LEARNED, rate=0.01),
+                loss_of("adamerging", _one_unasked, steps=LEARNED, rate=0.01),
             ),
             "experts": EXPERTS,
         },

@@ -6,7 +6,7 @@ Shape legend: B rows, S tokens per row, T = B * S, N tasks, I and O widths, r ra
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -80,8 +80,8 @@ def _own() -> Router:
 def _hyper(told: bool = True) -> Callable[[], Layer]:
     """Adapters written by a network; `told` lets it know which task it writes for."""
 
-    def make() -> Layer:
-        layer = Layer(_own(), MANY, RANK)
+    def make() -> Any:
+        layer: Any = Layer(_own(), MANY, RANK)
         layer.experts = Written(8, 16)
         if not told:
             layer.experts.net.task_EV.data[:] = layer.experts.net.task_EV.data[0]
@@ -113,6 +113,8 @@ def _family(make: Callable[[], Layer], few: int = 0, half: bool = False) -> Cont
 class Fused(nn.Module):
     """AdapterFusion: each token attends over the adapters' outputs; values begin as they are."""
 
+    update_EOI: Tensor
+
     def __init__(self, update_EOI: Tensor):
         super().__init__()
         self.register_buffer("update_EOI", update_EOI)
@@ -136,7 +138,7 @@ def _transferred(form: Literal["scales", "fusion", "fixed", "even"]) -> Contende
         ground = Kin(own=0.5)
         torch.manual_seed(draw.luck + 1_000)
         update_EOI = ground.update_NOI[:TASKS]
-        layer = Layer(Router(Constant(torch.ones(TASKS)), All("none")), TASKS, 1)
+        layer: Any = Layer(Router(Constant(torch.ones(TASKS)), All("none")), TASKS, 1)
         if form == "fusion":
             layer.experts = Fused(update_EOI)
         else:

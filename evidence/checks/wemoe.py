@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from evidence.checks.merged import EXPERTS, FOUR, GROUND, LEARNED, _best_coefficient, _merged, _unasked
+from evidence.checks.merged import EXPERTS, FOUR, GROUND, LEARNED, best_coefficient, loss_of, unasked
 from evidence.grounds.relatives import folder, loss
 from evidence.protocol.check import Contender, Draw, make_check
 from evidence.protocol.declaration import Pairs, Statistic
@@ -30,7 +30,7 @@ def _mixture(draw: Draw, steps: int, at: Path) -> Any:
     learner = find_method("wemoe-merging").learner
     assert learner is not None
     whose = {name: opened[name] for name in models}
-    learned: Any = learner(**settings).begin(Asked(whose, _unasked(draw), opened[base], at))
+    learned: Any = learner(**settings).begin(Asked(whose, unasked(draw), opened[base], at))
     carry_out(plan_merge(make_config("wemoe-merging", models, base, settings), learned=learned), learned.trunk)
     learned.learn()
     return learned.tuned()[0]
@@ -46,12 +46,12 @@ def _by_row(steps: int = LEARNED) -> Contender:
     return run
 
 
-STATIC = _merged("adamerging", _unasked, steps=LEARNED, rate=RATE)
+STATIC = loss_of("adamerging", unasked, steps=LEARNED, rate=RATE)
 
 
 def _coefficients(draw: Draw) -> float:
     """The better of one coefficient for all, the best on the test, and static ones by entropy."""
-    return min(_best_coefficient(draw), STATIC(draw))
+    return min(best_coefficient(draw), STATIC(draw))
 
 
 CHECKS = (
