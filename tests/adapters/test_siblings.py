@@ -9,6 +9,7 @@ import tiny
 from roster.adapters.attach import attach
 from roster.adapters.mixing import Mixing
 from roster.adapters.site import routed_linears
+from roster.api import trace
 from roster.library import Library, LowRank, make_adapter
 from roster.recipes import find
 from roster.router import Router
@@ -118,3 +119,27 @@ def test_experts_that_cannot_be_stacked_stand_alone():
     model = attach(base, library, MIXINGS["arrow"]())
     assert all(child.siblings is None for _, child in routed_linears(model))
     torch.testing.assert_close(logits(model), logits(model, grad=True), atol=1e-6, rtol=1e-5)
+
+
+def test_given_rows_pass_by_layers_that_have_nothing_for_them():
+    """Whoever is given serves alone, also where routes are decided in every layer; a trace still hears of each."""
+    plain = tiny.base()
+    one = tiny.library(plain, 1, targets=("q_proj", "down_proj"))
+    two = tiny.library(plain, 2, targets=("v_proj", "up_proj"))
+    experts = Library({"a": one["expert 0"], "b": two["expert 1"]})
+    ids = torch.stack(tiny.tokens(6, 6, seed=4))
+    arrow = attach(tiny.base(), experts, find("arrow-mbc")(), recipe="arrow-mbc").eval()
+    named = attach(tiny.base(), experts, find("named")(), recipe="named").eval()
+    calls = []
+    for name, child in routed_linears(arrow):
+        child.experts.register_forward_hook(lambda *_, name=name: calls.append(name.rpartition(".")[2]))
+    with torch.no_grad():
+        for gates, tasks in (([[1.0, 0], [0, 0]], ["a", None]), ([[0, 0], [0, 0]], [None, None])):
+            found = arrow(input_ids=ids, gates=torch.tensor(gates)).logits
+            expected = named(input_ids=ids, task_ids=named.task_ids(tasks)).logits
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        # The first layer asks who is on duty at all; after it, those pass by that have nothing to add.
+        assert {name for name in calls[1:]} <= {"q_proj", "down_proj"}
+        with trace(arrow) as seen:
+            arrow(input_ids=ids, gates=torch.tensor([[1.0, 0], [0, 0]]))
+    assert len(seen.sites) == len(list(routed_linears(arrow)))
