@@ -35,7 +35,7 @@ LATE = {
 }
 # A room may import those of lower floors; rooms of one floor may import each other (modules never in a circle).
 FLOORS = [
-    {"errors", "files", "entries", "header", "context", "options", "prompts", "route", "positions"}
+    {"errors", "allocator", "files", "entries", "header", "context", "options", "prompts", "route", "positions"}
     | {"processes", "search", "workers"},
     {"router", "score", "select", "balance", "experts", "dispatch", "pocket", "saving", "tensors", "reporting"},
     {"shelf"},

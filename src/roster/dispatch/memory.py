@@ -5,24 +5,21 @@ allocator returns pieces of more than 32 MB at once and fetches untouched ones f
 the first time took up to a quarter of a step. Here the memory is kept, up to `KEEP` bytes; what was given back longest
 ago makes room.
 
-What torch's own operations make is smaller, and the allocator's business: see `_settle_allocator`.
+What torch's own operations make is smaller, and the allocator's business: see `roster.allocator`.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
-import platform
 import weakref
-from functools import cache
 
 import torch
 from torch import Tensor
 
+from roster.allocator import keep_pieces
+
 KEEP = 2**31
 SMALLEST = 2**20
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
 
 _free: dict[int, Tensor] = {}  # by address; single operations on it are safe among threads
 
@@ -36,7 +33,7 @@ def empty(like: Tensor, *shape: int) -> Tensor:
     size = math.prod(shape) * like.element_size()
     if like.device.type != "cpu" or size < SMALLEST:
         return like.new_empty(shape)
-    _settle_allocator()
+    keep_pieces()
     region = _take(size)
     # Torch holds the array for as long as any tensor or view uses the storage.
     lease = region.numpy()
@@ -48,20 +45,6 @@ def empty(like: Tensor, *shape: int) -> Tensor:
 def release() -> None:
     """Returns all kept memory that no tensor uses to the system."""
     _free.clear()
-
-
-@cache
-def _settle_allocator() -> None:
-    """Tells the GNU allocator to keep what a step frees and the next step asks for again.
-
-    By itself it returns what is free at the end of its heap, more than 128 KB at first and 64 MB at most, and whether
-    a layer's tensors lie there is chance: where they do, their pages are fetched anew in every step, which took as
-    long as the whole routing. Whoever has set the allocator by the environment is left alone.
-    """
-    if platform.libc_ver()[0] == "glibc" and not any(name.startswith("MALLOC_") for name in os.environ):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_MMAP_THRESHOLD, 2**25)
-        libc.mallopt(_TRIM_THRESHOLD, 2**30)
 
 
 def _take(size: int) -> Tensor:

@@ -85,12 +85,9 @@ class TaskVectors(Kernel):
     def write(self, x: Sequence[Tensor], start: int) -> Tensor:
         """See the module."""
         base = x[0]
-        thinned = []
-        for model, each in enumerate(x[1:]):
-            d = self._thinned(model, each.sub_(base), start)
-            factor = self.weight[model] * self._norm_factor(model)
-            thinned.append(d.mul_(factor) if factor != 1 else d)
-        mixed = self._elect(thinned) if self.elects else self._add(thinned)
+        thinned = [self._thinned(model, each.sub_(base), start) for model, each in enumerate(x[1:])]
+        factors = [weight * self._norm_factor(model) for model, weight in enumerate(self.weight)]
+        mixed = self._elect(thinned, factors) if self.elects else self._add(thinned, factors)
         return mixed.mul_(self.lambda_).add_(base) if self.lambda_ != 1 else mixed.add_(base)
 
     def end(self) -> dict[str, Any]:
@@ -107,15 +104,18 @@ class TaskVectors(Kernel):
         self._kept[model][1] += int(np.count_nonzero(d.numpy()))
         return d
 
-    def _add(self, thinned: Sequence[Tensor]) -> Tensor:
-        mixed = thinned[0]
-        for each in thinned[1:]:
-            mixed.add_(each)
+    def _add(self, thinned: Sequence[Tensor], factors: Sequence[float]) -> Tensor:
+        mixed = thinned[0].mul_(factors[0])
+        for factor, each in zip(factors[1:], thinned[1:], strict=True):
+            mixed.add_(each, alpha=factor)
         total = sum(self.weight)
         return mixed.div_(total) if self.normalize and abs(total) >= 1e-8 else mixed
 
-    def _elect(self, thinned: Sequence[Tensor]) -> Tensor:
+    def _elect(self, thinned: Sequence[Tensor], factors: Sequence[float]) -> Tensor:
         """TIES' election. Comparisons that give floats, for a Boolean is far slower to multiply with."""
+        for factor, each in zip(factors, thinned, strict=True):
+            if factor != 1:
+                each.mul_(factor)
         up = thinned[0].clamp(min=0)
         down = thinned[0].clamp(max=0)
         for each in thinned[1:]:

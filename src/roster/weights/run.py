@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from roster.allocator import keep_pieces
 from roster.errors import RosterError
 from roster.weights.figures import Figures
 from roster.weights.plan import Plan
@@ -55,6 +57,7 @@ def run(
     """
     if piece < BLOCK or piece % BLOCK:
         raise RosterError(f"piece={piece} must be a multiple of {BLOCK}")
+    keep_pieces()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # memory-bound work: a second thread waits for the same memory, and for the first thread
     try:
@@ -175,7 +178,7 @@ def _read(output: Output, start: int, stop: int) -> list[Tensor]:
 
 
 def _wide(tensors: Sequence[Tensor]) -> torch.dtype:
-    return torch.float64 if any(each.dtype == torch.float64 for each in tensors) else torch.float32
+    return torch.float64 if torch.float64 in [each.dtype for each in tensors] else torch.float32
 
 
 def _float(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -184,7 +187,7 @@ def _float(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _check_finite(result: Tensor, output: Output) -> None:
     # A NaN or an infinity anywhere makes the sum so, and a sum is quick; finite numbers may overflow it, though.
-    if result.sum().isfinite() or result.isfinite().all():
+    if math.isfinite(result.sum().item()) or result.isfinite().all():
         return
     culprit = next((each for each in output.operands if not _finite(each)), None)
     where = f"{culprit.tensor!r} of {culprit.source.name!r} holds" if culprit else f"{output.name!r} came out with"
