@@ -2,7 +2,7 @@
 
     python benchmarks/weights.py                              # 3 x 300 M bfloat16, three rounds, about half an hour
     python benchmarks/weights.py --size 50 --rounds 5         # smaller
-    python benchmarks/weights.py --methods linear ties        # some of the methods
+    python benchmarks/weights.py --methods linear ties        # some of the methods; rows of the others stay
 
 Every contender is a process of its own with one thread. Measured inside it, imports left out: CPU seconds (user and
 system), wall seconds, and the peak of anonymous memory above what the imports took (a thread reads it every 5 ms). The
@@ -96,7 +96,7 @@ def main() -> None:
     options = parse()
     work = options.work / f"{options.size}"
     folders = make(work, options.size)
-    rows = []
+    rows = kept(options)
     for number in range(options.rounds):
         for method in options.methods:
             row = {"round": number, "method": method, "load": os.getloadavg()[0]}
@@ -109,6 +109,13 @@ def main() -> None:
             rows.append(row)
             print(json.dumps(row), flush=True)
             save(options, rows)
+
+
+def kept(options: argparse.Namespace) -> list[dict]:
+    """Rows of methods that are not measured now."""
+    if not options.out.exists():
+        return []
+    return [row for row in json.loads(options.out.read_text())["rows"] if row["method"] not in options.methods]
 
 
 def parse() -> argparse.Namespace:
