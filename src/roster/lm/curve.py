@@ -77,7 +77,8 @@ def corners(cost_L: Matrix, quality_L: Matrix, mixes: bool = True) -> NDArray[np
 
 def _inside(at_P: NDArray[np.int64], cost_L: Matrix, quality_L: Matrix) -> NDArray[np.int64]:
     """For each setting, of those with its cost and its quality the one that is farthest from all others."""
-    found, last = [], len(cost_L) - 1
+    found: list[int] = []
+    last = len(cost_L) - 1
     for at in at_P:
         same = np.flatnonzero((cost_L == cost_L[at]) & (quality_L == quality_L[at]))
         found.append(0 if same[0] == 0 else last if same[-1] == last else int(same[len(same) // 2]))

@@ -38,7 +38,7 @@ def _texts(records: Records) -> str | None:
         return f"reads the answer of every model, and records {records.name!r} lack them (column `answer`)"
     if not records.worded:
         return f"reads answers, and of those in records {records.name!r} is only known which are equal"
-    missing_NM = np.equal(records.answer_NM, None)  # type: ignore[call-overload]
+    missing_NM = np.array([[answer is None for answer in row] for row in records.answer_NM])
     if told := _gaps(missing_NM, records):
         return f"reads the answer of every model, and records {records.name!r} lack {told}"
     return None
