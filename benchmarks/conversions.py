@@ -1,7 +1,7 @@
 """Upcycling against the floor, adapters against PEFT, and a whole small merge: CPU seconds, in interleaved rounds.
 
     python benchmarks/conversions.py                # 50 M upcycled to 8 experts, three adapters of rank 16 at 2048
-    python benchmarks/conversions.py --rounds 5
+    python benchmarks/conversions.py --rounds 5     # goes on where it was stopped
 
 - upcycling: a random Llama-like model in bfloat16 into a Mixtral of 8 experts. The floor reads every byte and writes
   as many as the Mixtral has by safetensors' own call, from the same memory; roster syncs what it writes to the disk, so
@@ -40,7 +40,7 @@ from roster.merge.adapters import compress
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-from weights import make, measure  # noqa: E402  # the neighbour
+from weights import Half, make, measure  # noqa: E402  # the neighbour
 
 UPCYCLE = """
 import sys, torch
@@ -75,16 +75,16 @@ def main() -> None:
     torch.set_num_threads(1)
     work = options.work / f"{options.size}"
     models = make(work, options.size)
-    rows = []
-    for number in range(options.rounds):
+    half = Half(work / "conversions-rows.json", [options.rounds])
+    for number in range(len(half.rows), options.rounds):
         row: dict[str, Any] = {"round": number, "load": os.getloadavg()[0]}
         row["floor"] = measure(sys.executable, FLOOR, work, [models[0]])
         row["floor, synced"] = measure(sys.executable, FLOOR, work, [models[0], "sync"])
         row["upcycling"] = measure(sys.executable, UPCYCLE, work, [models[0]])
         row |= adapters(seed=number) | {"process": process(work)}
-        rows.append(row)
-        print(json.dumps(row), flush=True)
-        save(options, rows)
+        half.add(row)
+    save(options, half.rows)
+    half.done()
 
 
 def adapters(seed: int) -> dict[str, Any]:

@@ -4,11 +4,15 @@
     python benchmarks/large_merge.py --gigabytes 2         # smaller
     python benchmarks/large_merge.py --work FOLDER         # on another disk
 
+A run that was stopped goes on when it is started again: inputs that are whole are not made again, nor is what was timed
+already; a merge that was stopped is timed anew. It needs as much disk as --gigabytes says, and some 300 MB of memory
+(600 MB to make the inputs, shard by shard).
+
 Two Llama-like checkpoints of random bfloat16 tensors in shards of 1 GB are merged linearly by `roster merge` in a
 process of its own under `ulimit -v` of 4 GiB (address space, so the process could not map more than that either). The
 pages of the inputs are dropped from the cache first. The disk's speed is what `cp` takes, synced, to copy one of the
 inputs, also from a cold cache, before and after; the floor of the merge is reading both inputs and writing one output.
-All files are deleted afterwards. Results: benchmarks/results/large_merge.json.
+Files are deleted when all is measured. Results: benchmarks/results/large_merge.json.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +44,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/large"))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "large_merge.json")
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    try:
-        models = [make(options.work / name, options.gigabytes * 1e9 / 3, seed) for seed, name in enumerate("ab")]
-        size = sum(each.stat().st_size for each in models[0].glob("*.safetensors"))
-        copies = [copied(models[0], options.work / "copy")]
-        merged = merge(models, options.work / "merged")
-        copies.append(copied(models[1], options.work / "copy"))
-        check(models, options.work / "merged")
-    finally:
-        shutil.rmtree(options.work, ignore_errors=True)
+    work = options.work / f"{options.gigabytes:g}"
+    work.mkdir(parents=True, exist_ok=True)
+    models = [make(work / name, options.gigabytes * 1e9 / 3, seed) for seed, name in enumerate("ab")]
+    size = sum(each.stat().st_size for each in models[0].glob("*.safetensors"))
+    first = timed(work / "first.json", lambda: copied(models[0], work / "copy"))
+    merged = timed(work / "merge.json", lambda: merge(models, work / "merged"))
+    copies = [first, timed(work / "second.json", lambda: copied(models[1], work / "copy"))]
+    shutil.rmtree(work)
     speed = 2 * size / (sum(copies) / len(copies))
     result = {
         "date": time.strftime("%Y-%m-%d"), "python": platform.python_version(), "torch": torch.__version__,
@@ -61,8 +64,20 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
+def timed(file: Path, measure: Callable[[], Any]) -> Any:
+    """What was measured, now or by a run before."""
+    if not file.is_file():
+        found = {"found": measure(), "load": list(os.getloadavg())}
+        print(file.stem, json.dumps(found), flush=True)
+        file.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    return json.loads(file.read_text(encoding="utf-8"))["found"]
+
+
 def make(folder: Path, size: float, seed: int) -> Path:
-    """A sharded checkpoint of about that many bytes."""
+    """A sharded checkpoint of about that many bytes; one that is whole has a config, which is written last."""
+    if (folder / "config.json").is_file():
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (WORDS, WIDTH), "lm_head.weight": (WORDS, WIDTH)}
     a_layer = 2 * (4 * WIDTH * WIDTH + 3 * WIDTH * INNER)
@@ -105,6 +120,7 @@ def drop(folder: Path) -> None:
 
 def copied(folder: Path, out: Path) -> float:
     """Seconds of a copy on the disk."""
+    shutil.rmtree(out, ignore_errors=True)
     drop(folder)
     began = time.perf_counter()
     subprocess.run(["cp", "-r", str(folder), str(out)], check=True)
@@ -115,7 +131,9 @@ def copied(folder: Path, out: Path) -> float:
 
 
 def merge(models: list[Path], out: Path) -> dict[str, Any]:
-    """`roster merge` under the limit, as a user starts it."""
+    """`roster merge` under the limit, as a user starts it; the result is looked at, and deleted."""
+    for each in (out, out.with_name(f".{out.name}.partial")):
+        shutil.rmtree(each, ignore_errors=True)
     for each in models:
         drop(each)
     command = [
@@ -143,6 +161,8 @@ def merge(models: list[Path], out: Path) -> dict[str, Any]:
         raise SystemExit(f"the merge ended with {running.returncode}")
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    check(models, out)
+    shutil.rmtree(out)
     return {"seconds": round(seconds, 2), "cpu seconds": round(cpu, 2), "peak resident MiB": peak // 1024}
 
 

@@ -4,6 +4,9 @@
     python benchmarks/weights.py --size 50 --rounds 5         # smaller
     python benchmarks/weights.py --methods linear ties        # some of the methods; rows of the others stay
 
+A run that was stopped goes on when it is started again with the same arguments, packages and code of roster's weights;
+what it has measured lies in --work's folder until it is done. It takes 5 GB there, and 2 GB of memory for mergekit.
+
 Every contender is a process of its own with one thread. Measured inside it, imports left out: CPU seconds (user and
 system), wall seconds, and the peak of anonymous memory above what the imports took (a thread reads it every 5 ms). The
 floor reads every byte of the inputs and writes an output of the same size with safetensors' own calls. Other work
@@ -18,6 +21,7 @@ Results go to benchmarks/results/weights.json with versions, machine and load.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -30,6 +34,8 @@ from pathlib import Path
 import safetensors
 import torch
 from safetensors.torch import save_file
+
+import roster
 
 HERE = Path(__file__).parent
 MERGEKIT = Path(os.environ.get("ROSTER_MERGEKIT", ".venv-mergekit")) / "bin" / "python"
@@ -96,9 +102,11 @@ def main() -> None:
     options = parse()
     work = options.work / f"{options.size}"
     folders = make(work, options.size)
-    rows = kept(options)
+    half = Half(work / "weights-rows.json", [options.rounds, options.methods, options.alone])
     for number in range(options.rounds):
         for method in options.methods:
+            if any(row["round"] == number and row["method"] == method for row in half.rows):
+                continue
             row = {"round": number, "method": method, "load": os.getloadavg()[0]}
             models = folders if method not in ("slerp",) else folders[:2]
             row["floor"] = measure(sys.executable, FLOOR, work, [str(each) for each in models])
@@ -106,9 +114,42 @@ def main() -> None:
             row["roster"] = measure(sys.executable, ROSTER, work, [config(work, method, models, settings, ours)])
             if MERGEKIT.exists() and not options.alone:
                 row["mergekit"] = measure(str(MERGEKIT), KIT, work, [config(work, method, models, settings, "")])
-            rows.append(row)
-            print(json.dumps(row), flush=True)
-            save(options, rows)
+            half.add(row)
+    save(options, kept(options) + half.rows)
+    half.done()
+
+
+class Half:
+    """What a run has measured so far, kept for the same run when it is started again.
+
+    Args:
+        file: where.
+        arguments: of the run.
+    """
+
+    def __init__(self, file: Path, arguments: list) -> None:
+        self._file = file
+        packages = [platform.python_version(), torch.__version__, safetensors.__version__]
+        self._key = json.loads(json.dumps([arguments, packages, _code()]))
+        kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        self.rows: list[dict] = kept["rows"] if kept.get("key") == self._key else []
+
+    def add(self, row: dict) -> None:
+        """A measured row, shown and kept."""
+        self.rows.append(row)
+        print(json.dumps(row), flush=True)
+        self._file.write_text(json.dumps({"key": self._key, "rows": self.rows}) + "\n", encoding="utf-8")
+
+    def done(self) -> None:
+        """The next run begins anew."""
+        self._file.unlink(missing_ok=True)
+
+
+def _code() -> str:
+    """A hash of what is measured."""
+    source = Path(roster.__file__).parent
+    files = sorted(each for room in ("weights", "merge", "convert") for each in (source / room).glob("*.py"))
+    return hashlib.sha256(b"".join(each.read_bytes() for each in files)).hexdigest()
 
 
 def kept(options: argparse.Namespace) -> list[dict]:
