@@ -316,6 +316,11 @@ def test_damaged_weights_are_refused_and_nothing_is_written(tmp_path):
     save_file(weights, file)
     with pytest.raises(RosterError, match=r"layer 1 of .* not finite"):
         smaller(tmp_path / "before", tmp_path / "after", "reap")
+    weights["model.layers.0.block_sparse_moe.experts.0.w2.weight"][0, 0] = torch.nan
+    save_file(weights, file)
+    for method in METHODS:
+        with pytest.raises(RosterError, match=r"layer 0 of .* not finite"):
+            smaller(tmp_path / "before", tmp_path / "after", method)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(RosterError, match="truncated"):
         open_mixture(tmp_path / "before")

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from roster.errors import RosterError
-from roster.merge import parse_config, plan_merge
-from roster.weights import open_checkpoint, run
+from roster.merge import merge_models, parse_config, plan_merge
+from roster.weights import Copy, Operand, Output, make_plan, open_checkpoint, run
 from weights.conftest import tensors, write
 
 
@@ -81,6 +81,36 @@ def test_weights_that_are_not_finite(models, tmp_path):
     values["model.layers.0.mlp.down_proj.weight"][400, 5] = float("nan")
     write(tmp_path / "m1", values)
     refused(tmp_path, "'model.layers.0.mlp.down_proj.weight' of .*m1' holds values that are not finite")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_copied_weights_that_are_not_finite(dtype, tmp_path):
+    """Found while they are written; what was written goes, as no other run could finish it."""
+    values = {"a": torch.full((300, 400), 60_000.0, dtype=dtype), "b": torch.ones(300, 400, dtype=dtype)}
+    values["b"][7, 3] = float("inf")
+    source = open_checkpoint(write(tmp_path / "m", values))
+    outputs = [Output(f"{i}{n}", s, (Operand(source, n),), Copy()) for i in "xy" for n, s in source.specs.items()]
+    with pytest.raises(RosterError, match=r"'b' of .* holds values that are not finite"):
+        run(make_plan(outputs, [source]), tmp_path / "out")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["m"]
+    whole = [each for each in outputs if each.operands[0].tensor == "a"]
+    run(make_plan(whole, [source]), tmp_path / "out")
+    assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")["xa"], values["a"])
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "slerp"])
+def test_a_base_that_is_not_the_models(method, models, tmp_path):
+    """Models that are far from their base pass all the same."""
+    models()
+    write(tmp_path / "other", tensors("another"))
+    settings = {"t": 0.5} if method == "slerp" else {"weight": 0.5, **({"density": 0.5} if method == "ties" else {})}
+    with pytest.raises(RosterError, match=r"m0' does not look as if it was made of '.*other': the cosine of [\d,]+ of"):
+        merge_models(method, [tmp_path / "m0"], tmp_path / "out", base=tmp_path / "other", **settings)
+    assert not list(tmp_path.glob("*out*"))
+    assert not list(tmp_path.glob(".*out*"))
+    merge_models(method, [tmp_path / "m0"], tmp_path / "out", base=tmp_path / "b", **settings)
+    write(tmp_path / "far", {name: value + 10 * torch.randn(value.shape) for name, value in tensors("b").items()})
+    merge_models(method, [tmp_path / "far"], tmp_path / "far-out", base=tmp_path / "b", **settings)
 
 
 def test_large_finite_weights_are_not_taken_for_infinite(models, tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,17 @@ class Report:
         """None for what is copied."""
         models = self._models(output)
         return None if output.kernel.raw or not models else Figures(output, self._based(output), len(models))
+
+    def of_differences(self) -> list[Output]:
+        """Outputs made of differences between models and a base that all of them share, with these operands alone."""
+        if self._method.base == "each":
+            return []
+        found = []
+        for output in self._plan.outputs:
+            models = self._models(output)
+            if models and not output.kernel.raw and self._based(output):
+                found.append(replace(output, operands=output.operands[: len(models)]))
+        return found
 
     def files(self, figures: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
         """Both files, from the figures by tensor."""

@@ -10,6 +10,7 @@ from typing import Any
 from roster.errors import RosterError
 from roster.merge.asked import make_config
 from roster.merge.config import MergeConfig
+from roster.merge.kin import check_kin
 from roster.merge.learned import Learned, Progress
 from roster.merge.learning import Data, prepare
 from roster.merge.methods import find_method
@@ -96,9 +97,10 @@ def carry_out(
         What there is to tell; nothing for most.
 
     Raises:
-        RosterError: see `roster.weights.run`.
+        RosterError: a base that is not the models'; else see `roster.weights.run`.
     """
     told = Report(config, plan)
+    check_kin(told.of_differences())
     watch, report = (told.watch, told.files) if figures else (None, None)
     writes = find_method(config.method).writes
     if writes is not None:

@@ -111,14 +111,15 @@ class _Run:
             layer.load_state_dict(state, strict=True, assign=True)
 
             def send(before: Callable[[Tensor], None] | None = None) -> Tensor:
-                return self._rows(own, hidden_BSD, given, before)
+                out = self._rows(own, hidden_BSD, given, before)
+                if not bool(out.isfinite().all()):
+                    raise RosterError(
+                        f"layer {number} of {self.name!r} answers with values that are not finite (NaN or infinity): "
+                        "its weights are damaged, or too large for their type"
+                    )
+                return out
 
             out = self.visit(number, layer, send)
-            if not bool(out.isfinite().all()):
-                raise RosterError(
-                    f"layer {number} of {self.name!r} answers with values that are not finite (NaN or infinity): its "
-                    "weights are damaged, or too large for their type"
-                )
             layer.to("meta")
             if self.progress is not None:
                 self.progress(number + 1, count)

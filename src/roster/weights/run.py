@@ -24,6 +24,9 @@ PIECE = 2 * BLOCK
 _COPIED = 8
 """Pieces that are copied in one go: nothing is computed, and systems write large pieces more cheaply."""
 
+_SUMMED = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""Types in which a value that is not finite is looked for."""
+
 Progress = Callable[[int, int, str], None]
 """Called with the bytes written so far, all bytes to write, and the tensor that was finished."""
 
@@ -145,6 +148,7 @@ def _copy(outputs: Sequence[Output], writer: Writer, piece: int) -> None:
             source.fill(read, operand.tensor, start)
         else:
             read = _read(outputs[0], start, stop)[0].to(spec.dtype)
+        _check_finite(read, outputs[0], writer)
         writer.write_each(names, start, read)
     for name in names:
         writer.finish_tensor(name, {})
@@ -163,8 +167,8 @@ def _compute(output: Output, writer: Writer, piece: int, figures: Figures | None
         if figures is not None:
             figures.before(x, start)
         result = kernel.write(x, start)
-        if result.is_floating_point() and not kernel.raw:
-            _check_finite(result, output)
+        if not kernel.raw:
+            _check_finite(result, output, writer)
         stored = result.to(output.spec.dtype)
         if figures is not None:
             figures.after(stored, start)
@@ -185,10 +189,11 @@ def _float(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x if x.dtype == dtype else x.to(dtype)
 
 
-def _check_finite(result: Tensor, output: Output) -> None:
+def _check_finite(result: Tensor, output: Output, writer: Writer) -> None:
     # A NaN or an infinity anywhere makes the sum so, and a sum is quick; finite numbers may overflow it, though.
-    if math.isfinite(result.sum().item()) or result.isfinite().all():
+    if result.dtype not in _SUMMED or math.isfinite(result.sum().item()) or result.isfinite().all():
         return
+    writer.discard()
     culprit = next((each for each in output.operands if not _finite(each)), None)
     where = f"{culprit.tensor!r} of {culprit.source.name!r} holds" if culprit else f"{output.name!r} came out with"
     raise RosterError(f"tensor {where} values that are not finite (NaN or infinity); nothing was put in place")

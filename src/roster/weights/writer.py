@@ -81,6 +81,10 @@ class Writer:
                 "command goes on from there"
             ) from None
 
+    def discard(self) -> None:
+        """Deletes what was written: the run cannot be finished, however often it is started."""
+        shutil.rmtree(self.staging, ignore_errors=True)
+
     def finish_tensor(self, name: str, figures: dict[str, Any]) -> None:
         """All of its pieces are written; a killed run will not compute it again."""
         line = json.dumps({"name": name, "figures": figures}) + "\n"
