@@ -11,7 +11,7 @@ from gateway.servers import LARGE_COST, SMALL_COST, WORDS, on_loop, settings
 from gateway.test_failures import eventually
 from roster.errors import RosterError
 from roster.gateway.calls import Call, Context
-from roster.gateway.compare import compare
+from roster.gateway.compare import _difference, compare
 from roster.gateway.config import Experiment
 from roster.gateway.config_file import Config
 from roster.gateway.store import Entry, Store
@@ -185,3 +185,16 @@ def test_failures_and_large_answers_are_not_kept(start, upstream):
         ask(client, "small", max_tokens=7)
     del upstream.does["secret-small"]
     assert ask(client, "small", max_tokens=7).model == "small"
+
+
+def test_differences_are_welchs_and_same_values_are_no_trouble():
+    rng = np.random.default_rng(0)
+    for ours, theirs in ((rng.random(12), 0.3 + rng.random(9)), (rng.random(30), 5 * rng.random(7))):
+        found = _difference(ours, theirs)
+        interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
+        assert found == pytest.approx((ours.mean() - theirs.mean(), interval.low, interval.high))
+    # A mean of equal costs differs from them in its last bit, so that their deviation is not quite zero.
+    same = np.full(11, 4e-05)
+    assert _difference(same, np.full(13, 4e-3)) == pytest.approx((4e-05 - 4e-3,) * 3)
+    middle, low, high = _difference(same, rng.random(13))
+    assert low < middle < high
