@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from evidence.checks.merged import EXPERTS, FOUR, GROUND, LEARNED, best_coefficient, loss_of, unasked
+from evidence.checks.merged import FOUR, GROUND, LEARNED, WHOLE, best_coefficient, loss_of, unasked, whole_experts
 from evidence.grounds.relatives import folder, loss
 from evidence.protocol.check import Contender, Draw, make_check
 from evidence.protocol.declaration import Pairs, Statistic
@@ -24,7 +24,7 @@ RATE = 0.01
 
 def _mixture(draw: Draw, steps: int, at: Path) -> Any:
     """The mixture of the ground's base and its four models, which lies below a folder while it is asked."""
-    base, models = str(folder(draw)), [str(folder(draw, task)) for task in FOUR]
+    base, models = str(folder(draw, whole=True)), [str(folder(draw, task, whole=True)) for task in FOUR]
     settings = {"steps": steps, "rate": RATE, "seed": draw.luck}
     opened = open_models([base, *models])
     learner = find_method("wemoe-merging").learner
@@ -46,7 +46,7 @@ def _by_row(steps: int = LEARNED) -> Contender:
     return run
 
 
-STATIC = loss_of("adamerging", unasked, steps=LEARNED, rate=RATE)
+STATIC = loss_of("adamerging", unasked, whole=True, steps=LEARNED, rate=RATE)
 
 
 def _coefficients(draw: Draw) -> float:
@@ -57,9 +57,9 @@ def _coefficients(draw: Draw) -> float:
 CHECKS = (
     make_check(
         slug="wemoe-merging",
-        version=1,
+        version=2,  # as of AdaMerging: the models of version 1 had learned answers alone
         claim="Blocks merged for each input, gates tuned without labels, beat task arithmetic and static coefficients.",
-        ground=GROUND.format("four"),
+        ground=GROUND.format("four") + WHOLE,
         budget=f"the base and four task vectors, or one merged model; 64 prompts a task without answers, {LEARNED} "
         f"steps at a rate of {RATE}",
         contenders={
@@ -70,7 +70,7 @@ CHECKS = (
                 _coefficients,
             ),
             "static": ("static coefficients for each tensor by the same entropy: the row is not read", STATIC),
-            "experts": EXPERTS,
+            "experts": ("control: every task by its own model", whole_experts),
         },
         pairs=Pairs("WEMoE", "coefficients", "static", "experts", "coefficients"),
         statistic=Statistic("nats per letter of answers, the mean of the tasks", "lower", 0.05),

@@ -31,6 +31,7 @@ from roster.saving import writing
 from roster.weights import run
 from roster.weights.texts import Texts, as_texts
 
+Objective = Callable[[Any, Tensor], Tensor]
 LETTERS, LENGTH, EQUALS = 16, 5, 16
 STEPS, MORE, ROWS, RATE = 300, 120, 32, 5e-3
 TASKS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -59,31 +60,46 @@ def answer_loss(model: Any, ids_BS: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits_BSV.flatten(0, 1), ids_BS[:, LENGTH + 2 :].flatten())
 
 
-def train(model: Any, batch: Callable[[], Tensor], steps: int, rate: float = RATE) -> Any:
-    """AdamW on the answers, the rate falling to a tenth; in place."""
+def row_loss(model: Any, ids_BS: Tensor) -> Tensor:
+    """Nats per token of whole rows, letters that nobody can foresee included."""
+    logits_BSV = model(input_ids=ids_BS, use_cache=False).logits[:, :-1]
+    return nn.functional.cross_entropy(logits_BSV.flatten(0, 1), ids_BS[:, 1:].flatten())
+
+
+def train(
+    model: Any, batch: Callable[[], Tensor], steps: int, rate: float = RATE, objective: Objective = answer_loss
+) -> Any:
+    """AdamW on the answers (or another loss), the rate falling to a tenth; in place."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1), rate / 10)
     model.train()
     for _ in range(steps):
         optimizer.zero_grad()
-        answer_loss(model, batch()).backward()
+        objective(model, batch()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
     return model.eval()
 
 
-def folder(draw: Draw, task: str = "") -> Path:
-    """Where a ground's base or one of its relatives lies; it is trained when it is asked for the first time."""
-    at = _home() / f"{task or 'base'}-{draw.ground}{'-short' * draw.short}"
+def folder(draw: Draw, task: str = "", whole: bool = False) -> Path:
+    """Where a ground's base or one of its relatives lies; it is trained when it is asked for the first time.
+
+    Args:
+        draw: whose ground.
+        task: of the relative; "" for the base.
+        whole: it was trained on whole rows, so that it is sure of nothing at places where nothing can be known.
+    """
+    at = _home() / f"{task or 'base'}-{draw.ground}{'-whole' * whole}{'-short' * draw.short}"
+    objective = row_loss if whole else answer_loss
     if not at.exists():
         import transformers
 
         names = list(TASKS)
         dice = torch.Generator().manual_seed(draw.ground * 100 + (1 + names.index(task) if task else 0))
         if task:
-            model: Any = load(folder(draw))
-            train(model, lambda: rows_of(task, ROWS, dice), draw.steps(MORE))
+            model: Any = load(folder(draw, whole=whole))
+            train(model, lambda: rows_of(task, ROWS, dice), draw.steps(MORE), objective=objective)
         else:
             torch.manual_seed(draw.ground)
             model = transformers.AutoModelForCausalLM.from_config(_config())
@@ -92,7 +108,7 @@ def folder(draw: Draw, task: str = "") -> Path:
                 each = torch.randint(len(names), (8,), generator=dice).tolist()
                 return torch.cat([rows_of(names[at], ROWS // 8, dice, copies=True) for at in each])
 
-            train(model, copied, draw.steps(STEPS))
+            train(model, copied, draw.steps(STEPS), objective=objective)
         with writing(at) as new:
             model.save_pretrained(new)
     return at
@@ -109,7 +125,9 @@ def load(at: Path) -> Any:
     return model
 
 
-def merged(method: str, draw: Draw, tasks: Sequence[str], texts: Sequence[Texts] = (), **settings: Any) -> Any:
+def merged(
+    method: str, draw: Draw, tasks: Sequence[str], texts: Sequence[Texts] = (), whole: bool = False, **settings: Any
+) -> Any:
     """The model that `roster merge` makes of the base and some relatives.
 
     Args:
@@ -117,10 +135,11 @@ def merged(method: str, draw: Draw, tasks: Sequence[str], texts: Sequence[Texts]
         draw: whose ground.
         tasks: of the relatives.
         texts: that it learns from, where it does.
+        whole: of models that were trained on whole rows.
         settings: of the method.
     """
     found = find_method(method)
-    base, models = str(folder(draw)), [str(folder(draw, each)) for each in tasks]
+    base, models = str(folder(draw, whole=whole)), [str(folder(draw, each, whole)) for each in tasks]
     config = make_config(method, models, None if found.base == "member" else base, settings)
     with tempfile.TemporaryDirectory() as scratch:
         learned = None
