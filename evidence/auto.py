@@ -4,6 +4,7 @@
     python -m evidence.auto --only routing        # who is chosen, without answers
     python -m evidence.auto --only scale          # folders of 256 and 1,500 adapters
     python -m evidence.auto --contenders base auto
+    python -m evidence.auto --scale 0.6           # the sizes of the committed answers
 
 Needs `roster smol prepare` and trained adapters. Intermediate results lie in a work folder: a stopped run carries on;
 docs/results/auto.json and auto.md are written anew each time from all that is there. Parts that are in auto.json and
