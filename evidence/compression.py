@@ -37,7 +37,6 @@ from roster.compress import compress
 from roster.convert.btx import plan_btx
 from roster.convert.dense import open_dense
 from roster.files import read_object, write_whole
-from roster.merge.moments import restore, state_of
 from roster.merge.running import merge_models
 from roster.pocket.skills import Example, examples
 from roster.prompts import Rendering, padded
@@ -45,6 +44,7 @@ from roster.routed.base import load_tokenizer
 from roster.saving import writing
 from roster.weights import run
 from roster.weights.kept import Kept
+from roster.weights.moments import restore, state_of
 
 SKILLS = ("alternate", "digits", "reverse", "rotate", "sort", "swap", "upper", "vowels")
 STEPS, BATCH, RATE = 60, 16, 1e-3

@@ -79,6 +79,9 @@ def test_random_is_exact():
 
 def test_held_out_and_added_sections(report):
     assert [section.title for section in report.sections] == ["in distribution", "held out: bird"]
+    here, there = (each for each in report.verdict if each.startswith("Beside the look-up"))
+    assert "a label that live traffic lacks" in here
+    assert "has never seen this set" in there, "its label is no help there, and whoever beats it does not beat much"
     assert report.sections[1].test_prompts == MADE.datasets.count("bird")
     assert [(row.router, row.model, row.probes) for row in report.added] == [
         ("lm-knn", "dog-person", 10),

@@ -186,6 +186,19 @@ def test_a_cancelled_row_is_free_for_the_next(make, begin):
     assert (engine.waiting, len(endless.written) < 1000) == (0, True)
 
 
+def test_who_leaves_the_queue_gives_their_place_at_once(make, begin):
+    engine = begin(make(), rows=1, waiting=1)
+    first, leaving, next_ = (job(prompts()[0], one(0), limit=100_000) for _ in range(3))
+    engine.submit(first)
+    first.events.get(timeout=600)
+    for _ in range(3):  # while the engine is busy with a step
+        engine.submit(leaving)
+        engine.cancel(leaving)
+        assert engine.waiting == 0
+    engine.submit(next_)
+    assert engine.waiting == 1
+
+
 def test_the_queue_is_bounded_and_the_end_is_told(make, begin):
     engine = begin(make(), rows=1, waiting=1)
     jobs = [job(prompts()[0], one(0), limit=100_000) for _ in range(3)]

@@ -16,8 +16,8 @@ from roster.smol.make import make, make_reference
 from roster.smol.packing import pack, rows
 from roster.smol.shapes import MULTITASK, SHAPES, Shape, lora_config
 from roster.smol.skills import questions
-from roster.smol.stopped import Stopped
 from roster.smol.training import adapt, train
+from roster.weights.kept import Kept
 
 # peft 0.21 asks transformers 5.23 by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -61,7 +61,7 @@ def test_training_is_seeded_and_learns(base, tokenizer):
 def test_a_training_that_was_stopped_goes_on_to_the_same_bits(base, tokenizer, tmp_path, monkeypatch):
     shape = Shape(rank=4, alpha=8, targets="all-linear", steps=8, batch=2, learning_rate=1e-2)
     asked = questions("plural", "train", shape.steps * shape.batch)
-    monkeypatch.setattr(training, "EVERY", 3)
+    monkeypatch.setattr("roster.weights.kept.EVERY", -1.0)
 
     def run(stopped=None, until=None):
         losses = []
@@ -82,19 +82,21 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(base, tokenizer, t
             model.unload()
 
     whole_losses, whole = run()
-    stopped = Stopped(tmp_path / "stopped", {"asked": "these"})
-    run(stopped, until=7)
+    run(Kept(tmp_path / "half", "these"), until=6)
     steps = []
     monkeypatch.setattr(training, "pack", lambda drawn: steps.append(drawn) or pack(drawn))
-    losses, carried_on = run(stopped)
+    kept = Kept(tmp_path / "half", "these")
+    losses, carried_on = run(kept)
     assert len(steps) == shape.steps - 6
     assert losses == whole_losses
     assert all(torch.equal(each, whole[name]) for name, each in carried_on.items())
     steps.clear()
-    run(Stopped(tmp_path / "stopped", {"asked": "others"}), until=1)
+    kept.drop()
+    assert list(tmp_path.iterdir()) == []
+    run(Kept(tmp_path / "half", "others"), until=2)
+    steps.clear()
+    run(kept, until=1)
     assert len(steps) == 1, "another training's state was not taken up"
-    stopped.end()
-    assert not (tmp_path / "stopped").exists()
 
 
 def test_make_writes_adapters_that_peft_reads_and_skips_what_is_there(base, tokenizer, tmp_path, quick, capsys):
@@ -134,7 +136,7 @@ def test_the_reference_learns_everybodys_data_and_lies_apart(base, tokenizer, tm
     make_reference(base, tokenizer, tmp_path / "adapters", tmp_path / "apart")
     assert weights.stat().st_mtime_ns == stamp
     assert not (tmp_path / "adapters" / "multitask").exists()
-    assert not (tmp_path / "apart" / "multitask-stopped").exists()
+    assert [each.name for each in (tmp_path / "apart").iterdir()] == ["multitask"]
     assert "multitask 1/" in capsys.readouterr().err, "a pipe is told how far it is"
 
 

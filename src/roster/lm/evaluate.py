@@ -20,7 +20,7 @@ from roster.lm.calibration import auroc, brier
 from roster.lm.judging import free_of_charge, judged
 from roster.lm.play import ordered, play
 from roster.lm.records import Matrix, Records
-from roster.lm.results import LOOKUP, MIX, SINGLE, AddedRow, Report, Section
+from roster.lm.results import HELD_OUT, LOOKUP, MIX, SINGLE, AddedRow, Report, Section
 from roster.lm.routing import Routing
 from roster.lm.ruler import Way, explore, kind_of, section, setting_at
 from roster.lm.splits import carve_validation, hold_out, training
@@ -69,7 +69,7 @@ def evaluate(
     asked = {"draws": draws, "seed": seed, "text": records.text}
     report = Report(records.name, records.currency, records.notes, settings=asked)
     sections = {"in distribution": records} if in_distribution else {}
-    sections |= {f"held out: {name}": carve_validation(hold_out(records, name), seed=seed) for name in held_out}
+    sections |= {f"{HELD_OUT}{name}": carve_validation(hold_out(records, name), seed=seed) for name in held_out}
     for title, apart in sections.items():
         found, notes = _section(title, routers, apart, draws, seed, progress, workers)
         report.sections.append(found)

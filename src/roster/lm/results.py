@@ -12,6 +12,8 @@ from roster.lm.offpolicy.estimators import Support
 LOOKUP, ORACLE, SINGLE, MIX = "lm-dataset-lookup", "lm-oracle", "lm-best-single", "lm-static-mix"
 RANDOM, RANDOM_HULL = "lm-random", "lm-random-hull"
 YARDSTICKS = (SINGLE, RANDOM, RANDOM_HULL, MIX, LOOKUP)
+HELD_OUT = "held out: "
+"""How the title of a section begins whose data set nobody learnt from."""
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from roster.adapters.attach import attach
 from roster.library import Library, LowRank, make_adapter
 from roster.merge.coefficients import entropy
 from roster.merge.learned import Progress
-from roster.merge.moments import restore, state_of
 from roster.recipes import find
 from roster.routed.base import load_base, load_tokenizer
 from roster.saving import writing
 from roster.weights import Source
 from roster.weights.kept import Kept, read_all
+from roster.weights.moments import restore, state_of
 from roster.weights.texts import Texts
 
 RECIPE = "wemoe-merging"

@@ -19,9 +19,9 @@ from torch import Tensor
 from roster.header import Spec
 from roster.merge.fronts import Rays, Task, train
 from roster.merge.learned import Progress
-from roster.merge.moments import restore, state_of
 from roster.weights import Kernel
 from roster.weights.kept import Kept
+from roster.weights.moments import restore, state_of
 from roster.weights.source import Checkpoint
 from roster.weights.whole import check_memory
 

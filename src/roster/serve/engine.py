@@ -95,9 +95,10 @@ class Engine:
             self._changed.notify()
 
     def cancel(self, job: Job) -> None:
-        """Nobody waits for it any more: its row is free before the next step."""
+        """Nobody waits for it any more: its place in the queue is free at once, its row before the next step."""
         with self._changed:
             job.cancelled = True
+            self._jobs = deque(each for each in self._jobs if each is not job)
             self._changed.notify()
 
     def _run(self) -> None:

@@ -21,8 +21,8 @@ from roster.smol import BASE_NAME
 from roster.smol.answers import accuracy
 from roster.smol.shapes import MULTITASK, SHAPES, Shape, lora_config
 from roster.smol.skills import SKILLS, Question, questions
-from roster.smol.stopped import Stopped
 from roster.smol.training import adapt, train
+from roster.weights.kept import Kept
 
 CARD_PROMPTS = 20
 MEASURED = 40
@@ -105,11 +105,11 @@ def make_multitask(
     """
     asked = everybodys(skills)
     shape = replace(MULTITASK, steps=len(asked) // MULTITASK.batch)
-    what = {"shape": asdict(shape), "asked": digest(json.dumps([[each.prompt, each.answer] for each in asked]))}
-    stopped = Stopped(folder / f"{MULTITASK_NAME}-stopped", what)
+    depends = json.dumps([asdict(shape), [[each.prompt, each.answer] for each in asked]])
+    kept = Kept(folder / f"{MULTITASK_NAME}-training.safetensors", f"{digest(depends):x}")
     model = adapt(base, MULTITASK_NAME, shape)
     try:
-        how = train(model, tokenizer, asked[: shape.steps * shape.batch], shape, tick, stopped)
+        how = train(model, tokenizer, asked[: shape.steps * shape.batch], shape, tick, kept)
         _round(model)
         weights = sum(each.numel() for each in model.parameters() if each.requires_grad)
         found = {}
@@ -118,7 +118,7 @@ def make_multitask(
             found[skill] = {"known": scores["train"], "unseen": scores["test"]}
         about = Card(task=MULTITASK_NAME, description="All skills at once.", base=BASE_NAME)
         save(model, folder / MULTITASK_NAME, about, shape)
-        stopped.end()
+        kept.drop()
     finally:
         model.unload()
     needs = "the data of every adapter in one place, and a new training for every new skill"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,10 +14,12 @@ from roster.pocket.contents import digest
 from roster.smol.packing import pack, rows
 from roster.smol.shapes import Shape, lora_config
 from roster.smol.skills import Question
-from roster.smol.stopped import EVERY, Stopped
+from roster.weights.kept import Kept
+from roster.weights.moments import restore, state_of
 
 _WARM_UP = 4
 _CLIP = 1.0
+_LOSSES = "losses"
 
 
 def adapt(base: Any, name: str, shape: Shape) -> Any:
@@ -34,7 +36,7 @@ def train(
     asked: Sequence[Question],
     shape: Shape,
     tick: Callable[[float], None],
-    stopped: Stopped | None = None,
+    kept: Kept | None = None,
 ) -> dict[str, Any]:
     """Train the adapter of ``model`` in place.
 
@@ -44,16 +46,17 @@ def train(
         asked: what to learn, batch by batch; as many as all steps take.
         shape: steps, batch and learning rate.
         tick: called with the loss after every step, those of earlier runs included.
-        stopped: where it goes on, and keeps how far it is.
+        kept: where it goes on, and keeps how far it is.
 
     Returns:
         steps, examples, seconds (of this run) and the mean loss of the last ten steps, for the record.
     """
     drawn = rows(tokenizer, asked)
-    trained = [each for each in model.parameters() if each.requires_grad]
-    optimizer = torch.optim.AdamW(trained, weight_decay=0.0)
+    trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    optimizer = torch.optim.AdamW(trained.values(), weight_decay=0.0)
     inner, dtype = model.get_base_model(), next(model.parameters()).dtype
-    started, losses = time.monotonic(), stopped.take_up(trained, optimizer) if stopped else []
+    started = time.monotonic()
+    losses = _taken_up(kept, trained, optimizer) if kept is not None else []
     for loss_before in losses:
         tick(loss_before)
     model.train()
@@ -65,12 +68,13 @@ def train(
         # Only the answers' places meet the vocabulary, which is a fifth of the model's arithmetic.
         loss = functional.cross_entropy(inner.lm_head(hidden_RD).float(), packed.targets_R)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, _CLIP)
+        torch.nn.utils.clip_grad_norm_(trained.values(), _CLIP)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-        if stopped and len(losses) % EVERY == 0:
-            stopped.keep(trained, optimizer, losses)
+        if kept is not None:
+            state = state_of(trained, optimizer) | {_LOSSES: torch.tensor(losses, dtype=torch.float64)}
+            kept.save(state, len(losses))
         tick(losses[-1])
     model.eval()
     last = losses[-10:]
@@ -80,3 +84,13 @@ def train(
         "seconds": round(time.monotonic() - started, 1),
         "loss": round(sum(last) / len(last), 4),
     }
+
+
+def _taken_up(kept: Kept, trained: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> list[float]:
+    """Puts back what a stopped run had trained; the losses of its steps."""
+    half, done = kept.half()
+    if not done:
+        return []
+    restore(trained, optimizer, half, done)
+    losses: list[float] = half[_LOSSES].tolist()
+    return losses

@@ -1,4 +1,4 @@
-"""What was gathered from texts, kept as safetensors: half-done beside its place, and in its place when it is whole.
+"""What was gathered or trained, kept as safetensors: half-done beside its place, and in its place when it is whole.
 
 A file carries a key, the hash of everything that its content depends on; one with another key counts as not there.
 """
@@ -55,6 +55,10 @@ class Kept:
     def finish(self, tensors: Mapping[str, Tensor], figures: Mapping[str, str] | None = None) -> None:
         """Puts the whole file in its place."""
         _write(self.path, tensors, {_KEY: self.key, **(figures or {})})
+        self.drop()
+
+    def drop(self) -> None:
+        """Nothing half-done is left."""
         self._half.unlink(missing_ok=True)
 
 
