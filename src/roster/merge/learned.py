@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 from roster.errors import RosterError
 from roster.weights import Source
-from roster.weights.texts import Texts, read_texts
+from roster.weights.texts import Texts
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, of steps done, and of how many there are."""
@@ -82,16 +82,8 @@ def steps(progress: Progress | None, what: str) -> Callable[[int, int], None] | 
     return None if progress is None else lambda done, count: progress(what, done, count)
 
 
-def texts_of(
-    data: Sequence[str | Path], folder: Path, *, rows: int, length: int, batch: int, needed_by: str
-) -> list[Texts]:
-    """The texts of each file, for a method that trains on `batch` rows of one at a time; see `read_texts`.
-
-    Raises:
-        RosterError: a file that cannot be read, or that gives fewer rows.
-    """
-    found = [read_texts(each, folder, rows, length) for each in data]
-    least = min(len(each.ids_BS) for each in found)
+def check_rows(texts: Sequence[Texts], batch: int, needed_by: str) -> None:
+    """RosterError where one of the files gives fewer rows than a method trains on at a time."""
+    least = min(len(each.ids_BS) for each in texts)
     if least < batch:
         raise RosterError(f"{needed_by}: batch={batch}, but a file of texts gives fewer rows: {least}")
-    return found

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from roster.errors import RosterError
 from roster.merge.config import MergeConfig
 from roster.merge.fronts import Rays, next_token
-from roster.merge.learned import Asked, Learned, Progress
+from roster.merge.learned import Asked, Learned, Progress, check_rows
 from roster.merge.method import Method, shared
 from roster.merge.names import is_buffer, layer_of
 from roster.merge.opening import open_models
@@ -144,9 +144,7 @@ class Front:
         assert asked.base is not None, "the count of models is checked before"
         if len(asked.texts) < 2:
             raise RosterError(f"{SLUG} takes one --data a task, of at least two tasks")
-        least = min(len(each.ids_BS) for each in asked.texts)
-        if least < training.batch:
-            raise RosterError(f"{SLUG}: batch={training.batch}, but a file of texts gives fewer rows: {least}")
+        check_rows(asked.texts, training.batch, SLUG)
         base = asked.base
         self._base, self._texts, self._training, self._folder = base, asked.texts, training, asked.folder
         self._parameters = parameter_names(base)

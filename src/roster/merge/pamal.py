@@ -26,7 +26,7 @@ from roster.errors import RosterError
 from roster.merge.alike import check_alike
 from roster.merge.config import Member, MergeConfig, Slice
 from roster.merge.fronts import Rays, next_token
-from roster.merge.learned import Asked, Learned, Progress
+from roster.merge.learned import Asked, Learned, Progress, check_rows
 from roster.merge.method import Method, shared
 from roster.merge.names import is_buffer
 from roster.merge.opening import open_models
@@ -123,9 +123,7 @@ class Front:
                 f"{SLUG} takes one --data and one --model a task, in one order, or one model for all, of at least two "
                 f"tasks: there are {len(asked.texts)} and {len(asked.models)}"
             )
-        least = min(len(each.ids_BS) for each in asked.texts)
-        if least < training.batch:
-            raise RosterError(f"{SLUG}: batch={training.batch}, but a file of texts gives fewer rows: {least}")
+        check_rows(asked.texts, training.batch, SLUG)
         check_alike(asked.models)
         self._asked, self._training, self._json = asked, training, asked.folder / FILE
         self.starts = list(asked.models) * (len(asked.texts) if len(asked.models) == 1 else 1)

@@ -23,7 +23,7 @@ from typing import Any
 from roster.errors import RosterError
 from roster.merge.alike import check_alike, one_dtype
 from roster.merge.config import MergeConfig
-from roster.merge.learned import Asked, Learned, Progress
+from roster.merge.learned import Asked, Learned, Progress, check_rows
 from roster.merge.method import Method, shared
 from roster.merge.names import is_buffer, layer_of
 from roster.merge.opening import folder_of, open_models
@@ -85,9 +85,7 @@ class Gates:
         base = asked.base
         if not asked.whole or base is None or folder_of(base) is None:
             raise RosterError(f"{SLUG} makes a mixture of whole models of one base: give models, not slices")
-        least = min(len(each.ids_BS) for each in asked.texts)
-        if least < settings.batch:
-            raise RosterError(f"{SLUG}: batch={settings.batch}, but a file of texts gives fewer rows: {least}")
+        check_rows(asked.texts, settings.batch, SLUG)
         self._tensors = [name for name, spec in base.specs.items() if BLOCK in name and len(spec.shape) == 2]
         if not self._tensors:
             raise RosterError(f"{base.name!r} has no feed-forward matrices (names with {BLOCK!r})")
